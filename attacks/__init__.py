@@ -1,0 +1,1 @@
+"""Attacks: one method a file, each an optimiser over the input."""

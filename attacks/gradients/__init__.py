@@ -1,0 +1,1 @@
+"""Gradient sources: where an attack's gradient comes from."""

@@ -1,0 +1,23 @@
+"""The gradient by backpropagation through the victim."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ...bench.protocols import Access, Loss, Problem
+
+
+@dataclass(frozen=True)
+class Autograd:
+    """Exact gradient by backpropagation: one forward and one backward pass. White-box."""
+
+    @property
+    def access(self) -> Access:
+        """White-box."""
+        return "white-box"
+
+    def __call__(self, problem: Problem, x: Tensor, loss: Loss) -> Tensor:
+        """(B, C, H, W): the gradient of the loss at x."""
+        return problem.victim.gradient(
+            x, lambda logits: loss(logits, problem.y, targeted=problem.targeted)
+        ).gradient

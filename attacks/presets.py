@@ -1,0 +1,37 @@
+"""Presets: names for combinations of an optimiser, a gradient source and a loss."""
+
+from ..bench.protocols import GradientSource, Loss
+from .gradients.finite_differences import FiniteDifferences
+from .gradients.proxy import Proxy
+from .losses import CrossEntropy, Margin
+from .pgd import PGD
+
+
+def pgd_finite_differences(
+    *,
+    steps: int = 20,
+    step_size: float | None = None,
+    random_start: bool = False,
+    loss: Loss = Margin(),
+    gradient: GradientSource = FiniteDifferences(),
+) -> PGD:
+    """PGD on finite-difference gradients of the victim's scores: the query-based attack.
+
+    Source: Chen et al. 2017 (arXiv:1708.03999), with PGD instead of coordinate-wise Adam.
+    """
+    return PGD(steps, step_size, random_start, loss, gradient)
+
+
+def transfer(
+    *,
+    steps: int = 40,
+    step_size: float | None = None,
+    random_start: bool = True,
+    loss: Loss = CrossEntropy(),
+    gradient: GradientSource = Proxy(),
+) -> PGD:
+    """PGD on a proxy network that was trained on the victim's answers: the transfer attack.
+
+    Source: Papernot et al. 2017 (arXiv:1602.02697).
+    """
+    return PGD(steps, step_size, random_start, loss, gradient)

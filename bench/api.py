@@ -1,0 +1,176 @@
+"""For people with a model and data in hand: one call, one result."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import registry
+from .datasets.memory import in_memory
+from .engine import Member, SearchName, Settings
+from .errors import BadData, BadParameter
+from .evaluation import Case, Result, assess
+from .paths import cache_folder
+from .progress import Bar
+from .protocols import ImageData, Progress, Silent
+from .threat import NORMS, Norm, parse_grid
+from .training import train_proxy
+
+AttackLike = Any  # a name, a spec, an attack object, or a list of these
+
+
+def evaluate(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    attack: AttackLike = "pgd",
+    *,
+    norm: Norm = "Linf",
+    epsilons: Sequence[str | float] = ("8/255",),
+    targets: Tensor | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    search: SearchName = "bracket",
+    query_budget: int | None = None,
+    early_leaving: bool = True,
+    batch_size: int | None = None,
+    indices: Tensor | None = None,
+    attacker_images: Tensor | ImageData | None = None,
+    progress: bool = False,
+) -> Result:
+    """Measure how robust a classifier is against one attack or the worst of several.
+
+    model: takes (B, C, H, W) in [0, 1], normalises inside, returns logits (B, K). Left as it was.
+    images: (N, C, H, W) in [0, 1]. labels: (N,) integers below K.
+    attack: a name ("pgd"), a spec ({"name": "pgd", "steps": 100, "restarts": 5}), an attack object,
+        or a list of these: then each example's worst case.
+    epsilons: radii on the [0, 1] scale, as numbers or texts such as "8/255".
+    targets: (N,) classes to reach; without it any wrong class will do.
+    device: where to run; by default where the model is. Elsewhere a copy of the model is used.
+    search: "bracket" finds each example's smallest broken epsilon and infers the rest; "exhaustive"
+        attacks at every epsilon on its own.
+    query_budget: queries for each example, for the whole curve (bracket) or each epsilon.
+    early_leaving: whether a broken example leaves at once; False is for timing work.
+    batch_size: rows a pass; chosen for the device by default. It does not change the numbers.
+    indices: (N,) int64, what each example is called; its random numbers hang on it. 0 to N - 1.
+    attacker_images: what the attacker may show the victim to train a proxy on.
+
+    Raises: BadData, BadParameter, UnknownPlugin for what cannot be used; CellError when the model
+    or the attack misbehaves.
+    """
+    settings = Settings(
+        norm=checked_norm(norm),
+        grid=_grid(epsilons),
+        seed=_checked_seed(seed),
+        search=_checked_search(search),
+        query_budget=_checked_count("query_budget", query_budget),
+        early_leaving=early_leaving,
+        targeted=targets is not None,
+    )
+    for name, value in (("images", images), ("labels", labels)):
+        if not isinstance(value, Tensor):
+            raise BadData(f"{name} must be a torch.Tensor, not {type(value).__name__}")
+    home = next(iter(model.parameters()), images).device
+    where = home if device is None else parse_device(str(device))
+    module = model if where == home else copy.deepcopy(model).to(where)
+    watch: Progress = Bar("attack") if progress else Silent()
+    case = Case(
+        module=module,
+        device=where,
+        images=images.detach().float().cpu() if images.is_floating_point() else images,
+        labels=labels.cpu(),
+        indices=torch.arange(len(images)) if indices is None else indices.cpu(),
+        targets=None if targets is None else targets.cpu(),
+        attacker_images=_owned(attacker_images),
+        train=partial(train_proxy, seed, where, cache_folder(), watch),
+    )
+    _check_lengths(case)
+    size = _checked_count("batch_size", batch_size)
+    return assess(case, members_of(attack), settings, watch, size)
+
+
+def members_of(attack: AttackLike) -> list[Member]:
+    """Read an attack, or a list of attacks, as a cascade.
+
+    Raises: UnknownPlugin; BadParameter.
+    """
+    if isinstance(attack, (list, tuple)):
+        if not attack:
+            raise BadParameter("the list of attacks is empty")
+        return [member for one in attack for member in members_of(one)]
+    if isinstance(attack, str):
+        return [Member(registry.build("attacks", attack))]
+    if isinstance(attack, Mapping):
+        spec = dict(attack)
+        restarts = spec.pop("restarts", 1)
+        if not isinstance(restarts, int) or restarts < 1:
+            raise BadParameter(f"restarts must be an integer of at least 1, not {restarts!r}")
+        return [Member(registry.build("attacks", spec), restarts)]
+    if not hasattr(attack, "access") or not (hasattr(attack, "step") or hasattr(attack, "run")):
+        raise BadParameter(f"{attack!r} is not an attack: it needs access, and start/step or run")
+    return [Member(attack)]
+
+
+def parse_device(name: str) -> torch.device:
+    """Read a device's name; "auto" is the GPU where there is one.
+
+    Raises: BadParameter when there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise BadParameter(f"device '{name}' cannot be used: {reason}") from None
+    return device
+
+
+def _owned(images: Tensor | ImageData | None) -> ImageData | None:
+    if not isinstance(images, Tensor):
+        return images
+    labels = torch.zeros(len(images), dtype=torch.int64)  # an attacker has the victim's answers
+    return in_memory(images.cpu(), labels, ("unlabelled",))
+
+
+def _check_lengths(case: Case) -> None:
+    count = len(case.images)
+    for name, value in (("indices", case.indices), ("targets", case.targets)):
+        if value is not None and value.shape != (count,):
+            raise BadData(f"{name} must have shape ({count},), not {tuple(value.shape)}")
+
+
+def _grid(epsilons: Sequence[str | float]) -> Any:
+    try:
+        return parse_grid(epsilons)
+    except ValueError as error:
+        raise BadParameter(str(error)) from None
+
+
+def checked_norm(norm: str) -> Norm:
+    """Refuse an unknown norm. Raises: BadParameter."""
+    if norm not in NORMS:
+        raise BadParameter(f"norm {norm!r} is not one of {', '.join(NORMS)}")
+    return norm
+
+
+def _checked_search(search: str) -> Any:
+    if search not in ("bracket", "exhaustive"):
+        raise BadParameter(f"search {search!r} is not one of bracket, exhaustive")
+    return search
+
+
+def _checked_seed(seed: int) -> int:
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise BadParameter(f"seed must be an integer from 0 to {2**32 - 1}, not {seed!r}")
+    return seed
+
+
+def _checked_count(name: str, value: int | None) -> int | None:
+    if value is not None and (not isinstance(value, int) or value < 1):
+        raise BadParameter(f"{name} must be an integer of at least 1, not {value!r}")
+    return value

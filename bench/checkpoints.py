@@ -1,0 +1,77 @@
+"""Checkpoints: weights in safetensors, with what made them as metadata."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from .errors import BadCheckpoint
+from .files import write_atomically
+
+
+def save_checkpoint(path: Path, module: nn.Module, about: Mapping[str, Any]) -> None:
+    """Write weights and buffers, with `about` as JSON, whole or not at all."""
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in _state(module)}
+    metadata = {"quintain": json.dumps(about, sort_keys=True)}
+    write_atomically(path, lambda at: save_file(tensors, str(at), metadata))
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """Read what a checkpoint says of itself; empty for files of other makers.
+
+    Raises: BadCheckpoint when it is missing or damaged.
+    """
+    if not path.is_file():
+        raise BadCheckpoint(f"checkpoint {path} does not exist")
+    try:
+        with safe_open(str(path), framework="pt") as handle:  # type: ignore[no-untyped-call]
+            metadata = handle.metadata() or {}
+        about = json.loads(metadata.get("quintain", "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BadCheckpoint(f"checkpoint {path} cannot be read: {error}") from None
+    return about if isinstance(about, dict) else {}
+
+
+def load_checkpoint(path: Path, module: nn.Module) -> dict[str, Any]:
+    """Fill a module with a checkpoint's tensors; return what it says of itself.
+
+    Raises: BadCheckpoint when it is missing, damaged or made for another network.
+    """
+    about = read_about(path)
+    try:
+        with safe_open(str(path), framework="pt") as handle:  # type: ignore[no-untyped-call]
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise BadCheckpoint(f"checkpoint {path} cannot be read: {error}") from None
+    wanted = dict(_state(module))
+    for name in sorted(wanted.keys() ^ tensors.keys()):
+        fault = "lacks" if name in wanted else "is for another network: it also holds"
+        raise BadCheckpoint(f"checkpoint {path} {fault} {name}")
+    for name, value in wanted.items():
+        if value.shape != tensors[name].shape:
+            raise BadCheckpoint(
+                f"checkpoint {path}: {name} has shape {tuple(tensors[name].shape)}, "
+                f"the network needs {tuple(value.shape)}"
+            )
+    module.load_state_dict(tensors)
+    return about
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Name the weights and buffers: a SHA-256 over names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, value in _state(module):
+        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
+        flat = value.detach().cpu().contiguous().flatten()
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _state(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return sorted(module.state_dict().items())

@@ -1,0 +1,188 @@
+"""The command line. Nothing heavy is imported before work starts."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .errors import QuintainError
+from .registry import KINDS
+
+DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="quintain", prog_name="quintain")
+def quintain() -> None:
+    """Adversarial-robustness benchmarks of image classifiers.
+
+    Exit status: 0 all cells done, 1 some failed, 2 usage or bad input.
+    """
+
+
+@quintain.command()
+@click.argument("suite", default="quickstart")
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory. [runs/SUITE]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Instead of the suite's.")
+@click.option("--update", is_flag=True, help="Go on in a directory of an older version of SUITE.")
+def run(suite: str, out: Path | None, device: str, seed: int | None, update: bool) -> int:
+    """Run SUITE, a TOML file or a bundled name, and write its tables.
+
+    What is in the run directory already is not computed again: an interrupted run goes on.
+    """
+    from .suite import read_suite
+
+    parsed, text, folder = read_suite(suite)
+    if seed is not None:
+        parsed = parsed.model_copy(update={"seed": seed})
+    out = out or Path("runs") / parsed.name
+    click.echo(f"quintain: suite {parsed.name}, into {out}", err=True)
+
+    from .api import parse_device
+    from .paths import cache_folder
+    from .report import leaderboard_table, tradeoff_table
+    from .runner import run_suite
+    from .tables import leaderboard, tradeoff
+
+    where = parse_device(device)
+    done = run_suite(parsed, text, suite, folder, out, where, cache_folder(), update=update)
+    if done.cells:
+        click.echo(tradeoff_table(tradeoff(done.cells, done.failed)))
+        click.echo(
+            f"\nLeaderboard (worst case over the attacks, epsilon {parsed.headline.text}):\n"
+        )
+        board = leaderboard(done.cells, done.failed).drop(columns=["config_hash", "weights_hash"])
+        click.echo(leaderboard_table(board))
+    total = len(done.cells) + len(done.failed)
+    click.echo(
+        f"{len(done.cells)} of {total} cells done"
+        + (f" ({done.reused} were there already)" if done.reused else "")
+        + (f", {len(done.failed)} failed" if done.failed else "")
+        + f"; tables and records in {out}",
+    )
+    return SOME_FAILED if done.failed else DONE
+
+
+@quintain.command(name="list")
+@click.argument("kind", required=False)
+def list_plugins(kind: str | None) -> int:
+    """List the plugins of a KIND (models, attacks, defenses, datasets, ...), or suites, or all."""
+    from . import registry
+    from .errors import UnknownPlugin, closest
+    from .suite import bundled
+
+    kinds = [*KINDS, "suites"]
+    if kind is not None and kind not in kinds:
+        raise UnknownPlugin(f"no kind '{kind}'{closest(kind, kinds) or ';'} {', '.join(kinds)}")
+    for one in kinds if kind is None else [kind]:
+        if kind is None:
+            click.echo(f"{one}:")
+        if one == "suites":
+            rows = [(name, _description(name)) for name in bundled()]
+        else:
+            rows = [(found.name, found.summary()) for found in registry.plugins(one)]  # type: ignore[arg-type]
+        width = max((len(name) for name, _ in rows), default=0)
+        for name, summary in rows:
+            click.echo(f"  {name:{width}}  {summary}".rstrip())
+    return DONE
+
+
+@quintain.command()
+@click.option("--model", required=True, help="A model plugin's name.")
+@click.option("--defense", default="none", show_default=True, help="A defense plugin's name.")
+@click.option("--dataset", default="digits", show_default=True, help="A dataset plugin's name.")
+@click.option("--norm", default="Linf", show_default=True, help="Threat to train against.")
+@click.option("--epsilon", help='Radius to train against, such as "8/255".')
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+@click.option("--device", default="auto", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="[MODEL-DEFENSE.safetensors]")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="PART.KEY=VALUE",
+    help="A hyper-parameter, such as model.depth=20, defense.epochs=30, dataset.root=DIR.",
+)
+@click.option("--plugin", "plugins", multiple=True, type=click.Path(path_type=Path))
+def train(out: Path | None, **options: Any) -> int:
+    """Train one model with one defense into a checkpoint (safetensors)."""
+    from .commands import train_checkpoint
+
+    path = out or Path(f"{options['model']}-{options['defense']}.safetensors")
+    click.echo(train_checkpoint(path, **options))
+    return DONE
+
+
+@quintain.command(name="leaderboard")
+@click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--format", "form", default="markdown", show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), help="A file, instead of the terminal.")
+def show_leaderboard(directories: Sequence[Path], form: str, output: Path | None) -> int:
+    """Rank the models of one or more run directories."""
+    from .commands import joint_leaderboard
+
+    text = joint_leaderboard(directories, form)
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        from .files import write_text
+
+        write_text(output, text)
+        click.echo(f"wrote {output}")
+    return DONE
+
+
+@quintain.command()
+@click.argument("plugin")
+def check(plugin: str) -> int:
+    """Run the conformance kit on PLUGIN: an attack's name, or a Python file that registers some."""
+    from .conformance import check_plugin
+
+    reports = check_plugin(plugin)
+    for report in reports:
+        click.echo(report.text())
+    return DONE if all(report.passed for report in reports) else SOME_FAILED
+
+
+@quintain.group()
+def new() -> None:
+    """Write the beginnings of a plugin."""
+
+
+@new.command(name="attack")
+@click.argument("name")
+@click.option("--out", type=click.Path(path_type=Path), help="The file to write. [NAME.py]")
+def new_attack(name: str, out: Path | None) -> int:
+    """Write an attack plugin that passes `quintain check`, to be filled in."""
+    from .scaffold import write_attack
+
+    path = write_attack(name, out)
+    click.echo(f"wrote {path}; try it with: quintain check {path}")
+    return DONE
+
+
+def _description(suite: str) -> str:
+    from .suite import read_suite
+
+    return read_suite(suite)[0].description
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; a user's mistake is one line on stderr."""
+    try:
+        status = quintain.main(args=arguments, prog_name="quintain", standalone_mode=False)
+    except (QuintainError, click.ClickException) as error:
+        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        click.echo(f"quintain: error: {' '.join(text.split())}", err=True)
+        sys.exit(BAD_INPUT)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo(
+            "quintain: interrupted; the same command goes on where this one stopped", err=True
+        )
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        sys.exit(DONE)
+    sys.exit(status if isinstance(status, int) else DONE)

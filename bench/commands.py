@@ -1,0 +1,109 @@
+"""What the smaller commands do."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .directory import read_cells
+from .errors import BadParameter, RunDirectoryError, closest
+from .report import FORMATS, Format, leaderboard_table
+from .tables import Cell, leaderboard
+
+_PARTS = ("model", "defense", "dataset")
+
+
+def joint_leaderboard(directories: Sequence[Path], form: str) -> str:
+    """One leaderboard of several run directories, as text.
+
+    Raises: RunDirectoryError; BadParameter for an unknown format.
+    """
+    chosen: Format | None = next((one for one in FORMATS if one == form), None)
+    if chosen is None:
+        near = closest(form, FORMATS) or "; there are " + ", ".join(FORMATS)
+        raise BadParameter(f"unknown format '{form}'{near}")
+    cells: dict[str, Cell] = {}
+    failed: list[tuple[str, ...]] = []
+    for directory in directories:
+        done, lost = read_cells(directory)
+        cells |= {str(cell.about["key"]): cell for cell in done}
+        failed += lost
+    if not cells:
+        raise RunDirectoryError(f"no finished cell in {', '.join(map(str, directories))}")
+    return leaderboard_table(leaderboard(cells.values(), failed), chosen)
+
+
+def train_checkpoint(
+    path: Path,
+    model: str,
+    defense: str,
+    dataset: str,
+    norm: str,
+    epsilon: str | None,
+    seed: int,
+    device: str,
+    settings: Sequence[str],
+    plugins: Sequence[Path],
+) -> str:
+    """Train a model with a defense, write a checkpoint, and say how it did.
+
+    Raises: QuintainError for what cannot be used.
+    """
+    from . import registry
+    from .api import checked_norm, parse_device
+    from .checkpoints import save_checkpoint, weights_hash
+    from .errors import BadData
+    from .progress import Bar
+    from .protocols import configuration
+    from .threat import Epsilon
+    from .training import Order, obtain
+
+    for plugin in plugins:
+        registry.load_file(plugin)
+    specs = _specs({"model": model, "defense": defense, "dataset": dataset}, settings)
+    if path.suffix != ".safetensors":
+        raise BadParameter(f"a checkpoint is a .safetensors file, not {path.name}")
+    try:
+        radius = None if epsilon is None else Epsilon.parse(epsilon).value
+    except ValueError as error:
+        raise BadParameter(str(error)) from None
+    plugin = registry.build("defenses", specs["defense"])
+    source = registry.build("datasets", specs["dataset"])
+    where = parse_device(device)
+    order = Order(
+        specs["model"], plugin, source.load("train"), seed, where, checked_norm(norm), radius
+    )
+    trained = obtain(order, None, Bar(f"train {model} x {defense}"))
+    about = {
+        "model": specs["model"],
+        "defense": configuration(plugin),
+        "dataset": specs["dataset"],
+        "history": [dict(one) for one in trained.history],
+        "flags": list(trained.flags),
+        "weights": weights_hash(trained.model),
+    }
+    try:
+        save_checkpoint(path, trained.model, about)
+    except OSError as error:
+        raise BadData(f"checkpoint {path} cannot be written: {error.strerror or error}") from None
+    last = trained.history[-1] if trained.history else {}
+    figures = ", ".join(f"{key} {value:.4g}" for key, value in last.items())
+    flags = "".join(f" [{flag}]" for flag in trained.flags)
+    return f"wrote {path} ({figures}){flags}"
+
+
+def _specs(names: Mapping[str, str], settings: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Plugin specs from names and `part.key=value` settings, whose values are TOML."""
+    specs: dict[str, dict[str, Any]] = {part: {"name": name} for part, name in names.items()}
+    for setting in settings:
+        left, separator, right = setting.partition("=")
+        part, dot, key = left.strip().partition(".")
+        if not (separator and dot and key) or part not in specs:
+            raise BadParameter(
+                f"--set {setting}: expected PART.KEY=VALUE with PART one of {', '.join(_PARTS)}"
+            )
+        try:
+            specs[part][key] = tomllib.loads(f"value = {right}")["value"]
+        except tomllib.TOMLDecodeError:
+            specs[part][key] = right.strip()
+    return specs

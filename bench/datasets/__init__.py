@@ -1,0 +1,1 @@
+"""Datasets: where the images of a benchmark come from."""

@@ -1,0 +1,141 @@
+"""The network under attack, run so that an example's numbers do not depend on its neighbours."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from .errors import CellError
+from .protocols import Answer
+
+# Matrix kernels for a handful of rows round differently from those for many: on the CPUs tried,
+# every row was the same to the bit from 8 rows up. Smaller batches are filled up.
+SMALLEST_BATCH = 16
+_FORWARD_ONLY = 4  # a pass without gradient keeps no activations: so many more rows at once
+
+T = TypeVar("T")
+
+
+class Network:
+    """A module with its weights frozen, in evaluation mode, run in batches that fit in memory.
+
+    batch_size: rows a pass. Halved, for good, when the device runs out of memory.
+    """
+
+    def __init__(self, module: nn.Module, device: torch.device, batch_size: int) -> None:
+        self.module = module
+        self.device = device
+        self.batch_size = max(batch_size, SMALLEST_BATCH)
+        self.n_classes = 0
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, K), without gradient."""
+        with torch.no_grad():
+            parts = self._in_parts(len(x), _FORWARD_ONLY, lambda rows: self._forward(x[rows]))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def gradient(self, x: Tensor, objective: Callable[[Tensor], Tensor]) -> Answer:
+        """Gradient at x, (B, C, H, W), of an objective (B, K) -> (B,) that treats rows apart.
+
+        The objective sees all rows at once, so when the batch is run in parts its derivative is
+        taken first, from logits without gradient, and each part is then pulled back on its own.
+        """
+        if len(x) <= self.batch_size:
+            try:
+                return self._pull_back(x, objective)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                self._halve(error)
+        logits = self.logits(x).requires_grad_()
+        loss = objective(logits)
+        (slope,) = torch.autograd.grad(loss.sum(), logits)
+        parts = self._in_parts(
+            len(x),
+            1,
+            lambda rows: self._pull_back(x[rows], lambda z: (z * slope[rows]).sum(1)).gradient,
+        )
+        return Answer(torch.cat(parts), loss.detach(), logits.detach())
+
+    def _pull_back(self, x: Tensor, objective: Callable[[Tensor], Tensor]) -> Answer:
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = self._forward(x)
+            loss = objective(logits)
+            (gradient,) = torch.autograd.grad(loss.sum(), x)
+        return Answer(gradient, loss.detach(), logits.detach())
+
+    def _forward(self, x: Tensor) -> Tensor:
+        missing = SMALLEST_BATCH - len(x)
+        if missing > 0:
+            x = torch.cat([x, x[:1].detach().expand(missing, *x.shape[1:])])
+        logits = self.module(x)
+        if not isinstance(logits, Tensor) or logits.dim() != 2:
+            raise CellError(f"the model must return logits (B, K), not {_shape(logits)}")
+        if not logits.isfinite().all():
+            raise CellError("the model returned logits that are not finite")
+        self.n_classes = logits.shape[1]
+        return logits[: len(x) - missing] if missing > 0 else logits
+
+    def _in_parts(self, count: int, more: int, run: Callable[[slice], T]) -> list[T]:
+        parts: list[T] = []
+        begin = 0
+        while begin < count or not parts:
+            size = self.batch_size * more
+            try:
+                parts.append(run(slice(begin, begin + size)))
+                begin += size
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                self._halve(error)
+        return parts
+
+    def _halve(self, error: Exception) -> None:
+        """Go on with half the batch if memory was the trouble and there is anything to halve."""
+        short = isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+        if not short or self.batch_size <= SMALLEST_BATCH:
+            raise error
+        self.batch_size = max(self.batch_size // 2, SMALLEST_BATCH)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[nn.Module]:
+    """Evaluation mode, no gradients for weights, full float32 on a GPU; all put back at the end."""
+    modes = [(one, one.training) for one in module.modules()]
+    wanted = [(one, one.requires_grad) for one in module.parameters()]
+    module.eval()
+    for parameter, _ in wanted:
+        parameter.requires_grad_(False)
+    try:
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        ):
+            yield module
+    finally:
+        for one, mode in modes:
+            one.training = mode
+        for parameter, before in wanted:
+            parameter.requires_grad_(before)
+
+
+def automatic_batch_size(module: nn.Module, example: Tensor, device: torch.device) -> int:
+    """Rows a pass: on a GPU by the memory that one example needs, on a CPU by the image's size.
+
+    example: (1, C, H, W) on the device.
+    """
+    if device.type != "cuda":
+        return 128 if example[0, 0].numel() <= 64 * 64 else 32
+    probe = example.expand(SMALLEST_BATCH, *example.shape[1:])
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    Network(module, device, SMALLEST_BATCH).gradient(probe, lambda logits: logits[:, 0])
+    each = (torch.cuda.max_memory_allocated(device) - before) / SMALLEST_BATCH
+    free, _ = torch.cuda.mem_get_info(device)
+    fitting = int(0.5 * free / max(each, 1.0))
+    return max(SMALLEST_BATCH, min(1024, 1 << max(fitting, 1).bit_length() - 1))
+
+
+def _shape(value: object) -> str:
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__

@@ -1,0 +1,49 @@
+"""Progress on a terminal: a bar where there is one, plain lines where the output is a file."""
+
+import sys
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+
+class Bar:
+    """A progress bar on stderr that shows one piece of work after another."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self._bar: Any = None
+        self._note = ""
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        """Show `done` of `total`."""
+        if self._bar is None or self._bar.total != total or done < self._bar.n:
+            self.close()
+            self._bar = tqdm(
+                total=total, desc=self.title, leave=False, disable=None, dynamic_ncols=True
+            )
+        if note != self._note:
+            self._bar.set_postfix_str(note, refresh=False)
+            self._note = note
+        self._bar.update(done - self._bar.n)
+        if done >= total:
+            self.close()
+
+    def close(self) -> None:
+        """Take the bar off the screen."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class Lines:
+    """A line for each finished piece of work, with the time since the start."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Print a line to stderr at once, without tearing a bar."""
+        elapsed = time.monotonic() - self._began
+        tqdm.write(f"[{elapsed:6.1f} s] {text}", file=sys.stderr)
+        sys.stderr.flush()

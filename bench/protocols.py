@@ -1,0 +1,349 @@
+"""The seams: what a plugin of each kind is, and what the harness hands it.
+
+Read this page to write a plugin. Nothing here does work: plugins import these names, the engine
+and the runner supply the values.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from .random import Draws
+from .threat import Ball, Norm
+
+Access = Literal["white-box", "score", "decision"]
+
+
+# ------------------------------------------------------------------------------------- attacks
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a white-box victim tells: gradient (B, C, H, W), loss (B,), logits (B, K)."""
+
+    gradient: Tensor
+    loss: Tensor
+    logits: Tensor
+
+
+class Victim(Protocol):
+    """The model under attack, as far as the attack's access level shows it.
+
+    Every question is counted for each example. An example that has spent its query budget gets NaN
+    (or label -1) and leaves after the step. Any point asked about that turns out to be adversarial
+    is remembered by the engine: an attack need not report its successes.
+
+    rows: (N,) int64, which example of the batch each of the N inputs belongs to; without it the
+    inputs are one for each example, in order.
+    """
+
+    @property
+    def access(self) -> Access:
+        """The access level that is enforced."""
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes the victim tells apart."""
+
+    @property
+    def remaining(self) -> Tensor:
+        """(B,) int64: queries that each example may still ask."""
+
+    def gradient(self, x: Tensor, objective: Callable[[Tensor], Tensor]) -> Answer:
+        """Ascent direction at x of objective(logits), a loss for each example: (B, K) -> (B,).
+
+        White-box only. One forward and one backward pass for each example.
+        """
+
+    def scores(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        """(N, K) logits without gradient. White-box or score access. One query for each input."""
+
+    def labels(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        """(N,) predicted classes. Any access. One query for each input."""
+
+
+@dataclass
+class Problem:
+    """What an attack is given: a batch of B examples, each at its own epsilon, step and restart.
+
+    x: (B, C, H, W) float32 in [0, 1], the clean images. Not to be changed.
+    y: (B,) the labels to leave, or the classes to reach when `targeted`.
+    ball: the points allowed, with their projection, steepest step and random start.
+    victim: the model under attack.
+    draws: random numbers of this step, the same whatever the batch.
+    step: (B,) steps done so far. steps: how many there will be.
+    start_points: (B, C, H, W), where to start instead of at x: the last iterate of an earlier try,
+        scaled into this ball. warm: (B,) bool, where that is so; elsewhere start_points is x.
+    """
+
+    x: Tensor
+    y: Tensor
+    targeted: bool
+    ball: Ball
+    victim: Victim
+    draws: Draws
+    step: Tensor
+    start_points: Tensor
+    warm: Tensor
+
+    @property
+    def epsilon(self) -> Tensor:
+        """(B,) float64."""
+        return self.ball.epsilon
+
+    def initial(self, *, random_start: bool) -> Tensor:
+        """(B, C, H, W): the usual start: warm if there is one, else random or the clean image."""
+        cold = self.ball.random(self.draws) if random_start else self.x
+        shape = (-1, *[1] * (self.x.dim() - 1))
+        return torch.where(self.warm.reshape(shape), self.start_points, cold)
+
+
+class State(Protocol):
+    """What an attack carries from step to step: a dataclass of tensors with a leading batch axis.
+
+    x_adv: (B, C, H, W), the iterate that the engine judges after the last step.
+    """
+
+    x_adv: Tensor
+
+
+S = TypeVar("S", bound=State)
+
+
+class Attack(Protocol[S]):
+    """An attack: a frozen dataclass whose fields are its hyper-parameters.
+
+    Optional class attributes that the engine reads, with what holds without them:
+        version = "1"           change it whenever the numbers change
+        norms = all three       which norms it can attack in
+        targetable = True       whether it can aim at a class
+        monotone = True         whether failing at an epsilon tells that smaller ones fail too
+        asks_iterates = False   True when the victim has been asked about every x_adv already
+    """
+
+    @property
+    def access(self) -> Access:
+        """What the attack needs of its victim."""
+
+    @property
+    def steps(self) -> int:
+        """How many steps one try takes."""
+
+    def start(self, problem: Problem) -> S:
+        """Begin: the state before the first step."""
+
+    def step(self, problem: Problem, state: S) -> S:
+        """One iteration: a new state. Neither argument may be changed in place."""
+
+
+@runtime_checkable
+class WholeAttack(Protocol):
+    """An attack that cannot be cut into steps, such as another library's."""
+
+    @property
+    def access(self) -> Access:
+        """What the attack needs of its victim."""
+
+    def run(self, problem: Problem) -> Tensor:
+        """(B, C, H, W): an adversarial candidate for each example."""
+
+
+class Loss(Protocol):
+    """What an attack makes grow: a frozen dataclass, called with the logits."""
+
+    def __call__(self, logits: Tensor, y: Tensor, *, targeted: bool) -> Tensor:
+        """(B, K), (B,) -> (B,): larger is closer to the attack's goal."""
+
+
+class GradientSource(Protocol):
+    """Where a gradient comes from: a frozen dataclass."""
+
+    @property
+    def access(self) -> Access:
+        """What it needs of the victim."""
+
+    def __call__(self, problem: Problem, x: Tensor, loss: Loss) -> Tensor:
+        """(B, C, H, W): the gradient at x, (B, C, H, W), of the loss. May hold estimates."""
+
+
+class Differentiable(Protocol):
+    """A network of the attacker's own, run in batches as the victim is."""
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, K), without gradient."""
+
+    def gradient(self, x: Tensor, objective: Callable[[Tensor], Tensor]) -> Answer:
+        """Gradient at x of objective(logits), (B, K) -> (B,)."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What an attack part may use once, before the first example, if it has a method `prepare`.
+
+    `prepare(preparation)` returns the part to use in its stead. The part returned may have an
+    attribute `report`, a mapping of figures (`fidelity`, ...) for the records.
+
+    ask: the victim's answers to a batch (N, C, H, W): logits (N, K), or labels (N,) under decision
+        access. Each input is counted as one set-up query.
+    images: what the attacker owns, never the images that are attacked; None when there are none.
+    train: the network that an architecture's spec becomes on some data, with hyper-parameters of
+        the plain training; kept in the cache and taken from it.
+    open: a network made ready for use.
+    """
+
+    ask: Callable[[Tensor, Access], Tensor]
+    images: "ImageData | None"
+    n_classes: int
+    seed: int
+    train: Callable[[Mapping[str, Any], "ImageData", Mapping[str, Any]], nn.Module]
+    open: Callable[[nn.Module], Differentiable]
+
+
+# -------------------------------------------------------------------------------------- models
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a network is built for: shape (C, H, W), classes, and each channel's mean and spread."""
+
+    shape: tuple[int, int, int]
+    n_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class ModelFactory(Protocol):
+    """A model plugin: builds a network with fresh weights from torch's global generator.
+
+    Hyper-parameters are keyword arguments. The network takes (B, C, H, W) in [0, 1], normalises
+    inside, and returns logits (B, K); in training mode it may return a tuple `(logits, *auxiliary
+    logits)` together with an attribute `auxiliary_weight`. Inputs that are too small raise
+    BadParameter.
+    """
+
+    def __call__(self, inputs: InputSpec) -> nn.Module:
+        """Build the network."""
+
+
+# ------------------------------------------------------------------------------------ datasets
+
+
+class Images(Protocol):
+    """Images that are read on demand."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def read(self, indices: Tensor) -> Tensor:
+        """(n,) int64 -> (n, C, H, W) float32 in [0, 1]."""
+
+    def fingerprint(self) -> str:
+        """Name the content: a hash of the bytes, or of what stands for them on disk."""
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Labelled images. labels: (N,) int64 classes, or (N, K) float32 probabilities."""
+
+    images: Images
+    labels: Tensor
+    class_names: tuple[str, ...]
+    shape: tuple[int, int, int]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes there are, present in the labels or not."""
+        return len(self.class_names)
+
+
+class Dataset(Protocol):
+    """A dataset plugin: a frozen dataclass whose fields say where and how to read it."""
+
+    def load(self, split: Literal["train", "test"]) -> ImageData:
+        """Read one split. Raises BadData when it is not there or cannot be read."""
+
+
+# ------------------------------------------------------------------------------------ defenses
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a defense trains with. It holds out a part of `data` for validation itself.
+
+    norm, epsilon: the threat to train against, for defenses that do.
+    """
+
+    data: ImageData
+    seed: int
+    device: torch.device
+    progress: "Progress"
+    norm: Norm = "Linf"
+    epsilon: float | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A defended model and how it came to be.
+
+    history: one mapping an epoch (loss, accuracies, learning rate). flags: what makes it doubtful.
+    """
+
+    model: nn.Module
+    history: tuple[Mapping[str, float], ...] = ()
+    flags: tuple[str, ...] = ()
+
+
+class Defense(Protocol):
+    """A defense plugin: a frozen dataclass that trains or wraps a model."""
+
+    def fit(self, model: nn.Module, training: Training) -> Trained:
+        """Train the model (in place is fine) or wrap it. Raises CellError if training diverges."""
+
+
+# ------------------------------------------------------------------------------------ progress
+
+
+class Progress(Protocol):
+    """Where work reports how far it is."""
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        """Report `done` of `total`, with a short note such as the accuracy so far."""
+
+
+@dataclass
+class Silent:
+    """Progress that nobody watches."""
+
+    seen: int = field(default=0)
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        """Remember how far it went; show nothing."""
+        self.seen = done
+
+
+def configuration(plugin: object) -> Any:
+    """JSON-able description of a plugin: its class, version and fields, nested ones included."""
+    fields = getattr(plugin, "__dataclass_fields__", None)
+    if fields is not None and not isinstance(plugin, type):
+        shown = {
+            name: configuration(getattr(plugin, name)) for name, one in fields.items() if one.repr
+        }
+        kind = type(plugin)
+        return {
+            "class": f"{kind.__module__}.{kind.__qualname__}",
+            "version": str(getattr(plugin, "version", "1")),
+            **shown,
+        }
+    if isinstance(plugin, Mapping):
+        return {str(key): configuration(value) for key, value in plugin.items()}
+    if isinstance(plugin, (list, tuple)):
+        return [configuration(one) for one in plugin]
+    if isinstance(plugin, (str, int, float, bool)) or plugin is None:
+        return plugin
+    return repr(plugin)

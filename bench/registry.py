@@ -1,0 +1,308 @@
+"""Plugins: found by entry point, by decorator, or in a file that a suite names.
+
+Nothing is imported until it is asked for, so listing plugins does not import torch. A plugin is a
+factory: its keyword parameters are its hyper-parameters.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import json
+import sys
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from .errors import BadParameter, BadPlugin, DuplicatePlugin, UnknownPlugin, closest
+
+Kind = Literal["models", "attacks", "defenses", "datasets", "gradients", "losses"]
+KINDS: tuple[Kind, ...] = typing.get_args(Kind)
+
+Spec = str | Mapping[str, Any]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A plugin's name and where it is, before it is loaded.
+
+    source: the distribution or the file that it comes from. digest: a hash of a local file, ""
+    for installed ones, whose versions are recorded instead.
+    """
+
+    kind: Kind
+    name: str
+    source: str
+    target: str
+    factory: Callable[..., Any] | None = None
+    digest: str = ""
+
+    def load(self) -> Callable[..., Any]:
+        """Import the factory.
+
+        Raises: BadPlugin when the import fails.
+        """
+        if self.factory is not None:
+            return self.factory
+        module, _, attribute = self.target.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except Exception as error:
+            raise BadPlugin(
+                f"{_singular(self.kind)} '{self.name}' ({self.source}) cannot be loaded from "
+                f"{self.target}: {type(error).__name__}: {error}"
+            ) from error
+        return typing.cast(Callable[..., Any], found)
+
+    def summary(self) -> str:
+        """First line of the factory's docstring, read from its source without importing it."""
+        module, _, attribute = self.target.partition(":")
+        try:
+            spec = importlib.util.find_spec(module)
+            tree = (
+                ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+                if spec and spec.origin
+                else None
+            )
+        except (ImportError, OSError, SyntaxError, ValueError):
+            return ""
+        for node in tree.body if tree else ():
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == attribute:
+                return (ast.get_docstring(node) or "").partition("\n")[0]
+        return ""
+
+
+_local: dict[tuple[Kind, str], Plugin] = {}
+
+
+def register(kind: Kind, name: str) -> Callable[[F], F]:
+    """Register a factory under a name, as a decorator.
+
+    Raises: DuplicatePlugin when the name is taken.
+    """
+
+    def decorate(factory: F) -> F:
+        where = Path(inspect.getfile(factory))
+        plugin = Plugin(
+            kind,
+            name,
+            source=str(where),
+            target=f"{factory.__module__}:{factory.__qualname__}",
+            factory=factory,
+            digest=_digest(where),
+        )
+        taken = _available(kind).get(name)
+        if taken is not None:
+            raise DuplicatePlugin(
+                f"{_singular(kind)} '{name}' is defined twice: in {taken.source} and in {where}"
+            )
+        _local[kind, name] = plugin
+        return factory
+
+    return decorate
+
+
+attack = partial(register, "attacks")
+gradient = partial(register, "gradients")
+loss = partial(register, "losses")
+model = partial(register, "models")
+defense = partial(register, "defenses")
+dataset = partial(register, "datasets")
+
+
+def load_file(path: Path) -> tuple[Plugin, ...]:
+    """Run a plugin file once and return what it registered.
+
+    Raises: BadPlugin when it is missing, fails, or registers nothing; DuplicatePlugin.
+    """
+    path = path.expanduser().resolve()
+    if not path.is_file():
+        raise BadPlugin(f"plugin file {path} does not exist")
+    module_name = f"quintain_plugin_{path.stem}_{_digest(path)[:8]}"
+    known = [one for one in _local.values() if one.target.partition(":")[0] == module_name]
+    if known:
+        return tuple(known)
+    before = set(_local)
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise BadPlugin(f"plugin file {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        for key in set(_local) - before:
+            del _local[key]
+        del sys.modules[module_name]
+        if isinstance(error, (DuplicatePlugin, KeyboardInterrupt)):
+            raise
+        raise BadPlugin(f"plugin file {path}: {type(error).__name__}: {error}") from error
+    added = tuple(_local[key] for key in _local if key not in before)
+    if not added:
+        raise BadPlugin(
+            f"plugin file {path} registers nothing; decorate with @registry.attack(...)"
+        )
+    return added
+
+
+@contextmanager
+def temporary() -> Iterator[None]:
+    """Forget at the end whatever was registered within."""
+    before = dict(_local)
+    try:
+        yield
+    finally:
+        for key in set(_local) - set(before):
+            sys.modules.pop(_local[key].target.partition(":")[0], None)
+        _local.clear()
+        _local.update(before)
+
+
+def plugins(kind: Kind) -> tuple[Plugin, ...]:
+    """All plugins of a kind, by name.
+
+    Raises: DuplicatePlugin when two distributions bring the same name.
+    """
+    return tuple(one for _, one in sorted(_available(kind).items()))
+
+
+def find(kind: Kind, name: str) -> Plugin:
+    """Look a plugin up.
+
+    Raises: UnknownPlugin, naming the closest match and what there is; DuplicatePlugin.
+    """
+    known = _available(kind)
+    if name not in known:
+        raise UnknownPlugin(
+            f"unknown {_singular(kind)} '{name}'{closest(name, known) or '.'} "
+            f"There are: {', '.join(sorted(known))}"
+        )
+    return known[name]
+
+
+def bind(kind: Kind, spec: Spec) -> Callable[..., Any]:
+    """Bind a plugin's factory to the checked hyper-parameters of a spec.
+
+    spec: a name, or a mapping with a `name` and hyper-parameters. A hyper-parameter that is itself
+    a plugin (a gradient source, a loss) is built from its own spec.
+
+    Raises: UnknownPlugin; BadParameter for a missing name, an unknown or ill-typed parameter.
+    """
+    name, given = _split(kind, spec)
+    plugin = find(kind, name)
+    factory = plugin.load()
+    label = f"{_singular(kind)} '{name}'"
+    skip = 1 if kind == "models" else 0  # the first argument of a model is what it is built for
+    accepted = _parameters(factory, skip=skip)
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        if key not in accepted:
+            takes = f"it takes {', '.join(accepted)}" if accepted else "it takes none"
+            raise BadParameter(
+                f"{label} has no parameter '{key}'{closest(key, accepted) or ';'} {takes}"
+            )
+        values[key] = _convert(label, key, value, accepted[key])
+    for key in _required(factory, skip=skip) - values.keys():
+        raise BadParameter(f"{label} needs the parameter '{key}'")
+    return partial(factory, **values)
+
+
+def build(kind: Kind, spec: Spec) -> Any:
+    """Make a plugin (anything but a model, which is bound and then called with its input's shape).
+
+    Raises: as bind; BadParameter for a value that the plugin refuses.
+    """
+    return bind(kind, spec)()
+
+
+def hyperparameters(kind: Kind, name: str) -> tuple[str, ...]:
+    """Name the hyper-parameters that a plugin takes."""
+    return tuple(_parameters(find(kind, name).load(), skip=1 if kind == "models" else 0))
+
+
+def _available(kind: Kind) -> dict[str, Plugin]:
+    if kind not in KINDS:
+        raise UnknownPlugin(f"unknown kind of plugin '{kind}'{closest(kind, KINDS)}")
+    found: dict[str, Plugin] = {}
+    for entry in metadata.entry_points(group=f"quintain.{kind}"):
+        distribution = entry.dist.name if entry.dist else "unknown distribution"
+        plugin = Plugin(kind, entry.name, distribution, entry.value)
+        taken = found.get(entry.name)
+        if taken is not None and taken != plugin:
+            raise DuplicatePlugin(
+                f"{_singular(kind)} '{entry.name}' is defined twice: "
+                f"by {taken.source} ({taken.target}) and by {distribution} ({entry.value})"
+            )
+        found[entry.name] = plugin
+    found.update({name: one for (of, name), one in _local.items() if of == kind})
+    return found
+
+
+def _split(kind: Kind, spec: Spec) -> tuple[str, dict[str, Any]]:
+    if isinstance(spec, str):
+        return spec, {}
+    if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
+        raise BadParameter(
+            f"{_singular(kind)} must be a name or a table with a 'name', not {spec!r}"
+        )
+    return spec["name"], {key: value for key, value in spec.items() if key != "name"}
+
+
+def _parameters(factory: Callable[..., Any], skip: int) -> dict[str, Any]:
+    """Hyper-parameters of a factory with their annotations, in order."""
+    hints = typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    given = list(inspect.signature(factory).parameters.values())[skip:]
+    return {
+        one.name: hints.get(one.name, Any)
+        for one in given
+        if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    }
+
+
+def _required(factory: Callable[..., Any], skip: int) -> set[str]:
+    given = list(inspect.signature(factory).parameters.values())[skip:]
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {one.name for one in given if one.default is one.empty and one.kind in kinds}
+
+
+def _convert(label: str, key: str, value: Any, annotation: Any) -> Any:
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    kind = _plugin_kind(annotation)
+    if kind is not None:
+        return build(kind, value) if isinstance(value, (str, Mapping)) else value
+    try:
+        adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    except Exception:  # an annotation that pydantic has no schema for: the plugin's own affair
+        return value
+    try:
+        return adapter.validate_json(json.dumps(value), strict=True)
+    except (ValidationError, TypeError) as error:
+        problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        shown = inspect.formatannotation(annotation)
+        raise BadParameter(f"{label}: {key} = {value!r} is not {shown}: {problem}") from None
+
+
+def _plugin_kind(annotation: Any) -> Kind | None:
+    from .protocols import Attack, GradientSource, Loss
+
+    seams: tuple[tuple[Any, Kind], ...] = (
+        (GradientSource, "gradients"),
+        (Loss, "losses"),
+        (Attack, "attacks"),
+    )
+    return next((kind for seam, kind in seams if annotation is seam), None)
+
+
+def _singular(kind: str) -> str:
+    return {"losses": "loss", "gradients": "gradient source"}.get(kind, kind.removesuffix("s"))
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

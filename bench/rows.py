@@ -1,0 +1,55 @@
+"""Rows of a table of tensors: a dataclass whose tensors share their leading axis.
+
+What the engine does to the examples in its slots, whatever an attack's state holds.
+"""
+
+from dataclasses import fields, is_dataclass, replace
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def take(table: T, rows: Tensor) -> T:
+    """Return the chosen rows, (n,) int64, of a tensor or of each tensor of a dataclass."""
+    if isinstance(table, Tensor):
+        return cast(T, table.index_select(0, rows))
+    return _over_fields(table, lambda value: take(value, rows))
+
+
+def put(table: T, rows: Tensor, values: T) -> T:
+    """Return the table with some rows (n,) replaced by the rows of `values`."""
+    if isinstance(table, Tensor):
+        return cast(T, table.index_copy(0, rows, cast(Tensor, values).to(table.dtype)))
+    return _over_fields(table, lambda value, other: put(value, rows, other), values)
+
+
+def clone(table: T) -> T:
+    """Return a table that shares no memory with the first."""
+    if isinstance(table, Tensor):
+        return cast(T, table.clone())
+    return _over_fields(table, clone)
+
+
+def count(table: object) -> int:
+    """How many rows the first tensor has."""
+    if isinstance(table, Tensor):
+        return table.shape[0]
+    return next(count(getattr(table, one.name)) for one in fields(cast(type, table)))
+
+
+def where(indicator: Tensor) -> Tensor:
+    """(B,) bool -> (n,) int64: the rows that hold."""
+    return torch.nonzero(indicator).flatten()
+
+
+def _over_fields(table, act, *others):  # type: ignore[no-untyped-def]
+    if not is_dataclass(table) or isinstance(table, type):
+        raise TypeError(f"a state holds tensors and dataclasses of tensors, not {table!r}")
+    changed = {
+        one.name: act(getattr(table, one.name), *(getattr(other, one.name) for other in others))
+        for one in fields(table)
+    }
+    return replace(table, **changed)

@@ -1,0 +1,27 @@
+"""Intervals and summaries of the accuracies in a table."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.integrate import trapezoid
+from scipy.stats import binomtest
+
+
+def interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927), as fractions in [0, 1].
+
+    Raises: ValueError when there are no trials, or more successes than trials.
+    """
+    found = binomtest(successes, trials).proportion_ci(confidence_level=confidence, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def curve_area(epsilons: Sequence[float], accuracies: Sequence[float], clean: float) -> float:
+    """Mean accuracy over [0, largest epsilon]: the trapezoid area below the curve, over its width.
+
+    The curve starts at (0, clean). 1 is perfect at every epsilon of the grid, 0 is never right.
+    """
+    x = np.array([0.0, *epsilons])
+    y = np.array([clean, *accuracies])
+    order = np.argsort(x, kind="stable")
+    return float(trapezoid(y[order], x[order]) / x.max())

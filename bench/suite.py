@@ -1,0 +1,204 @@
+"""Suite files: what a benchmark runs, in TOML, checked before any work is done."""
+
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
+
+from .errors import BadSuite, closest
+from .threat import Epsilon, Norm, parse_grid
+
+DEFAULT = "quickstart"
+
+
+class ExactFloat(float):
+    """A number of a TOML file that remembers how it was written."""
+
+    text: str
+
+    def __new__(cls, text: str) -> "ExactFloat":
+        """Read the number and keep its text."""
+        made = super().__new__(cls, text)
+        made.text = text
+        return made
+
+
+def _named(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Entry(BaseModel):
+    """A plugin with hyper-parameters: every key that is not ours is the plugin's.
+
+    label: what the tables call it; by default its name.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    name: str
+    label: str = ""
+
+    @property
+    def title(self) -> str:
+        """What the tables call it."""
+        return self.label or self.name
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The plugin's name and hyper-parameters."""
+        return {"name": self.name, **(self.model_extra or {})}
+
+
+class ModelEntry(Entry):
+    """A model to train, or one with weights in a checkpoint, which is not trained.
+
+    defense: what the tables name as the defense of a checkpoint.
+    """
+
+    checkpoint: str | None = None
+    defense: str = "pretrained"
+
+
+class AttackEntry(Entry):
+    """An attack. query_budget, search: instead of the suite's."""
+
+    restarts: Annotated[int, Field(ge=1)] = 1
+    query_budget: Annotated[int, Field(ge=1)] | None = None
+    search: Literal["bracket", "exhaustive"] | None = None
+
+
+Grid = Annotated[
+    tuple[Epsilon, ...],
+    BeforeValidator(parse_grid),
+    PlainSerializer(lambda grid: [one.text for one in grid]),
+]
+Radius = Annotated[Epsilon, BeforeValidator(Epsilon.parse), PlainSerializer(lambda one: one.text)]
+
+
+class Suite(BaseModel):
+    """A suite: models x defenses x attacks, on one dataset, over one grid of epsilons.
+
+    n_examples: how many test images, drawn by the seed; all of them by default.
+    leaderboard_epsilon: where the leaderboard compares; by default the middle of the grid.
+    plugins: Python files to load, relative to the suite's.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True
+    )
+
+    name: str = ""
+    description: str = ""
+    plugins: list[str] = []
+    dataset: Annotated[Entry, BeforeValidator(_named)]
+    n_examples: Annotated[int, Field(ge=1)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    norm: Norm = "Linf"
+    epsilons: Grid
+    leaderboard_epsilon: Radius | None = None
+    search: Literal["bracket", "exhaustive"] = "bracket"
+    query_budget: Annotated[int, Field(ge=1)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    save_adversarials: bool = False
+    models: Annotated[list[ModelEntry], Field(min_length=1)]
+    defenses: list[Entry] = [Entry(name="none")]
+    attacks: Annotated[list[AttackEntry], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _combinations(self) -> "Suite":
+        for kind in ("models", "defenses", "attacks"):
+            titles = [entry.title for entry in getattr(self, kind)]
+            for title in titles:
+                if titles.count(title) > 1:
+                    raise ValueError(f"two {kind} are called '{title}': give one a label")
+        if any(entry.title == "worst-case" for entry in self.attacks):
+            raise ValueError("an attack cannot be called 'worst-case': the tables use that name")
+        wanted = self.leaderboard_epsilon
+        if wanted is not None and wanted not in self.epsilons:
+            grid = ", ".join(one.text for one in self.epsilons)
+            raise ValueError(f"leaderboard_epsilon {wanted.text} is not one of epsilons: {grid}")
+        if not self.defenses and any(entry.checkpoint is None for entry in self.models):
+            raise ValueError("defenses must hold at least one, such as 'none'")
+        return self
+
+    @property
+    def headline(self) -> Epsilon:
+        """The epsilon that the leaderboard compares at."""
+        return self.leaderboard_epsilon or self.epsilons[len(self.epsilons) // 2]
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything that the suite says, defaults included, as JSON."""
+        return self.model_dump(mode="json")
+
+
+def bundled() -> tuple[str, ...]:
+    """Names of the suites that come with the package."""
+    folder = resources.files("quintain.bench.suites")
+    names = (one.name for one in folder.iterdir() if one.name.endswith(".toml"))
+    return tuple(sorted(name.removesuffix(".toml") for name in names))
+
+
+def read_suite(name: str) -> tuple[Suite, str, Path]:
+    """Read a suite by bundled name or file; return it with its text and the folder it is from.
+
+    Raises: BadSuite, naming the file, the key and what was expected.
+    """
+    path = Path(name)
+    if name in bundled() and not path.is_file():
+        text = resources.files("quintain.bench.suites").joinpath(f"{name}.toml").read_text("utf-8")
+        return parse_suite(text, name, name), text, Path.cwd()
+    if not path.is_file():
+        known = bundled()
+        raise BadSuite(
+            f"no suite '{name}': neither a file nor a bundled suite{closest(name, known) or ';'} "
+            f"bundled: {', '.join(known)}"
+        )
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSuite(f"suite {name} cannot be read: {error}") from None
+    return parse_suite(text, name, path.stem), text, path.resolve().parent
+
+
+def parse_suite(text: str, file: str, name: str) -> Suite:
+    """Check a suite's text.
+
+    Raises: BadSuite.
+    """
+    try:
+        raw = tomllib.loads(text, parse_float=ExactFloat)
+    except tomllib.TOMLDecodeError as error:
+        raise BadSuite(f"{file}: not valid TOML: {error}") from None
+    try:
+        return Suite.model_validate({"name": name, **raw})
+    except ValidationError as error:
+        raise BadSuite(f"{file}: {_explain(error.errors()[0])}") from None
+
+
+def _explain(fault: Mapping[str, Any]) -> str:
+    """One line from one of pydantic's errors."""
+    where = ""
+    for part in fault["loc"]:
+        where += f"[{part + 1}]" if isinstance(part, int) else f"{'.' if where else ''}{part}"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        known = list(Suite.model_fields)
+        near = closest(str(fault["loc"][-1]), known)
+        return f"unknown key '{where}'{near or '; known are ' + ', '.join(known)}"
+    if fault["type"] == "missing":
+        return f"key '{where}' is missing"
+    if not where:
+        return message
+    got = "" if fault["type"] == "value_error" else f", not {fault['input']!r}"
+    return f"{where}: {message[:1].lower()}{message[1:]}{got}"

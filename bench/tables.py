@@ -1,0 +1,249 @@
+"""Tables: every figure is a query over per-example records. No torch here."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .statistics import curve_area, interval
+
+WORST_CASE = "worst-case"
+TRADEOFF_COLUMNS = [
+    "dataset",
+    "n_examples",
+    "model",
+    "defense",
+    "attack",
+    "access",
+    "norm",
+    "epsilon",
+    "clean_accuracy",
+    "robust_accuracy",
+    "ci_low",
+    "ci_high",
+    "attack_success_rate",
+    "forward_mean",
+    "backward_mean",
+    "queries_mean",
+    "queries_median",
+    "verified",
+    "flags",
+    "seed",
+    "seconds",
+    "device",
+    "dtype",
+    "attacked",
+    "setup_queries",
+    "fidelity",
+]
+LEADERBOARD_COLUMNS = [
+    "rank",
+    "dataset",
+    "model",
+    "defense",
+    "norm",
+    "epsilon",
+    "n_examples",
+    "clean_accuracy",
+    "robust_accuracy",
+    "ci_low",
+    "ci_high",
+    "curve_area",
+    "attacks",
+    "flags",
+    "parameters",
+    "config_hash",
+    "weights_hash",
+]
+
+_NOTABLE = 0.05  # share of examples that black-box attacks alone break, above which it is a flag
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One attack on one model: what it was, and a row for each example.
+
+    about: dataset, model, defense, attack, access, norm, epsilons (texts), epsilon_values, seed,
+    seconds, device, dtype, flags, report, parameters, key, weights_hash, leaderboard_epsilon.
+    """
+
+    about: dict[str, Any]
+    records: pd.DataFrame
+
+    @property
+    def subject(self) -> tuple[str, ...]:
+        """What is attacked: cells that share it are compared and combined."""
+        return tuple(str(self.about[name]) for name in ("dataset", "norm", "model", "defense"))
+
+
+def curve_of(records: pd.DataFrame, epsilons: Sequence[str]) -> pd.DataFrame:
+    """One row for each epsilon, from one cell's records.
+
+    Robust are the examples that are right when clean and not broken. Costs are means over the
+    examples that were attacked, for the whole curve: a search shares its passes between epsilons.
+    `attacked` is the share of them that was tried at the epsilon itself, the others are inferred.
+    """
+    total = len(records)
+    right = (records["clean_prediction"] == records["label"]).to_numpy()
+    under = records["under_attack"].to_numpy(dtype=bool)
+    broken, attacked = _grid(records, "broken"), _grid(records, "attacked")
+    costs = records[["forward", "backward", "queries"]][under]
+    rows = []
+    for point, epsilon in enumerate(epsilons):
+        robust = int((right & ~broken[:, point]).sum())
+        low, high = interval(robust, total)
+        rows.append(
+            {
+                "epsilon": epsilon,
+                "n_examples": total,
+                "clean_accuracy": right.mean(),
+                "robust_accuracy": robust / total,
+                "ci_low": low,
+                "ci_high": high,
+                "attack_success_rate": _mean(broken[under, point]),
+                "forward_mean": _mean(costs["forward"]),
+                "backward_mean": _mean(costs["backward"]),
+                "queries_mean": _mean(costs["queries"]),
+                "queries_median": float(costs["queries"].median()),
+                "verified": int(broken[:, point].sum()),
+                "attacked": _mean(attacked[under, point]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def worst_case(cells: Sequence[Cell], missing: Sequence[str] = ()) -> Cell:
+    """Combine the attacks on one model: an example is broken where any of them breaks it.
+
+    missing: attacks whose cells failed; the combination is then flagged as incomplete.
+    """
+    first = cells[0]
+    combined = first.records.sort_values("index", ignore_index=True).copy()
+    for cell in cells[1:]:
+        other = cell.records.sort_values("index", ignore_index=True)
+        for name in ("broken", "attacked"):
+            combined[name] = list(_grid(combined, name) | _grid(other, name))
+        for name in ("forward", "backward", "queries"):
+            combined[name] += other[name]
+    flags = {flag for cell in cells for flag in cell.about["flags"]}
+    flags |= {f"failed:{attack}" for attack in missing}
+    beaten = _black_box_alone(cells)
+    if beaten > _NOTABLE * len(combined):
+        flags.add(f"black-box-beats-white-box:{beaten}")
+    about = first.about | {
+        "attack": WORST_CASE,
+        "access": "+".join(sorted({str(cell.about["access"]) for cell in cells})),
+        "flags": sorted(flags),
+        "seconds": sum(cell.about["seconds"] for cell in cells),
+        "report": {},
+    }
+    return Cell(about, combined)
+
+
+def tradeoff(cells: Iterable[Cell], failed: Iterable[tuple[str, ...]] = ()) -> pd.DataFrame:
+    """One row for each model x defense x attack x epsilon, worst-case rows included.
+
+    failed: (dataset, norm, model, defense, attack) of the cells that have no records.
+    """
+    missing = list(failed)
+    rows: list[dict[str, Any]] = []
+    for subject, group in _by_subject(cells).items():
+        without = [attack for *about, attack in missing if tuple(about) == subject]
+        for cell in (*group, worst_case(group, without)):
+            rows.extend(_rows(cell))
+    return pd.DataFrame(rows, columns=TRADEOFF_COLUMNS)
+
+
+def leaderboard(cells: Iterable[Cell], failed: Iterable[tuple[str, ...]] = ()) -> pd.DataFrame:
+    """One row for each model x defense, ranked by worst-case robust accuracy.
+
+    Ranks count within a dataset, norm and epsilon: numbers of different threats do not compare.
+    Ties are broken by the area below the curve, then by clean accuracy.
+    """
+    missing = list(failed)
+    rows = []
+    for subject, group in _by_subject(cells).items():
+        without = [attack for *about, attack in missing if tuple(about) == subject]
+        rows.append(_standing(group, worst_case(group, without)))
+    table = pd.DataFrame(rows, columns=LEADERBOARD_COLUMNS)
+    threat = ["dataset", "norm", "epsilon"]
+    order = ["robust_accuracy", "curve_area", "clean_accuracy"]
+    table = table.sort_values(
+        [*threat, *order, "model", "defense"], ascending=[True] * 3 + [False] * 3 + [True] * 2
+    )
+    table["rank"] = table.groupby(threat).cumcount() + 1
+    return table.reset_index(drop=True)
+
+
+def _rows(cell: Cell) -> list[dict[str, Any]]:
+    about = cell.about
+    shared = {name: about[name] for name in TRADEOFF_COLUMNS if name in about}
+    shared |= {
+        "flags": ";".join(about["flags"]),
+        "setup_queries": int(about["report"].get("setup_queries", 0)),
+        "fidelity": about["report"].get("fidelity", float("nan")),
+    }
+    curve = curve_of(cell.records, about["epsilons"])
+    return [shared | {str(k): v for k, v in row.items()} for row in curve.to_dict("records")]
+
+
+def _standing(group: Sequence[Cell], worst: Cell) -> dict[str, Any]:
+    about = worst.about
+    curve = curve_of(worst.records, about["epsilons"])
+    at = curve[curve["epsilon"] == about["leaderboard_epsilon"]].iloc[0].to_dict()
+    clean = float(at["clean_accuracy"])
+    accuracies = curve["robust_accuracy"].tolist()
+    keys = sorted(str(cell.about["key"]) for cell in group)
+    return {
+        "rank": 0,
+        **{name: about[name] for name in ("dataset", "model", "defense", "norm")},
+        **{name: at[name] for name in ("epsilon", "n_examples", "clean_accuracy")},
+        **{name: at[name] for name in ("robust_accuracy", "ci_low", "ci_high")},
+        "curve_area": curve_area(about["epsilon_values"], accuracies, clean),
+        "attacks": ";".join(str(cell.about["attack"]) for cell in group),
+        "flags": ";".join(about["flags"]),
+        "parameters": about["parameters"],
+        "config_hash": keys[0] if len(keys) == 1 else _joint(keys),
+        "weights_hash": about["weights_hash"],
+    }
+
+
+def _joint(keys: Sequence[str]) -> str:
+    return hashlib.sha256("".join(keys).encode()).hexdigest()
+
+
+def _black_box_alone(cells: Sequence[Cell]) -> int:
+    """How many examples only black-box attacks break, at the epsilon where they are most.
+
+    A gradient that points the right way does not lose to guesses: more than a few is a sign that
+    the white-box attacks are being misled (Carlini et al. 2019, arXiv:1902.06705, section 5).
+    """
+    white = [_broken(cell) for cell in cells if cell.about["access"] == "white-box"]
+    black = [_broken(cell) for cell in cells if cell.about["access"] != "white-box"]
+    if not white or not black:
+        return 0
+    alone = np.logical_or.reduce(black) & ~np.logical_or.reduce(white)
+    return int(alone.sum(axis=0).max())
+
+
+def _broken(cell: Cell) -> "np.ndarray[Any, np.dtype[np.bool_]]":
+    return _grid(cell.records.sort_values("index"), "broken")
+
+
+def _by_subject(cells: Iterable[Cell]) -> dict[tuple[str, ...], list[Cell]]:
+    groups: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.subject, []).append(cell)
+    return groups
+
+
+def _grid(records: pd.DataFrame, name: str) -> "np.ndarray[Any, np.dtype[np.bool_]]":
+    """(N, E) bool, from a column of lists."""
+    return np.array([list(one) for one in records[name]], dtype=bool)
+
+
+def _mean(values: Any) -> float:
+    return float(np.mean(values)) if len(values) else float("nan")

@@ -1,0 +1,270 @@
+"""What an adversary may do: the norm, the ball, and the geometry that attacks need of it.
+
+Everything here takes one epsilon per example. Points that come out of a projection lie inside the
+ball and inside [0, 1] exactly: a check in float64 with no tolerance passes.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from typing import ClassVar, Literal, Self, get_args
+
+import torch
+from torch import Tensor
+
+from .random import Draws
+
+Norm = Literal["Linf", "L2", "L1"]
+NORMS: tuple[Norm, ...] = get_args(Norm)
+
+_TINY = 1e-30
+_INWARDS = 1.0 - 1e-12  # outweighs the rounding of a float64 sum of a million terms
+
+
+@dataclass(frozen=True)
+class Epsilon:
+    """A radius on the [0, 1] scale, with its text as the user wrote it: `8/255` stays `8/255`."""
+
+    text: str
+    value: float
+
+    @classmethod
+    def parse(cls, written: object) -> "Epsilon":
+        """Read a number or a text such as "8/255".
+
+        Raises: ValueError when it is not a positive finite number.
+        """
+        if isinstance(written, Epsilon):
+            return written
+        text = str(getattr(written, "text", written)).strip()
+        try:
+            if isinstance(written, bool):
+                raise ValueError
+            value = float(Fraction(text.replace(" ", "")))
+        except (ValueError, ZeroDivisionError, OverflowError):
+            raise ValueError(
+                f"epsilon {text!r} is not a number such as 0.03 or a fraction such as '8/255'"
+            ) from None
+        if value <= 0.0:
+            raise ValueError(f"epsilon {text} must be positive")
+        return cls(text, value)
+
+
+def parse_grid(written: object) -> tuple[Epsilon, ...]:
+    """Read a grid of epsilons, in ascending order.
+
+    Raises: ValueError when it is empty, not a list, or names one value twice.
+    """
+    if not isinstance(written, (list, tuple)):
+        raise ValueError(f"epsilons must be a list, not {written!r}")
+    if not written:
+        raise ValueError("epsilons must hold at least one value")
+    grid = sorted((Epsilon.parse(one) for one in written), key=lambda one: one.value)
+    for lower, upper in pairwise(grid):
+        if lower.value == upper.value:
+            raise ValueError(f"epsilons hold one value twice: {lower.text} and {upper.text}")
+    return tuple(grid)
+
+
+def measure(delta: Tensor, norm: Norm) -> Tensor:
+    """(B,) float64: the norm of each perturbation (B, ...), summed in float64."""
+    flat = delta.double().flatten(1)
+    match norm:
+        case "Linf":
+            return flat.abs().amax(dim=1)
+        case "L2":
+            return flat.square().sum(dim=1).sqrt()
+        case "L1":
+            return flat.abs().sum(dim=1)
+
+
+def per_example(values: Tensor, like: Tensor) -> Tensor:
+    """(B,) -> (B, 1, 1, ...) with as many axes as `like`, for broadcasting."""
+    return values.reshape(-1, *[1] * (like.dim() - 1))
+
+
+def round_inwards(target: Tensor, x: Tensor) -> Tensor:
+    """Round float64 points to x's dtype, each coordinate towards x, so that no norm grows."""
+    rounded = target.to(x.dtype)
+    outside = (rounded.double() - x.double()).abs() > (target - x.double()).abs()
+    return torch.where(outside, torch.nextafter(rounded, x), rounded)
+
+
+@dataclass
+class Ball(ABC):
+    """The points that an adversary may reach: within epsilon of x in one norm, and in [0, 1].
+
+    x: (B, C, H, W) float32 in [0, 1], the clean images.
+    epsilon: (B,) float64.
+    """
+
+    norm: ClassVar[Norm]
+    x: Tensor
+    epsilon: Tensor
+
+    @classmethod
+    def around(cls, x: Tensor, epsilon: Tensor) -> Self:
+        """Make the ball of each example."""
+        return cls(x, epsilon.to(device=x.device, dtype=torch.float64))
+
+    @property
+    def radius(self) -> Tensor:
+        """(B, 1, 1, 1) in x's dtype: epsilon, ready to scale a step."""
+        return per_example(self.epsilon, self.x).to(self.x.dtype)
+
+    @abstractmethod
+    def project(self, points: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same, inside the ball and inside [0, 1], rounded inwards."""
+
+    @abstractmethod
+    def steepest(self, gradient: Tensor, points: Tensor) -> Tensor:
+        """(B, C, H, W): the direction of unit norm along which the loss rises fastest."""
+
+    @abstractmethod
+    def random(self, draws: Draws) -> Tensor:
+        """(B, C, H, W): a random point of the ball, uniform before clipping to [0, 1]."""
+
+    def contains(self, points: Tensor) -> Tensor:
+        """(B,) bool: inside the ball and [0, 1], in float64 with zero tolerance."""
+        inside = ((points >= 0) & (points <= 1)).flatten(1).all(dim=1)
+        return inside & (measure(points.double() - self.x.double(), self.norm) <= self.epsilon)
+
+
+@dataclass
+class LinfBall(Ball):
+    """The cube of half-width epsilon around x, cut by [0, 1]: from lower to upper."""
+
+    norm = "Linf"
+    lower: Tensor
+    upper: Tensor
+
+    @classmethod
+    def around(cls, x: Tensor, epsilon: Tensor) -> Self:
+        """Make the bounds once, so that a projection is one pass."""
+        radii = epsilon.to(device=x.device, dtype=torch.float64)
+        exact, width = x.double(), per_example(radii * _INWARDS, x)
+        lower = round_inwards((exact - width).clamp(min=0.0), x)
+        return cls(x, radii, lower, round_inwards((exact + width).clamp(max=1.0), x))
+
+    def project(self, points: Tensor) -> Tensor:
+        """Clip each coordinate: the exact projection."""
+        return points.clamp(self.lower, self.upper)
+
+    def steepest(self, gradient: Tensor, points: Tensor) -> Tensor:
+        """Sign of the gradient."""
+        return gradient.sign()
+
+    def random(self, draws: Draws) -> Tensor:
+        """Every coordinate uniform over [-epsilon, epsilon]."""
+        noise = 2.0 * draws.uniform(self.x.shape[1:], "start") - 1.0
+        return self.project(self.x + self.radius * noise)
+
+
+class L2Ball(Ball):
+    """The Euclidean ball of radius epsilon around x."""
+
+    norm = "L2"
+
+    def project(self, points: Tensor) -> Tensor:
+        """Scale back to the sphere, then clip to [0, 1], which brings no coordinate away from x.
+
+        Not the nearest point of the intersection where the box cuts the sphere, as is usual.
+        """
+        exact = self.x.double()
+        delta = points.double() - exact
+        length = measure(delta, "L2").clamp(min=_TINY)
+        scale = (self.epsilon * _INWARDS / length).clamp(max=1.0)
+        return round_inwards((exact + delta * per_example(scale, delta)).clamp(0.0, 1.0), self.x)
+
+    def steepest(self, gradient: Tensor, points: Tensor) -> Tensor:
+        """Return the gradient over its length; zero where the gradient is zero."""
+        largest = gradient.abs().flatten(1).amax(dim=1).clamp(min=_TINY)
+        scaled = gradient / per_example(largest, gradient)  # the squares of 1e-30 would vanish
+        length = scaled.flatten(1).norm(dim=1).clamp(min=_TINY)
+        return scaled / per_example(length, gradient)
+
+    def random(self, draws: Draws) -> Tensor:
+        """Uniform over the ball: a normal direction, a radius by the d-th root."""
+        shape = self.x.shape[1:]
+        direction = self.steepest(draws.normal(shape, "start"), self.x)
+        radius = draws.uniform((1,), "radius").pow(1.0 / shape.numel())
+        return self.project(self.x + self.radius * per_example(radius[:, 0], self.x) * direction)
+
+
+class L1Ball(Ball):
+    """The cross-polytope of radius epsilon around x.
+
+    share: the part of the coordinates that one steepest step moves, as in SLIDE
+    (Tramer & Boneh 2019, arXiv:1904.13000). Coordinates that the box holds back do not count.
+    """
+
+    norm = "L1"
+    share: ClassVar[float] = 0.05
+
+    def project(self, points: Tensor) -> Tensor:
+        """Nearest point of the ball's intersection with [0, 1] (Croce & Hein 2021, Prop. 2.1).
+
+        The solution is `clip(|delta| - threshold, 0, room)`, whose sum falls piecewise linearly
+        with the threshold: sort its break points, find the piece, solve in it.
+        """
+        exact = self.x.double().flatten(1)
+        delta = points.double().flatten(1) - exact
+        size = delta.abs()
+        room = torch.where(delta > 0, 1.0 - exact, exact)
+        budget = self.epsilon * _INWARDS
+        threshold = _l1_threshold(size, room, budget)
+        moved = (size - threshold[:, None]).clamp(min=0.0).minimum(room)
+        target = (exact + delta.sign() * moved).clamp(0.0, 1.0).reshape(self.x.shape)
+        return round_inwards(target, self.x)
+
+    def steepest(self, gradient: Tensor, points: Tensor) -> Tensor:
+        """Equal moves along the largest coordinates that the box leaves free, L1 norm 1."""
+        flat, at = gradient.flatten(1), points.flatten(1)
+        blocked = ((flat > 0) & (at >= 1.0)) | ((flat < 0) & (at <= 0.0))
+        free = flat.abs().masked_fill(blocked, 0.0)
+        count = max(1, round(self.share * flat.shape[1]))
+        chosen = torch.zeros_like(flat).scatter(1, free.topk(count, dim=1).indices, 1.0)
+        direction = flat.sign() * chosen * (free > 0)
+        return (direction / direction.abs().sum(dim=1, keepdim=True).clamp(min=1.0)).reshape(
+            gradient.shape
+        )
+
+    def random(self, draws: Draws) -> Tensor:
+        """Uniform over the ball: exponential sizes over their sum with one more, random signs."""
+        shape = self.x.shape[1:]
+        count = shape.numel()
+        sizes = -(1.0 - draws.uniform((count + 1,), "start")).log()
+        signs = torch.where(draws.uniform((count,), "signs") < 0.5, -1.0, 1.0)
+        delta = signs * sizes[:, :count] / sizes.sum(dim=1, keepdim=True).clamp(min=_TINY)
+        return self.project(self.x + self.radius * delta.reshape(-1, *shape))
+
+
+def _l1_threshold(size: Tensor, room: Tensor, budget: Tensor) -> Tensor:
+    """(B,): the smallest t >= 0 with sum(clip(size - t, 0, room)) <= budget; rows of (B, D)."""
+    breaks = torch.cat([size, (size - room).clamp(min=0.0)], dim=1)
+    slopes = torch.cat([torch.ones_like(size), -torch.ones_like(size)], dim=1)
+    breaks, order = breaks.sort(dim=1, descending=True)
+    slopes = slopes.gather(1, order).cumsum(dim=1)  # how fast the sum grows below each break
+    gaps = breaks - torch.cat([breaks[:, 1:], torch.zeros_like(breaks[:, :1])], dim=1)
+    sums = (slopes * gaps).cumsum(dim=1)  # the sum at the lower end of each piece
+    piece = (sums <= budget[:, None]).sum(dim=1)
+    inside = piece < sums.shape[1]
+    piece = piece.clamp(max=sums.shape[1] - 1)[:, None]
+    before = (sums.gather(1, piece) - slopes.gather(1, piece) * gaps.gather(1, piece))[:, 0]
+    slope = slopes.gather(1, piece)[:, 0].clamp(min=1.0)
+    threshold = breaks.gather(1, piece)[:, 0] - (budget - before) / slope
+    return torch.where(inside, threshold.clamp(min=0.0), torch.zeros_like(threshold))
+
+
+_BALLS: dict[Norm, type[Ball]] = {"Linf": LinfBall, "L2": L2Ball, "L1": L1Ball}
+
+
+def make_ball(norm: Norm, x: Tensor, epsilon: Tensor) -> Ball:
+    """The ball of one norm around x (B, C, H, W) with one radius for each example (B,).
+
+    Raises: ValueError for an unknown norm.
+    """
+    if norm not in _BALLS:
+        raise ValueError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
+    return _BALLS[norm].around(x, epsilon)

@@ -1,0 +1,142 @@
+"""Networks made to order: built, trained by a defense, and kept under a name made of all that."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torch import nn
+
+from . import registry
+from .checkpoints import load_checkpoint, save_checkpoint, weights_hash
+from .datasets.memory import channel_statistics, fingerprint
+from .errors import BadCheckpoint, BadParameter
+from .protocols import Defense, ImageData, InputSpec, Progress, Trained, Training, configuration
+from .threat import Norm
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to train: everything that can change the weights.
+
+    model: a spec. defense: a plugin. data: to train on. norm, epsilon: the threat to train against.
+    """
+
+    model: Mapping[str, Any]
+    defense: Defense
+    data: ImageData
+    seed: int
+    device: torch.device
+    norm: Norm
+    epsilon: float | None
+
+    def build(self) -> nn.Module:
+        """Build the network, with weights that depend on the seed alone.
+
+        Raises: BadParameter and UnknownPlugin for what the architecture refuses.
+        """
+        mean, std = channel_statistics(self.data)
+        inputs = InputSpec(self.data.shape, self.data.n_classes, mean, std)
+        return build_network(self.model, inputs, self.seed)
+
+    def key(self) -> str:
+        """Name the trained network by what it is made of."""
+        factory = registry.find("models", self.model["name"])
+        return digest(
+            {
+                "model": dict(self.model),
+                "model_version": str(getattr(factory.load(), "version", "1")),
+                "model_file": factory.digest,
+                "defense": configuration(self.defense),
+                "data": fingerprint(self.data),
+                "seed": self.seed,
+                "device": self.device.type,
+                "norm": self.norm,
+                "epsilon": self.epsilon,
+                "torch": torch.__version__,
+            }
+        )
+
+
+def build_network(model: Mapping[str, Any], inputs: InputSpec, seed: int) -> nn.Module:
+    """Build a fresh network from its spec, without touching torch's global random state.
+
+    Raises: UnknownPlugin; BadParameter.
+    """
+    factory = registry.bind("models", model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            network: nn.Module = factory(inputs)
+        except TypeError as error:
+            raise BadParameter(f"model '{model['name']}': {error}") from None
+    return network
+
+
+def obtain(order: Order, cache: Path | None, progress: Progress) -> Trained:
+    """Fetch the network from the cache, or train it and keep it there.
+
+    Two processes that want the same network train it once. A damaged cache file is trained anew.
+
+    Raises: CellError when training diverges; BadParameter.
+    """
+    if cache is None:
+        return _train(order, progress)
+    path = cache / "networks" / f"{order.key()}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if path.is_file():
+            try:
+                module = _wrapped(order)
+                about = load_checkpoint(path, module)
+                return Trained(
+                    module.to(order.device).eval(), tuple(about["history"]), tuple(about["flags"])
+                )
+            except BadCheckpoint:
+                path.unlink()
+        trained = _train(order, progress)
+        about = {
+            "model": dict(order.model),
+            "defense": configuration(order.defense),
+            "history": [dict(one) for one in trained.history],
+            "flags": list(trained.flags),
+            "weights": weights_hash(trained.model),
+        }
+        save_checkpoint(path, trained.model, about)
+    return trained
+
+
+def train_proxy(
+    seed: int,
+    device: torch.device,
+    cache: Path | None,
+    progress: Progress,
+    model: Mapping[str, Any],
+    data: ImageData,
+    parameters: Mapping[str, Any],
+) -> nn.Module:
+    """Train a network of the attacker's by the plain defense, or fetch it from the cache."""
+    defense = registry.build("defenses", {"name": "none", **parameters})
+    return obtain(Order(model, defense, data, seed, device, "Linf", None), cache, progress).model
+
+
+def _train(order: Order, progress: Progress) -> Trained:
+    training = Training(order.data, order.seed, order.device, progress, order.norm, order.epsilon)
+    trained = order.defense.fit(order.build(), training)
+    trained.model.to(order.device).eval()
+    return trained
+
+
+def _wrapped(order: Order) -> nn.Module:
+    """Build what the defense's `fit` returns, untrained: `wrap` for defenses that wrap a model."""
+    wrap: Callable[[nn.Module], nn.Module] = getattr(order.defense, "wrap", lambda module: module)
+    return wrap(order.build())
+
+
+def digest(value: Any) -> str:
+    """Name a JSON-able value by its content: a SHA-256."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

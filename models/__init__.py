@@ -1,0 +1,1 @@
+"""Models: one architecture a file. They take inputs in [0, 1], normalise inside, return logits."""

@@ -1,0 +1,79 @@
+import pytest
+import torch
+
+from quintain.bench.errors import BadParameter
+from quintain.bench.protocols import InputSpec
+from quintain.models.alexnet import alexnet
+
+
+def spec(side, channels=3, n_classes=1000):
+    return InputSpec((channels, side, side), n_classes, (0.5,) * channels, (0.25,) * channels)
+
+
+def parameters(network):
+    return sum(one.numel() for one in network.parameters())
+
+
+def shapes(network, x):
+    """Output shape of each named layer."""
+    seen = {}
+    for name, layer in network.named_modules():
+        layer.register_forward_hook(
+            lambda _, __, out, name=name: seen.__setitem__(name, tuple(out.shape))
+        )
+    network(x)
+    return seen
+
+
+@pytest.mark.parametrize(("groups", "count"), [(2, 60_965_224), (1, 62_378_344)])
+def test_parameter_count_is_the_papers(groups, count):
+    with torch.device("meta"):
+        assert parameters(alexnet(spec(224), groups=groups)) == count
+
+
+@pytest.mark.parametrize("side", [224, 227])
+def test_grids_of_figure_2(side):
+    with torch.device("meta"):
+        seen = shapes(alexnet(spec(side), groups=2), torch.empty(2, 3, side, side))
+    assert seen["features.conv1"] == (2, 96, 55, 55)
+    assert seen["features.conv2"] == (2, 256, 27, 27)
+    assert seen["features.conv3"] == (2, 384, 13, 13)
+    assert seen["features.conv5"] == (2, 256, 13, 13)
+    assert seen["features.pool5"] == (2, 256, 6, 6)
+    assert seen["classifier.fc7"] == (2, 4096)
+
+
+def test_two_branches_do_not_see_each_other():
+    torch.manual_seed(0)
+    network = alexnet(spec(16, n_classes=10), width=0.125, groups=2)
+    conv2 = network.features.conv2
+    x = torch.randn(1, conv2.in_channels, 7, 7)
+    changed = x.clone()
+    changed[:, : conv2.in_channels // 2] += 1.0
+    moved = (conv2(x) != conv2(changed)).flatten(2).any(dim=2)[0]
+    half = conv2.out_channels // 2
+    assert moved[:half].all()
+    assert not moved[half:].any()
+
+
+def test_options_leave_layers_out():
+    kinds = [type(one).__name__ for one in alexnet(spec(16), width=0.125).modules()]
+    assert kinds.count("LocalResponseNorm") == 2
+    assert kinds.count("Dropout") == 2
+    plain = alexnet(spec(16), width=0.125, local_response=False, dropout=0.0)
+    assert not any(type(one).__name__ == "LocalResponseNorm" for one in plain.modules())
+    x = torch.rand(4, 3, 16, 16)
+    assert torch.equal(plain.train()(x), plain(x))
+
+
+def test_imagenet_stem_starts_at_64():
+    with torch.device("meta"):
+        network = alexnet(spec(64), stem="imagenet")
+        assert network(torch.empty(2, 3, 64, 64)).shape == (2, 1000)
+    with pytest.raises(BadParameter, match="64x64"):
+        alexnet(spec(63), stem="imagenet")
+
+
+def test_other_groups_are_refused():
+    with pytest.raises(BadParameter, match="groups 3"):
+        alexnet(spec(32), groups=3)

@@ -1,0 +1,158 @@
+import pytest
+import torch
+from torch import nn
+from torchvision.models import GoogLeNet as Torchvision
+from torchvision.models.googlenet import BasicConv2d
+
+from quintain.bench.errors import BadParameter
+from quintain.bench.protocols import InputSpec
+from quintain.models.googlenet import TABLE, googlenet
+from quintain.models.inception import Inception
+
+
+def spec(side, channels=3, n_classes=1000):
+    return InputSpec((channels, side, side), n_classes, (0.5,) * channels, (0.25,) * channels)
+
+
+def parameters(network):
+    return sum(one.numel() for one in network.parameters())
+
+
+def small(**options):
+    torch.manual_seed(0)
+    return googlenet(spec(16, channels=1, n_classes=10), width=0.0625, **options)
+
+
+def test_parameter_count_is_the_papers():
+    with torch.device("meta"):
+        network = googlenet(spec(224), batch_norm=False, auxiliary=False)
+        assert parameters(network) == 6_998_552
+
+
+def test_each_auxiliary_classifier_has_the_papers_layers():
+    with torch.device("meta"):
+        network = googlenet(spec(224), batch_norm=False)
+    for head, channels in zip(network.auxiliary, (512, 528), strict=True):
+        convolution = channels * 128 + 128
+        hidden = 4 * 4 * 128 * 1024 + 1024
+        assert parameters(head) == convolution + hidden + 1024 * 1000 + 1000
+
+
+def test_grids_and_channels_of_table_1():
+    expected = {
+        "stem.conv1": (64, 112, 112),
+        "stem.pool1": (64, 56, 56),
+        "stem.conv2": (192, 56, 56),
+        "stem.pool2": (192, 28, 28),
+        "lower.inception3a": (256, 28, 28),
+        "lower.inception3b": (480, 28, 28),
+        "lower.inception4a": (512, 14, 14),
+        "middle.inception4b": (512, 14, 14),
+        "middle.inception4c": (512, 14, 14),
+        "middle.inception4d": (528, 14, 14),
+        "upper.inception4e": (832, 14, 14),
+        "upper.inception5a": (832, 7, 7),
+        "upper.inception5b": (1024, 7, 7),
+    }
+    seen = {}
+    with torch.device("meta"):
+        network = googlenet(spec(224))
+        for name in expected:
+            network.get_submodule(name).register_forward_hook(
+                lambda _, __, out, name=name: seen.__setitem__(name, tuple(out.shape[1:]))
+            )
+        network(torch.empty(2, 3, 224, 224))
+    assert seen == expected
+
+
+def test_22_layers_deep():
+    with torch.device("meta"):
+        network = googlenet(spec(224), auxiliary=False)
+    in_stem = sum(isinstance(one, nn.Conv2d) for one in network.stem.modules())
+    modules = sum(isinstance(one, Inception) for one in network.modules())
+    assert in_stem + 2 * modules + 1 == 22
+
+
+def test_same_outputs_as_torchvision_with_the_papers_table_put_back():
+    """Torchvision's has 3x3 convolutions where table 1 has 5x5, and a last pooling of 2x2.
+
+    The rest is the same network.
+    """
+    torch.manual_seed(0)
+    reference = Torchvision(num_classes=10, aux_logits=False, init_weights=False)
+    reference.maxpool4 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+    for name, filters in TABLE.items():
+        module = reference.get_submodule(f"inception{name}")
+        module.branch3[1] = BasicConv2d(filters.reduce_five, filters.five, kernel_size=5, padding=2)
+    ours = googlenet(spec(64, n_classes=10), auxiliary=False)
+    values = [one for name, one in reference.state_dict().items() if "num_batches" not in name]
+    with torch.no_grad():
+        for one in values:
+            one.uniform_(0.5, 1.5) if one.dim() == 1 else one.normal_(std=one[0].numel() ** -0.5)
+    names = [
+        name
+        for name in ours.state_dict()
+        if "num_batches" not in name and not name.startswith("normalise")
+    ]
+    ours.load_state_dict(dict(zip(names, values, strict=True)), strict=False)
+    x = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = reference.eval()((x - 0.5) / 0.25)
+        torch.testing.assert_close(ours.eval()(x), expected, rtol=1e-4, atol=1e-5)
+    assert expected.std() > 1e-3
+
+
+def test_auxiliary_logits_in_training_mode_only():
+    network, x = small(), torch.rand(4, 1, 16, 16)
+    assert network.auxiliary_weight == 0.3
+    outputs = network.train()(x)
+    assert [tuple(one.shape) for one in outputs] == [(4, 10)] * 3
+    assert isinstance(network.eval()(x), torch.Tensor)
+    assert isinstance(small(auxiliary=False).train()(x), torch.Tensor)
+
+
+def test_auxiliary_classifiers_branch_off_after_4a_and_4d():
+    network = small()
+    after_4a, after_4d = network.train()(torch.rand(4, 1, 16, 16))[1:]
+    reached = [
+        {
+            name
+            for name, one in zip(
+                dict(network.named_parameters()),
+                torch.autograd.grad(
+                    logits.sum(), list(network.parameters()), allow_unused=True, retain_graph=True
+                ),
+                strict=True,
+            )
+            if one is not None
+        }
+        for logits in (after_4a, after_4d)
+    ]
+    modules = [{name.split(".")[1] for name in names if "inception" in name} for names in reached]
+    lower = {"inception3a", "inception3b", "inception4a"}
+    assert modules[0] == lower
+    assert modules[1] == lower | {"inception4b", "inception4c", "inception4d"}
+
+
+def test_auxiliary_pooling_is_the_papers_on_its_grid():
+    head = small(batch_norm=False).auxiliary[0].eval()
+    channels = head.reduce.conv.in_channels
+    seen = []
+    head.reduce.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    x = torch.rand(2, channels, 14, 14)
+    head(x)
+    torch.testing.assert_close(seen[0], nn.AvgPool2d(5, stride=3)(x))
+    for side in (2, 4, 7, 28):
+        assert head(torch.rand(2, channels, side, side)).shape == (2, 10)
+
+
+def test_response_norm_only_without_batch_norm():
+    for batch_norm, count in ((True, 0), (False, 2)):
+        kinds = [type(one).__name__ for one in small(batch_norm=batch_norm).modules()]
+        assert kinds.count("LocalResponseNorm") == count
+        assert ("BatchNorm2d" in kinds) is batch_norm
+
+
+def test_bad_dropout_is_refused():
+    with pytest.raises(BadParameter, match="dropout"):
+        small(dropout=1.0)
