@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from . import registry
+from .datasets.checks import check_images
 from .datasets.memory import in_memory
 from .engine import Member, SearchName, Settings
 from .errors import BadData, BadParameter
 from .evaluation import Case, Result, assess
 from .paths import cache_folder
+from .preparation import Attackers
 from .progress import Bar
 from .protocols import ImageData, Progress, Silent
 from .threat import NORMS, Norm, parse_grid
@@ -70,8 +72,11 @@ def evaluate(
         early_leaving=early_leaving,
         targeted=targets is not None,
     )
-    for name, value in (("images", images), ("labels", labels)):
-        if not isinstance(value, Tensor):
+    if not isinstance(model, nn.Module):
+        raise BadParameter(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    check_images(images)
+    for name, value in (("labels", labels), ("targets", targets), ("indices", indices)):
+        if not isinstance(value, Tensor) and (value is not None or name == "labels"):
             raise BadData(f"{name} must be a torch.Tensor, not {type(value).__name__}")
     home = next(iter(model.parameters()), images).device
     where = home if device is None else parse_device(str(device))
@@ -80,12 +85,13 @@ def evaluate(
     case = Case(
         module=module,
         device=where,
-        images=images.detach().float().cpu() if images.is_floating_point() else images,
+        images=images.detach().float().cpu(),
         labels=labels.cpu(),
         indices=torch.arange(len(images)) if indices is None else indices.cpu(),
         targets=None if targets is None else targets.cpu(),
-        attacker_images=_owned(attacker_images),
-        train=partial(train_proxy, seed, where, cache_folder(), watch),
+        attackers=Attackers(
+            _owned(attacker_images), partial(train_proxy, seed, where, cache_folder(), watch)
+        ),
     )
     _check_lengths(case)
     size = _checked_count("batch_size", batch_size)
@@ -109,6 +115,8 @@ def members_of(attack: AttackLike) -> list[Member]:
         if not isinstance(restarts, int) or restarts < 1:
             raise BadParameter(f"restarts must be an integer of at least 1, not {restarts!r}")
         return [Member(registry.build("attacks", spec), restarts)]
+    if isinstance(attack, type):
+        raise BadParameter(f"{attack.__name__} is a class, not an attack: pass {attack.__name__}()")
     if not hasattr(attack, "access") or not (hasattr(attack, "step") or hasattr(attack, "run")):
         raise BadParameter(f"{attack!r} is not an attack: it needs access, and start/step or run")
     return [Member(attack)]
@@ -142,6 +150,8 @@ def _check_lengths(case: Case) -> None:
     for name, value in (("indices", case.indices), ("targets", case.targets)):
         if value is not None and value.shape != (count,):
             raise BadData(f"{name} must have shape ({count},), not {tuple(value.shape)}")
+    if case.indices.dtype != torch.int64 or bool((case.indices < 0).any()):
+        raise BadData("indices must be int64 and not negative: each names an example")
 
 
 def _grid(epsilons: Sequence[str | float]) -> Any:

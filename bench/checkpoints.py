@@ -30,7 +30,7 @@ def read_about(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BadCheckpoint(f"checkpoint {path} does not exist")
     try:
-        with safe_open(str(path), framework="pt") as handle:  # type: ignore[no-untyped-call]
+        with safe_open(str(path), framework="pt") as handle:
             metadata = handle.metadata() or {}
         about = json.loads(metadata.get("quintain", "{}"))
     except (SafetensorError, OSError, ValueError) as error:
@@ -45,7 +45,7 @@ def load_checkpoint(path: Path, module: nn.Module) -> dict[str, Any]:
     """
     about = read_about(path)
     try:
-        with safe_open(str(path), framework="pt") as handle:  # type: ignore[no-untyped-call]
+        with safe_open(str(path), framework="pt") as handle:
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise BadCheckpoint(f"checkpoint {path} cannot be read: {error}") from None

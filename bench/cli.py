@@ -43,22 +43,18 @@ def run(suite: str, out: Path | None, device: str, seed: int | None, update: boo
 
     from .api import parse_device
     from .paths import cache_folder
-    from .report import leaderboard_table, tradeoff_table
+    from .report import run_summary
     from .runner import run_suite
     from .tables import leaderboard, tradeoff
 
     where = parse_device(device)
     done = run_suite(parsed, text, suite, folder, out, where, cache_folder(), update=update)
     if done.cells:
-        click.echo(tradeoff_table(tradeoff(done.cells, done.failed)))
-        click.echo(
-            f"\nLeaderboard (worst case over the attacks, epsilon {parsed.headline.text}):\n"
-        )
-        board = leaderboard(done.cells, done.failed).drop(columns=["config_hash", "weights_hash"])
-        click.echo(leaderboard_table(board))
+        tables = (make(done.cells, done.failed) for make in (tradeoff, leaderboard))
+        click.echo(run_summary(*tables))
     total = len(done.cells) + len(done.failed)
     click.echo(
-        f"{len(done.cells)} of {total} cells done"
+        f"\n{len(done.cells)} of {total} cells done"
         + (f" ({done.reused} were there already)" if done.reused else "")
         + (f", {len(done.failed)} failed" if done.failed else "")
         + f"; tables and records in {out}",

@@ -49,8 +49,8 @@ class RunDirectory:
         if before is not None and before != suite and not update:
             key = _first_difference(before, suite)
             raise RunDirectoryError(
-                f"{self.path} holds the run of another version of this suite (they differ in "
-                f"{key}); choose another --out, or pass --update to keep the cells that still apply"
+                f"{self.path} holds the run of another version of this suite ({key}); "
+                "choose another --out, or pass --update to keep the cells that still apply"
             )
         write_text(self.path / "suite.toml", text)
 
@@ -118,8 +118,20 @@ def read_cells(path: Path) -> tuple[list[Cell], list[tuple[str, ...]]]:
     return cells, failed
 
 
-def _first_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    for key in sorted(before.keys() | after.keys()):
-        if before.get(key) != after.get(key):
-            return f"'{key}': {before.get(key)} before, {after.get(key)} now"[:300]
-    return "nothing"
+def _first_difference(before: Any, after: Any, at: str = "") -> str:
+    """Where two JSON values first differ, as `attacks[2].steps: 20 before, 40 now`."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in [*before, *(key for key in after if key not in before)]:
+            if before.get(key) != after.get(key):
+                inner = f"{at}.{key}" if at else str(key)
+                return _first_difference(before.get(key), after.get(key), inner)
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for number, (old, new) in enumerate(zip(before, after, strict=True), 1):
+            if old != new:
+                return _first_difference(old, new, f"{at}[{number}]")
+    return f"{at}: {_short(before)} before, {_short(after)} now"
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

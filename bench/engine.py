@@ -112,6 +112,10 @@ class _OneStep:
     def access(self) -> Access:
         return self.attack.access
 
+    @property
+    def monotone(self) -> bool:
+        return bool(getattr(self.attack, "monotone", True))
+
     def start(self, problem: Problem) -> _Whole:
         return _Whole(problem.x)
 
@@ -152,8 +156,9 @@ class Engine:
         Raises: CellError when the model or an attack misbehaves.
         """
         for number, member in enumerate(members):
-            whole = isinstance(member.attack, WholeAttack)
-            attack: Any = _OneStep(member.attack) if whole else member.attack
+            attack: Any = member.attack
+            if isinstance(attack, WholeAttack):
+                attack = _OneStep(attack)
             searches = [self._search(attack, member, one, number) for one in self.found]
             note = f"attack {number + 1} of {len(members)}" if len(members) > 1 else ""
             self._pursue(attack, searches, note)

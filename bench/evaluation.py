@@ -1,23 +1,22 @@
 """One cell: attacks on one model over one grid of epsilons, judged, verified, as records."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from .datasets.checks import check_images, check_labels
+from .doubts import doubts, predictions
 from .engine import Engine, Found, Member, Settings
 from .errors import BadData, BadParameter
 from .network import Network, automatic_batch_size, frozen
-from .protocols import Access, ImageData, Preparation, Progress
+from .preparation import Attackers, prepare
+from .protocols import Progress
 from .tables import curve_of
 from .threat import Epsilon, Norm
 from .verify import verify
-
-_VANISHING = 0.1  # share of examples without any gradient above which a model is flagged
 
 
 @dataclass(frozen=True)
@@ -26,8 +25,7 @@ class Case:
 
     images: (N, C, H, W) in [0, 1]. labels: (N,). indices: (N,) int64, what each example is called
     and its randomness hangs on. targets: (N,) classes to reach, or None.
-    attacker_images: what the attacker owns, for attacks that train on it.
-    train: how a network of the attacker's is trained (see protocols.Preparation).
+    attackers: what attacks that prepare themselves may use.
     """
 
     module: nn.Module
@@ -36,8 +34,7 @@ class Case:
     labels: Tensor
     indices: Tensor
     targets: Tensor | None = None
-    attacker_images: ImageData | None = None
-    train: Callable[[Mapping[str, Any], ImageData, Mapping[str, Any]], nn.Module] | None = None
+    attackers: Attackers = Attackers()
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,10 @@ class Result:
 
         Raises: BadParameter when the epsilon is not on the grid.
         """
-        wanted = Epsilon.parse(epsilon)
+        try:
+            wanted = Epsilon.parse(epsilon)
+        except ValueError as error:
+            raise BadParameter(str(error)) from None
         point = next(
             (i for i, e in enumerate(self.grid) if wanted in (e, Epsilon(wanted.text, e.value))),
             None,
@@ -94,14 +94,11 @@ def assess(
     """
     check_images(case.images)
     with frozen(case.module):
-        size = batch_size or automatic_batch_size(
-            case.module, case.images[:1].to(case.device), case.device
-        )
-        network = Network(case.module, case.device, size)
-        predicted = _predictions(network, case.images)
+        network, predicted = _first_look(case, batch_size)
+        size = network.batch_size
         _check_classes(case, network.n_classes)
         check_members(members, settings.norm, targeted=settings.targeted)
-        prepared, report = _prepare(members, case, network, settings)
+        prepared, report = prepare(members, case.attackers, network, settings.seed)
         goals = case.labels if case.targets is None else case.targets
         eligible = (
             (predicted == case.labels) & (predicted != goals)
@@ -114,17 +111,27 @@ def assess(
         )
         found = dict(zip(rows.tolist(), engine.run(prepared), strict=True))
         refuted = _verify(network, case.images, goals, found, settings)
-        flags = _flags(network, case, rows, members, refuted)
+        access = {member.attack.access for member in members}
+        flags = doubts(network, case.images, case.labels, rows, access, len(refuted))
     records = _records(case, predicted, found, refuted, settings)
     return Result(records, settings.grid, flags, report, case.images, found)
 
 
-def _predictions(network: Network, images: Tensor) -> Tensor:
-    parts = [
-        network.logits(part.to(network.device)).argmax(1).cpu()
-        for part in images.split(network.batch_size)
-    ]
-    return torch.cat(parts)
+def _first_look(case: Case, batch_size: int | None) -> tuple[Network, Tensor]:
+    """Make the network ready and let it predict the clean images.
+
+    Raises: BadData when the module breaks down over them; CellError.
+    """
+    try:
+        size = batch_size or automatic_batch_size(
+            case.module, case.images[:1].to(case.device), case.device
+        )
+        network = Network(case.module, case.device, size)
+        return network, predictions(network, case.images)
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        shape = tuple(case.images.shape[1:])
+        raise BadData(f"the model cannot take images of shape {shape}: {reason}") from error
 
 
 def _check_classes(case: Case, n_classes: int) -> None:
@@ -132,7 +139,10 @@ def _check_classes(case: Case, n_classes: int) -> None:
     if case.labels.dim() != 1:
         raise BadData("labels to attack must be classes (N,), not probabilities")
     if case.targets is not None:
-        check_labels(case.targets, n_classes, len(case.images))
+        try:
+            check_labels(case.targets, n_classes, len(case.images))
+        except BadData as error:
+            raise BadData(f"targets: {error}") from None
         if bool((case.targets == case.labels).any()):
             at = int((case.targets == case.labels).nonzero()[0])
             raise BadData(f"target {int(case.targets[at])} at index {at} is the label itself")
@@ -150,53 +160,6 @@ def check_members(members: Sequence[Member], norm: Norm, *, targeted: bool) -> N
             raise BadParameter(f"{kind} works in {', '.join(norms)}, not in {norm}")
         if targeted and not getattr(member.attack, "targetable", True):
             raise BadParameter(f"{kind} cannot aim at target classes")
-
-
-def _prepare(
-    members: Sequence[Member], case: Case, network: Network, settings: Settings
-) -> tuple[list[Member], dict[str, float]]:
-    """Let the attacks' parts prepare themselves; return them with their reports."""
-    report = {"setup_queries": 0.0}
-
-    def ask(x: Tensor, access: Access) -> Tensor:
-        report["setup_queries"] += len(x)
-        logits = network.logits(x.to(network.device)).cpu()
-        return logits.argmax(1) if access == "decision" else logits
-
-    def train(
-        model: Mapping[str, Any], data: ImageData, parameters: Mapping[str, Any]
-    ) -> nn.Module:
-        if case.train is None:
-            raise BadParameter("this attack needs a way to train networks of its own")
-        return case.train(model, data, parameters)
-
-    def open_network(module: nn.Module) -> Network:
-        module.to(network.device).eval().requires_grad_(False)
-        return Network(module, network.device, network.batch_size)
-
-    preparation = Preparation(
-        ask, case.attacker_images, network.n_classes, settings.seed, train, open_network
-    )
-    prepared = []
-    for member in members:
-        attack = prepare_parts(member.attack, preparation, report)
-        prepared.append(replace(member, attack=attack))
-    return prepared, report
-
-
-def prepare_parts(part: Any, preparation: Preparation, report: dict[str, float]) -> Any:
-    """Replace an attack, and each plugin among its fields, by what its `prepare` returns."""
-    if is_dataclass(part) and not isinstance(part, type):
-        changed = {}
-        for one in fields(part):
-            value = getattr(part, one.name)
-            if is_dataclass(value) and not isinstance(value, type):
-                changed[one.name] = prepare_parts(value, preparation, report)
-        part = replace(part, **changed) if changed else part
-    if hasattr(part, "prepare"):
-        part = part.prepare(preparation)
-        report.update(getattr(part, "report", {}))
-    return part
 
 
 def _verify(
@@ -228,42 +191,6 @@ def _verify(
             found[row].broken &= set(found[row].images)
             found[row].distance = float("inf")
     return refuted
-
-
-def _flags(
-    network: Network,
-    case: Case,
-    rows: Tensor,
-    members: Sequence[Member],
-    refuted: set[int],
-) -> tuple[str, ...]:
-    flags = []
-    if refuted:
-        flags.append(f"refuted-adversarials:{len(refuted)}")
-    again = _predictions(network, case.images.flip(0)).flip(0)[rows]
-    changed = int((again != case.labels[rows]).sum())
-    if changed:
-        flags.append(f"unstable-predictions:{changed}")
-    if len(rows) and any(member.attack.access == "white-box" for member in members):
-        dead = _vanishing(network, case.images[rows], case.labels[rows])
-        if dead > _VANISHING:
-            flags.append(f"vanishing-gradients:{dead:.0%}")
-    return tuple(flags)
-
-
-def _vanishing(network: Network, images: Tensor, labels: Tensor) -> float:
-    """Share of examples at which the gradient of the cross-entropy is zero everywhere."""
-    dead = 0
-    for x, y in zip(
-        images.split(network.batch_size), labels.split(network.batch_size), strict=True
-    ):
-        goal = y.to(network.device)
-        answer = network.gradient(
-            x.to(network.device),
-            lambda logits, goal=goal: nn.functional.cross_entropy(logits, goal, reduction="none"),
-        )
-        dead += int((answer.gradient.flatten(1).abs().amax(1) == 0).sum())
-    return dead / len(images)
 
 
 def _records(

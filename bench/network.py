@@ -1,5 +1,6 @@
 """The network under attack, run so that an example's numbers do not depend on its neighbours."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -13,7 +14,8 @@ from .protocols import Answer
 # Matrix kernels for a handful of rows round differently from those for many: on the CPUs tried,
 # every row was the same to the bit from 8 rows up. Smaller batches are filled up.
 SMALLEST_BATCH = 16
-_FORWARD_ONLY = 4  # a pass without gradient keeps no activations: so many more rows at once
+_FORWARD_ONLY = 4  # times the rows: a pass without gradient keeps no activations
+_NO_MEMORY = re.compile("not enough memory|can't allocate memory")  # what a CPU says
 
 T = TypeVar("T")
 
@@ -21,7 +23,8 @@ T = TypeVar("T")
 class Network:
     """A module with its weights frozen, in evaluation mode, run in batches that fit in memory.
 
-    batch_size: rows a pass. Halved, for good, when the device runs out of memory.
+    batch_size: rows a pass with gradient, a multiple of them without. Halved, for good, when the
+    device runs out of memory.
     """
 
     def __init__(self, module: nn.Module, device: torch.device, batch_size: int) -> None:
@@ -29,11 +32,12 @@ class Network:
         self.device = device
         self.batch_size = max(batch_size, SMALLEST_BATCH)
         self.n_classes = 0
+        self._forward_only = _FORWARD_ONLY
 
     def logits(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, K), without gradient."""
         with torch.no_grad():
-            parts = self._in_parts(len(x), _FORWARD_ONLY, lambda rows: self._forward(x[rows]))
+            parts = self._in_parts(len(x), lambda rows: self._forward(x[rows]), forward_only=True)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def gradient(self, x: Tensor, objective: Callable[[Tensor], Tensor]) -> Answer:
@@ -45,15 +49,15 @@ class Network:
         if len(x) <= self.batch_size:
             try:
                 return self._pull_back(x, objective)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                self._halve(error)
+            except RuntimeError as error:
+                self._halve(error, forward_only=False)
         logits = self.logits(x).requires_grad_()
         loss = objective(logits)
         (slope,) = torch.autograd.grad(loss.sum(), logits)
         parts = self._in_parts(
             len(x),
-            1,
             lambda rows: self._pull_back(x[rows], lambda z: (z * slope[rows]).sum(1)).gradient,
+            forward_only=False,
         )
         return Answer(torch.cat(parts), loss.detach(), logits.detach())
 
@@ -61,6 +65,8 @@ class Network:
         x = x.detach().requires_grad_()
         with torch.enable_grad():
             logits = self._forward(x)
+            if not logits.requires_grad:
+                raise CellError("the model cannot be differentiated: its logits carry no gradient")
             loss = objective(logits)
             (gradient,) = torch.autograd.grad(loss.sum(), x)
         return Answer(gradient, loss.detach(), logits.detach())
@@ -77,24 +83,28 @@ class Network:
         self.n_classes = logits.shape[1]
         return logits[: len(x) - missing] if missing > 0 else logits
 
-    def _in_parts(self, count: int, more: int, run: Callable[[slice], T]) -> list[T]:
+    def _in_parts(self, count: int, run: Callable[[slice], T], *, forward_only: bool) -> list[T]:
         parts: list[T] = []
         begin = 0
         while begin < count or not parts:
-            size = self.batch_size * more
+            size = self.batch_size * (self._forward_only if forward_only else 1)
             try:
                 parts.append(run(slice(begin, begin + size)))
                 begin += size
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                self._halve(error)
+            except RuntimeError as error:
+                self._halve(error, forward_only=forward_only)
         return parts
 
-    def _halve(self, error: Exception) -> None:
-        """Go on with half the batch if memory was the trouble and there is anything to halve."""
-        short = isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
-        if not short or self.batch_size <= SMALLEST_BATCH:
+    def _halve(self, error: RuntimeError, *, forward_only: bool) -> None:
+        """Go on with half the rows if memory was the trouble and there is anything to halve."""
+        if not isinstance(error, torch.OutOfMemoryError) and not _NO_MEMORY.search(str(error)):
             raise error
-        self.batch_size = max(self.batch_size // 2, SMALLEST_BATCH)
+        if forward_only and self._forward_only > 1:
+            self._forward_only //= 2
+        elif self.batch_size > SMALLEST_BATCH:
+            self.batch_size = max(self.batch_size // 2, SMALLEST_BATCH)
+        else:
+            raise CellError(f"out of memory even with {SMALLEST_BATCH} rows a pass") from error
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -130,7 +140,11 @@ def automatic_batch_size(module: nn.Module, example: Tensor, device: torch.devic
     torch.cuda.synchronize(device)
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
-    Network(module, device, SMALLEST_BATCH).gradient(probe, lambda logits: logits[:, 0])
+    network = Network(module, device, SMALLEST_BATCH)
+    try:
+        network.gradient(probe, lambda logits: logits[:, 0])
+    except CellError:  # it may still answer: not every model can be differentiated
+        network.logits(probe)
     each = (torch.cuda.max_memory_allocated(device) - before) / SMALLEST_BATCH
     free, _ = torch.cuda.mem_get_info(device)
     fitting = int(0.5 * free / max(each, 1.0))

@@ -3,8 +3,9 @@
 What the engine does to the examples in its slots, whatever an attack's state holds.
 """
 
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -45,11 +46,12 @@ def where(indicator: Tensor) -> Tensor:
     return torch.nonzero(indicator).flatten()
 
 
-def _over_fields(table, act, *others):  # type: ignore[no-untyped-def]
+def _over_fields(table: T, act: Callable[..., Any], *others: T) -> T:
     if not is_dataclass(table) or isinstance(table, type):
         raise TypeError(f"a state holds tensors and dataclasses of tensors, not {table!r}")
     changed = {
         one.name: act(getattr(table, one.name), *(getattr(other, one.name) for other in others))
         for one in fields(table)
     }
-    return replace(table, **changed)
+    made: T = replace(table, **changed)
+    return made

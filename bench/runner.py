@@ -21,6 +21,7 @@ from .evaluation import Case, Result, assess
 from .files import write_text
 from .manifest import hardware, software
 from .plan import Plan, Subject, make_plan, open_checkpoint
+from .preparation import Attackers
 from .progress import Bar, Lines
 from .protocols import Trained, configuration
 from .records import read_cell, write_cell
@@ -192,9 +193,11 @@ class Runner:
                 images=self.images,
                 labels=self.plan.test.labels,
                 indices=self.plan.indices,
-                attacker_images=self.plan.train,
-                train=partial(
-                    train_proxy, suite.seed, self.device, self.cache, Bar(f"proxy {title}")
+                attackers=Attackers(
+                    self.plan.train,
+                    partial(
+                        train_proxy, suite.seed, self.device, self.cache, Bar(f"proxy {title}")
+                    ),
                 ),
             ),
             [member],

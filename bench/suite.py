@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from .errors import BadSuite, closest
-from .threat import Epsilon, Norm, parse_grid
+from .grid import Epsilon, Norm, parse_grid
 
 DEFAULT = "quickstart"
 

@@ -6,65 +6,31 @@ ball and inside [0, 1] exactly: a check in float64 with no tolerance passes.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from fractions import Fraction
-from itertools import pairwise
-from typing import ClassVar, Literal, Self, get_args
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from .grid import NORMS, Epsilon, Norm, parse_grid
 from .random import Draws
 
-Norm = Literal["Linf", "L2", "L1"]
-NORMS: tuple[Norm, ...] = get_args(Norm)
+__all__ = [
+    "NORMS",
+    "Ball",
+    "Epsilon",
+    "L1Ball",
+    "L2Ball",
+    "LinfBall",
+    "Norm",
+    "make_ball",
+    "measure",
+    "parse_grid",
+    "per_example",
+    "round_inwards",
+]
 
 _TINY = 1e-30
 _INWARDS = 1.0 - 1e-12  # outweighs the rounding of a float64 sum of a million terms
-
-
-@dataclass(frozen=True)
-class Epsilon:
-    """A radius on the [0, 1] scale, with its text as the user wrote it: `8/255` stays `8/255`."""
-
-    text: str
-    value: float
-
-    @classmethod
-    def parse(cls, written: object) -> "Epsilon":
-        """Read a number or a text such as "8/255".
-
-        Raises: ValueError when it is not a positive finite number.
-        """
-        if isinstance(written, Epsilon):
-            return written
-        text = str(getattr(written, "text", written)).strip()
-        try:
-            if isinstance(written, bool):
-                raise ValueError
-            value = float(Fraction(text.replace(" ", "")))
-        except (ValueError, ZeroDivisionError, OverflowError):
-            raise ValueError(
-                f"epsilon {text!r} is not a number such as 0.03 or a fraction such as '8/255'"
-            ) from None
-        if value <= 0.0:
-            raise ValueError(f"epsilon {text} must be positive")
-        return cls(text, value)
-
-
-def parse_grid(written: object) -> tuple[Epsilon, ...]:
-    """Read a grid of epsilons, in ascending order.
-
-    Raises: ValueError when it is empty, not a list, or names one value twice.
-    """
-    if not isinstance(written, (list, tuple)):
-        raise ValueError(f"epsilons must be a list, not {written!r}")
-    if not written:
-        raise ValueError("epsilons must hold at least one value")
-    grid = sorted((Epsilon.parse(one) for one in written), key=lambda one: one.value)
-    for lower, upper in pairwise(grid):
-        if lower.value == upper.value:
-            raise ValueError(f"epsilons hold one value twice: {lower.text} and {upper.text}")
-    return tuple(grid)
 
 
 def measure(delta: Tensor, norm: Norm) -> Tensor:
@@ -84,10 +50,14 @@ def per_example(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (like.dim() - 1))
 
 
-def round_inwards(target: Tensor, x: Tensor) -> Tensor:
-    """Round float64 points to x's dtype, each coordinate towards x, so that no norm grows."""
-    rounded = target.to(x.dtype)
-    outside = (rounded.double() - x.double()).abs() > (target - x.double()).abs()
+def round_inwards(x: Tensor, delta: Tensor) -> Tensor:
+    """x + delta, float64, in x's dtype, each coordinate rounded towards x: none moves further.
+
+    The measure is delta itself: x + delta has been rounded once already, in float64.
+    """
+    exact = x.double()
+    rounded = (exact + delta).to(x.dtype)
+    outside = (rounded.double() - exact).abs() > delta.abs()
     return torch.where(outside, torch.nextafter(rounded, x), rounded)
 
 
@@ -143,9 +113,9 @@ class LinfBall(Ball):
     def around(cls, x: Tensor, epsilon: Tensor) -> Self:
         """Make the bounds once, so that a projection is one pass."""
         radii = epsilon.to(device=x.device, dtype=torch.float64)
-        exact, width = x.double(), per_example(radii * _INWARDS, x)
-        lower = round_inwards((exact - width).clamp(min=0.0), x)
-        return cls(x, radii, lower, round_inwards((exact + width).clamp(max=1.0), x))
+        exact, width = x.double(), per_example(radii, x)
+        lower = round_inwards(x, -exact.minimum(width))
+        return cls(x, radii, lower, round_inwards(x, (1.0 - exact).minimum(width)))
 
     def project(self, points: Tensor) -> Tensor:
         """Clip each coordinate: the exact projection."""
@@ -175,7 +145,8 @@ class L2Ball(Ball):
         delta = points.double() - exact
         length = measure(delta, "L2").clamp(min=_TINY)
         scale = (self.epsilon * _INWARDS / length).clamp(max=1.0)
-        return round_inwards((exact + delta * per_example(scale, delta)).clamp(0.0, 1.0), self.x)
+        delta = delta * per_example(scale, delta)
+        return round_inwards(self.x, delta.maximum(-exact).minimum(1.0 - exact))
 
     def steepest(self, gradient: Tensor, points: Tensor) -> Tensor:
         """Return the gradient over its length; zero where the gradient is zero."""
@@ -215,8 +186,7 @@ class L1Ball(Ball):
         budget = self.epsilon * _INWARDS
         threshold = _l1_threshold(size, room, budget)
         moved = (size - threshold[:, None]).clamp(min=0.0).minimum(room)
-        target = (exact + delta.sign() * moved).clamp(0.0, 1.0).reshape(self.x.shape)
-        return round_inwards(target, self.x)
+        return round_inwards(self.x, (delta.sign() * moved).reshape(self.x.shape))
 
     def steepest(self, gradient: Tensor, points: Tensor) -> Tensor:
         """Equal moves along the largest coordinates that the box leaves free, L1 norm 1."""

@@ -79,8 +79,7 @@ class Proxy:
             ImageData(
                 _Chosen(owned.images, shown[tests:]),
                 answers[tests:],
-                owned.class_names[: preparation.n_classes]
-                or tuple(map(str, range(preparation.n_classes))),
+                tuple(map(str, range(preparation.n_classes))),
                 owned.shape,
             ),
             self.training,

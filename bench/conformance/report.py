@@ -1,0 +1,54 @@
+"""What the kit found, as data and as text."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["pass", "FAIL", "skip"]
+
+
+class Failed(Exception):
+    """A check is not met: one line that says what was expected and what was seen."""
+
+
+class NotTried(Exception):
+    """A check could not be made, because something before it failed."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One check's verdict. demand: what it asks for. seen: what was seen instead, if it failed."""
+
+    name: str
+    demand: str
+    verdict: Verdict
+    seen: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All checks of one plugin. source: the file or the distribution that it comes from."""
+
+    plugin: str
+    source: str
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check was made and met."""
+        return all(one.verdict == "pass" for one in self.outcomes)
+
+    def failed(self) -> tuple[str, ...]:
+        """Names of the checks that were not met."""
+        return tuple(one.name for one in self.outcomes if one.verdict == "FAIL")
+
+    def text(self) -> str:
+        """For the terminal: a line for each check, and one below each that was not met."""
+        lines = [f"attack {self.plugin} ({self.source})"]
+        width = max(len(one.name) for one in self.outcomes)
+        for one in self.outcomes:
+            lines.append(f"  {one.verdict}  {one.name:{width}}  {one.demand}")
+            if one.seen:
+                lines.append(f"  {'':{6 + width}}  -> {one.seen}")
+        met = sum(one.verdict == "pass" for one in self.outcomes)
+        lines.append(f"{self.plugin}: {met} of {len(self.outcomes)} checks passed")
+        return "\n".join(lines)

@@ -1,0 +1,70 @@
+"""What attacks may do before the first example: query the victim, train networks of their own."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from .engine import Member
+from .errors import BadParameter
+from .network import Network
+from .protocols import Access, ImageData, Preparation
+
+Train = Callable[[Mapping[str, Any], ImageData, Mapping[str, Any]], nn.Module]
+
+
+@dataclass(frozen=True)
+class Attackers:
+    """What attacks may use: images of their own, and a way to train networks."""
+
+    images: ImageData | None = None
+    train: Train | None = None
+
+
+def prepare(
+    members: Sequence[Member], attackers: Attackers, network: Network, seed: int
+) -> tuple[list[Member], dict[str, float]]:
+    """Let attacks and their parts prepare themselves; return them with their reports.
+
+    The report counts the victim's answers as `setup_queries`.
+    """
+    report = {"setup_queries": 0.0}
+
+    def ask(x: Tensor, access: Access) -> Tensor:
+        report["setup_queries"] += len(x)
+        logits = network.logits(x.to(network.device)).cpu()
+        return logits.argmax(1) if access == "decision" else logits
+
+    def train(
+        model: Mapping[str, Any], data: ImageData, parameters: Mapping[str, Any]
+    ) -> nn.Module:
+        if attackers.train is None:
+            raise BadParameter("this attack needs a way to train networks of its own")
+        return attackers.train(model, data, parameters)
+
+    def open_network(module: nn.Module) -> Network:
+        module.to(network.device).eval().requires_grad_(False)
+        return Network(module, network.device, network.batch_size)
+
+    preparation = Preparation(ask, attackers.images, network.n_classes, seed, train, open_network)
+    prepared = [
+        replace(member, attack=_prepare_parts(member.attack, preparation, report))
+        for member in members
+    ]
+    return prepared, report
+
+
+def _prepare_parts(part: Any, preparation: Preparation, report: dict[str, float]) -> Any:
+    """Replace an attack, and each plugin among its fields, by what its `prepare` returns."""
+    if is_dataclass(part) and not isinstance(part, type):
+        changed = {
+            one.name: _prepare_parts(getattr(part, one.name), preparation, report)
+            for one in fields(part)
+            if is_dataclass(getattr(part, one.name))
+        }
+        part = replace(part, **changed) if changed else part
+    if hasattr(part, "prepare"):
+        part = part.prepare(preparation)
+        report.update(getattr(part, "report", {}))
+    return part
