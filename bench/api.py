@@ -131,9 +131,9 @@ def parse_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
+        torch.ones(1, device=device).item()  # fails on "meta" too, which holds no numbers
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0]
         raise BadParameter(f"device '{name}' cannot be used: {reason}") from None
     return device
 

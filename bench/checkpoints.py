@@ -16,9 +16,9 @@ from .files import write_atomically
 
 
 def save_checkpoint(path: Path, module: nn.Module, about: Mapping[str, Any]) -> None:
-    """Write weights and buffers, with `about` as JSON, whole or not at all."""
+    """Write weights and buffers, with `about` and their hash as JSON, whole or not at all."""
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in _state(module)}
-    metadata = {"quintain": json.dumps(about, sort_keys=True)}
+    metadata = {"quintain": json.dumps({**about, "weights": _hash(tensors)}, sort_keys=True)}
     write_atomically(path, lambda at: save_file(tensors, str(at), metadata))
 
 
@@ -59,14 +59,20 @@ def load_checkpoint(path: Path, module: nn.Module) -> dict[str, Any]:
                 f"checkpoint {path}: {name} has shape {tuple(tensors[name].shape)}, "
                 f"the network needs {tuple(value.shape)}"
             )
+    if about.get("weights") not in (None, _hash(tensors)):
+        raise BadCheckpoint(f"checkpoint {path} is damaged: its weights have another hash")
     module.load_state_dict(tensors)
     return about
 
 
 def weights_hash(module: nn.Module) -> str:
     """Name the weights and buffers: a SHA-256 over names, types, shapes and bytes."""
+    return _hash(dict(_state(module)))
+
+
+def _hash(tensors: Mapping[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, value in _state(module):
+    for name, value in sorted(tensors.items()):
         digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
         flat = value.detach().cpu().contiguous().flatten()
         digest.update(flat.view(torch.uint8).numpy().data)

@@ -13,7 +13,7 @@ from .registry import KINDS
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
 @click.version_option(package_name="quintain", prog_name="quintain")
 def quintain() -> None:
     """Adversarial-robustness benchmarks of image classifiers.
@@ -118,15 +118,13 @@ def train(out: Path | None, **options: Any) -> int:
 @click.option("--output", type=click.Path(path_type=Path), help="A file, instead of the terminal.")
 def show_leaderboard(directories: Sequence[Path], form: str, output: Path | None) -> int:
     """Rank the models of one or more run directories."""
-    from .commands import joint_leaderboard
+    from .commands import joint_leaderboard, write_output
 
     text = joint_leaderboard(directories, form)
     if output is None:
         click.echo(text, nl=False)
     else:
-        from .files import write_text
-
-        write_text(output, text)
+        write_output(output, text)
         click.echo(f"wrote {output}")
     return DONE
 
@@ -143,7 +141,7 @@ def check(plugin: str) -> int:
     return DONE if all(report.passed for report in reports) else SOME_FAILED
 
 
-@quintain.group()
+@quintain.group(no_args_is_help=False)
 def new() -> None:
     """Write the beginnings of a plugin."""
 
@@ -157,6 +155,7 @@ def new_attack(name: str, out: Path | None) -> int:
 
     path = write_attack(name, out)
     click.echo(f"wrote {path}; try it with: quintain check {path}")
+    click.echo(f'in a suite: plugins = ["{path.name}"], and its name under [[attacks]]')
     return DONE
 
 

@@ -1,12 +1,14 @@
 """What the smaller commands do."""
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .directory import read_cells
 from .errors import BadParameter, RunDirectoryError, closest
+from .files import check_writable, write_text
 from .report import FORMATS, Format, leaderboard_table
 from .tables import Cell, leaderboard
 
@@ -22,11 +24,11 @@ def joint_leaderboard(directories: Sequence[Path], form: str) -> str:
     if chosen is None:
         near = closest(form, FORMATS) or "; there are " + ", ".join(FORMATS)
         raise BadParameter(f"unknown format '{form}'{near}")
-    cells: dict[str, Cell] = {}
+    cells: dict[tuple[str, ...], Cell] = {}
     failed: list[tuple[str, ...]] = []
     for directory in directories:
         done, lost = read_cells(directory)
-        cells |= {str(cell.about["key"]): cell for cell in done}
+        cells |= {(*cell.subject, cell.about["attack"], cell.about["key"]): cell for cell in done}
         failed += lost
     if not cells:
         raise RunDirectoryError(f"no finished cell in {', '.join(map(str, directories))}")
@@ -51,8 +53,8 @@ def train_checkpoint(
     """
     from . import registry
     from .api import checked_norm, parse_device
-    from .checkpoints import save_checkpoint, weights_hash
-    from .errors import BadData
+    from .checkpoints import save_checkpoint
+    from .plan import check_training, load_split, try_model
     from .progress import Bar
     from .protocols import configuration
     from .threat import Epsilon
@@ -69,10 +71,13 @@ def train_checkpoint(
         raise BadParameter(str(error)) from None
     plugin = registry.build("defenses", specs["defense"])
     source = registry.build("datasets", specs["dataset"])
-    where = parse_device(device)
-    order = Order(
-        specs["model"], plugin, source.load("train"), seed, where, checked_norm(norm), radius
-    )
+    where, threat = parse_device(device), checked_norm(norm)
+    with _writing(path):
+        check_writable(path)
+    data = load_split(source, dataset, "train")
+    check_training(data)
+    try_model(specs["model"], data)
+    order = Order(specs["model"], plugin, data, seed, where, threat, radius)
     trained = obtain(order, None, Bar(f"train {model} x {defense}"))
     about = {
         "model": specs["model"],
@@ -80,16 +85,30 @@ def train_checkpoint(
         "dataset": specs["dataset"],
         "history": [dict(one) for one in trained.history],
         "flags": list(trained.flags),
-        "weights": weights_hash(trained.model),
     }
-    try:
+    with _writing(path):
         save_checkpoint(path, trained.model, about)
-    except OSError as error:
-        raise BadData(f"checkpoint {path} cannot be written: {error.strerror or error}") from None
     last = trained.history[-1] if trained.history else {}
     figures = ", ".join(f"{key} {value:.4g}" for key, value in last.items())
     flags = "".join(f" [{flag}]" for flag in trained.flags)
     return f"wrote {path} ({figures}){flags}"
+
+
+def write_output(path: Path, text: str) -> None:
+    """Write what a command made into a file.
+
+    Raises: BadParameter when it cannot be written.
+    """
+    with _writing(path):
+        write_text(path, text)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BadParameter(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def _specs(names: Mapping[str, str], settings: Sequence[str]) -> dict[str, dict[str, Any]]:

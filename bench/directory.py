@@ -30,29 +30,43 @@ class RunDirectory:
 
     def records(self, *titles: str, key: str) -> Path:
         """One cell's file: named for people, and by content."""
-        name = "-".join(re.sub(r"[^\w.]+", "_", title) for title in titles)
+        name = "-".join(re.sub(r"[^\w.]+", "_", title)[:40] for title in titles)
         return self.path / "records" / f"{name}-{key[:16]}.parquet"
 
-    def claim(self, suite: Mapping[str, Any], text: str, *, update: bool) -> None:
-        """Make the directory this suite's.
+    def check(self, suite: Mapping[str, Any], text: str, *, update: bool) -> None:
+        """Look whether this suite may be run here. Nothing is written.
 
-        Raises: RunDirectoryError when it belongs to another suite, and `update` does not allow it.
+        Raises: RunDirectoryError when the directory is somebody else's, or belongs to another suite
+        and `update` does not allow it.
         """
-        before = read_manifest(self.path).get("suite") if self.manifest.is_file() else None
-        if before is None and self.path.is_dir():
-            strangers = [one.name for one in self.path.iterdir() if one.name not in _OURS]
-            if strangers:
+        if not self.manifest.is_file():
+            self._refuse_strangers()
+            if not update and self._holds_another(text):
                 raise RunDirectoryError(
-                    f"{self.path} is not a run directory and not empty (it holds {strangers[0]}); "
-                    "choose another --out"
+                    f"{self.path} holds another suite.toml; choose another --out, or pass "
+                    "--update to write over it"
                 )
-        if before is not None and before != suite and not update:
+            return
+        before = read_manifest(self.path).get("suite")
+        if before != suite and not update:
             key = _first_difference(before, suite)
             raise RunDirectoryError(
                 f"{self.path} holds the run of another version of this suite ({key}); "
                 "choose another --out, or pass --update to keep the cells that still apply"
             )
-        write_text(self.path / "suite.toml", text)
+
+    def _refuse_strangers(self) -> None:
+        there = sorted(one.name for one in self.path.iterdir())
+        strangers = [one for one in there if one not in _OURS and not _TEMPORARY.fullmatch(one)]
+        if strangers:
+            raise RunDirectoryError(
+                f"{self.path} is not a run directory and not empty (it holds {strangers[0]}); "
+                "choose another --out"
+            )
+
+    def _holds_another(self, text: str) -> bool:
+        there = self.path / "suite.toml"
+        return there.is_file() and there.read_bytes() != text.encode()
 
     def write_manifest(self, about: Mapping[str, Any]) -> None:
         """Write the manifest."""
@@ -64,22 +78,39 @@ class RunDirectory:
 
 
 _OURS = {"manifest.json", "suite.toml", "records", "tradeoff.csv", "leaderboard.csv", ".lock"}
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # what files.write_atomically leaves when it is killed
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[RunDirectory]:
-    """Hold a run directory against other processes.
+def opened(
+    path: Path, suite: Mapping[str, Any], text: str, *, update: bool
+) -> Iterator[RunDirectory]:
+    """Make a directory a suite's, and hold it against other processes.
 
-    Raises: RunDirectoryError when it cannot be written or another run holds it.
+    Raises: RunDirectoryError when it cannot be written, another run holds it, or as `check`: then
+    nothing is written.
     """
+    directory = RunDirectory(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
+        directory.check(suite, text, update=update)
         with FileLock(path / ".lock", timeout=0):
-            yield RunDirectory(path)
+            directory.check(suite, text, update=update)
+            _sweep(path)
+            write_text(path / "suite.toml", text)
+            yield directory
     except Timeout:
         raise RunDirectoryError(f"{path} is in use by another run") from None
     except OSError as error:
         raise RunDirectoryError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a run that was killed was just writing."""
+    for folder in (path, path / "records"):
+        for one in folder.glob(".*.tmp"):
+            if _TEMPORARY.fullmatch(one.name):
+                one.unlink(missing_ok=True)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -105,16 +136,18 @@ def read_cells(path: Path) -> tuple[list[Cell], list[tuple[str, ...]]]:
     Raises: RunDirectoryError.
     """
     about = read_manifest(path)
-    done = [one for one in about["cells"] if one["status"] == "done"]
-    failed = [
-        tuple(one[name] for name in ("dataset", "norm", "model", "defense", "attack"))
-        for one in about["cells"]
-        if one["status"] == "failed"
-    ]
-    cells = []
-    for one in done:
-        cell = read_cell(path / one["file"])
-        cells.append(Cell(cell.about | one["titles"], cell.records))
+    cells: list[Cell] = []
+    failed: list[tuple[str, ...]] = []
+    try:
+        for one in about["cells"]:
+            if one["status"] == "failed":
+                names = ("dataset", "norm", "model", "defense", "attack")
+                failed.append(tuple(one[name] for name in names))
+            else:
+                cell = read_cell(path / one["file"])
+                cells.append(Cell(cell.about | one["titles"], cell.records))
+    except (KeyError, TypeError) as error:
+        raise RunDirectoryError(f"{path / 'manifest.json'} is not a manifest: {error}") from None
     return cells, failed
 
 

@@ -42,7 +42,7 @@ def doubts(
 def predictions(network: Network, images: Tensor) -> Tensor:
     """(N, C, H, W) -> (N,) int64 predicted classes, on the CPU."""
     parts = images.split(network.batch_size)
-    return torch.cat([network.logits(part.to(network.device)).argmax(1).cpu() for part in parts])
+    return torch.cat([network.logits(part).argmax(1).cpu() for part in parts])
 
 
 def _vanishing(network: Network, images: Tensor, labels: Tensor) -> float:
@@ -50,6 +50,6 @@ def _vanishing(network: Network, images: Tensor, labels: Tensor) -> float:
     dead, size = 0, network.batch_size
     for x, y in zip(images.split(size), labels.split(size), strict=True):
         objective = partial(functional.cross_entropy, target=y.to(network.device), reduction="none")
-        gradient = network.gradient(x.to(network.device), objective).gradient
+        gradient = network.gradient(x, objective).gradient
         dead += int((gradient.flatten(1).abs().amax(1) == 0).sum())
     return dead / len(images)

@@ -4,6 +4,7 @@ Examples are independent. One that is broken, out of steps or out of queries lea
 next. Attacks know nothing of it: they see a Problem and advance their state.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from .errors import CellError
 from .network import Network
 from .protocols import Access, Attack, Problem, Progress, WholeAttack
 from .random import Draws
-from .search import Bracket, Exhaustive, Order, Search, Try
+from .search import Bracket, Exhaustive, Narrowing, Search, Try
 from .threat import Ball, Epsilon, Norm, make_ball, measure, per_example
 from .victim import UNLIMITED, GuardedVictim, Ledger
 
@@ -82,7 +83,7 @@ class Slots:
     """The batch: one row for each try under way.
 
     owner: (B,) int64, the example's position in the run. example: the number that its randomness
-    hangs on. point: the grid's. step, restart: done so far.
+    hangs on. point: the grid's. step, restart: done so far. limit: steps to take at most.
     """
 
     owner: Tensor
@@ -90,6 +91,7 @@ class Slots:
     point: Tensor
     restart: Tensor
     step: Tensor
+    limit: Tensor
     start_points: Tensor
     warm: Tensor
     ledger: Ledger
@@ -172,14 +174,14 @@ class Engine:
         radii = self.settings.radii
         if self.settings.search == "exhaustive":
             return Exhaustive(radii, member.restarts, dict(found.images))
-        order: Order = "bisect"
+        known = radii, member.restarts, dict(found.images), found.distance
         if self.settings.query_budget is not None:
-            order = "descend"  # the largest first: the budget may not last for more
-        elif not getattr(attack, "monotone", True):
-            order = "ascend"
-        elif number:
-            order = "descend"
-        return Bracket(radii, member.restarts, order, dict(found.images), found.distance)
+            return Bracket(*known, order="descend")  # the budget may not last for more than that
+        if not getattr(attack, "monotone", True):
+            return Bracket(*known, order="ascend")
+        if attack.steps == 1:
+            return Bracket(*known, order="descend" if found.images else "bisect")
+        return Narrowing(*known)
 
     def _pursue(self, attack: Any, searches: list[Search], note: str) -> None:
         """Keep the slots full until no search asks for another try."""
@@ -216,6 +218,7 @@ class Engine:
             point=column(one.point for _, one in tries),
             restart=column(one.restart for _, one in tries),
             step=column(0 for _ in tries),
+            limit=column(math.ceil(one.share * attack.steps) for _, one in tries),
             start_points=x,
             warm=column(one.start is not None for _, one in tries).bool(),
             ledger=Ledger.open(
@@ -225,10 +228,12 @@ class Engine:
             ),
             state=None,
         )
-        if slots.warm.any():
-            earlier = torch.stack([one.start for _, one in tries if one.start is not None])
-            slots.start_points = x.index_copy(0, table.where(slots.warm), earlier.to(device))
-            slots.start_points = _scale_into(ball, slots.start_points)
+        earlier = {
+            row: one.start for row, (_, one) in enumerate(tries) if isinstance(one.start, Tensor)
+        }
+        if earlier:
+            points = torch.stack(list(earlier.values())).to(device)
+            slots.start_points = _scale_into(ball, x.index_copy(0, column(earlier), points))
         slots.state = attack.start(self._problem(attack, slots))
         return slots
 
@@ -257,7 +262,7 @@ class Engine:
     def _leaving(self, attack: Any, slots: Slots, problem: Problem) -> Tensor:
         """(n,) int64: rows that are done, their last iterates judged at the price of a query."""
         ledger = slots.ledger
-        over = slots.step >= attack.steps
+        over = slots.step >= slots.limit
         judged = table.where(over & ~ledger.broken & ~ledger.exhausted)
         if len(judged) and not getattr(attack, "asks_iterates", False):
             problem.victim.labels(_iterate(slots)[judged], judged)

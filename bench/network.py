@@ -36,6 +36,7 @@ class Network:
 
     def logits(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, K), without gradient."""
+        x = x.to(self.device)
         with torch.no_grad():
             parts = self._in_parts(len(x), lambda rows: self._forward(x[rows]), forward_only=True)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -62,7 +63,7 @@ class Network:
         return Answer(torch.cat(parts), loss.detach(), logits.detach())
 
     def _pull_back(self, x: Tensor, objective: Callable[[Tensor], Tensor]) -> Answer:
-        x = x.detach().requires_grad_()
+        x = x.to(self.device).detach().requires_grad_()
         with torch.enable_grad():
             logits = self._forward(x)
             if not logits.requires_grad:
@@ -72,11 +73,13 @@ class Network:
         return Answer(gradient, loss.detach(), logits.detach())
 
     def _forward(self, x: Tensor) -> Tensor:
+        if not len(x):
+            return x.flatten(1)[:, :1].expand(-1, self.n_classes)
         missing = SMALLEST_BATCH - len(x)
         if missing > 0:
             x = torch.cat([x, x[:1].detach().expand(missing, *x.shape[1:])])
         logits = self.module(x)
-        if not isinstance(logits, Tensor) or logits.dim() != 2:
+        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
             raise CellError(f"the model must return logits (B, K), not {_shape(logits)}")
         if not logits.isfinite().all():
             raise CellError("the model returned logits that are not finite")
@@ -111,18 +114,21 @@ class Network:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[nn.Module]:
-    """Evaluation mode, no gradients for weights, full float32 on a GPU; all put back at the end."""
+    """Evaluation mode, no gradients for weights, full float32 arithmetic; put back at the end."""
     modes = [(one, one.training) for one in module.modules()]
     wanted = [(one, one.requires_grad) for one in module.parameters()]
     module.eval()
     for parameter, _ in wanted:
         parameter.requires_grad_(False)
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
     try:
         with torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         ):
             yield module
     finally:
+        torch.set_float32_matmul_precision(precision)
         for one, mode in modes:
             one.training = mode
         for parameter, before in wanted:

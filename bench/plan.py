@@ -4,20 +4,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from . import registry
 from .checkpoints import load_checkpoint, read_about
+from .datasets.checks import check_images, check_labels
 from .datasets.memory import channel_statistics, select
 from .engine import Member
 from .errors import BadCheckpoint, BadData, BadParameter, BadSuite, QuintainError
 from .evaluation import check_members
-from .protocols import Defense, ImageData, InputSpec
+from .protocols import Dataset, Defense, ImageData, InputSpec
 from .suite import AttackEntry, Entry, ModelEntry, Suite
 from .training import build_network
+
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 @dataclass(frozen=True)
@@ -38,14 +42,15 @@ class Subject:
 class Plan:
     """What a run will do.
 
-    train: the training split. images, labels, indices: the chosen test examples, (N, C, H, W),
-    (N,) and (N,).
+    train: the training split. test, images: the chosen test examples, and the images among them,
+    (N, C, H, W). indices: (N,) int64, which of the test split they are.
     """
 
     suite: Suite
     folder: Path
     train: ImageData
     test: ImageData
+    images: Tensor
     indices: Tensor
     subjects: tuple[Subject, ...]
     attacks: tuple[tuple[AttackEntry, Member], ...]
@@ -66,51 +71,100 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
     attacks = []
     for number, attack in enumerate(suite.attacks, 1):
         with _blame(file, f"attacks[{number}]"):
-            member = Member(registry.build("attacks", attack.spec), attack.restarts)
+            plugin = registry.build("attacks", attack.spec, besides=AttackEntry.model_fields)
+            member = Member(plugin, attack.restarts)
             check_members([member], suite.norm, targeted=False)
             attacks.append((attack, member))
     defenses: list[tuple[Entry, Defense]] = []
     for number, defense in enumerate(suite.defenses, 1):
         with _blame(file, f"defenses[{number}]"):
-            defenses.append((defense, registry.build("defenses", defense.spec)))
+            built = registry.build("defenses", defense.spec, besides=Entry.model_fields)
+            defenses.append((defense, built))
     with _blame(file, "dataset"):
         dataset = registry.build("datasets", suite.dataset.spec)
-        train, test = dataset.load("train"), dataset.load("test")
-        chosen = _choose(len(test), suite)
+        train, test = (load_split(dataset, suite.dataset.name, one) for one in SPLITS)
+        _check_splits(train, test)
+        indices = _choose(len(test), suite)
+        test = select(test, indices)
+        images = test.images.read(torch.arange(len(test)))
+        check_images(images)
     subjects: list[Subject] = []
     for number, model in enumerate(suite.models, 1):
         with _blame(file, f"models[{number}]"):
-            try_model(model, folder, train)
+            registry.bind("models", model.spec, besides=ModelEntry.model_fields)
+            weights = None if model.checkpoint is None else folder / model.checkpoint
+            try_model(model.spec, train, weights)
         if model.checkpoint is not None:
             subjects.append(Subject(model, model.defense, None))
         else:
             subjects.extend(Subject(model, one.title, plugin) for one, plugin in defenses)
-    return Plan(suite, folder, train, select(test, chosen), chosen, tuple(subjects), tuple(attacks))
+    return Plan(suite, folder, train, test, images, indices, tuple(subjects), tuple(attacks))
 
 
-def try_model(entry: ModelEntry, folder: Path, train: ImageData) -> None:
+def load_split(dataset: Dataset, name: str, split: Split) -> ImageData:
+    """Read a split, whatever goes wrong in a dataset plugin.
+
+    Raises: BadData, or what the plugin raises of our own errors.
+    """
+    try:
+        return dataset.load(split)
+    except QuintainError:
+        raise
+    except Exception as error:  # the plugin's own code: a file that it cannot open, ...
+        raise BadData(f"dataset '{name}', {split} split: {_reason(error)}") from error
+
+
+def check_training(train: ImageData) -> None:
+    """Look at the labels, and at a sample of the images, that a dataset brings to train on.
+
+    Raises: BadData.
+    """
+    check_images(train.images.read(torch.arange(min(len(train), 256))))
+    check_labels(train.labels, train.n_classes, len(train))
+
+
+def _check_splits(train: ImageData, test: ImageData) -> None:
+    """Look at what a dataset plugin brings, the images that will be attacked aside.
+
+    Raises: BadData.
+    """
+    if (train.shape, train.class_names) != (test.shape, test.class_names):
+        raise BadData("the training and the test split differ in image shape or classes")
+    check_labels(test.labels, test.n_classes, len(test))
+    if test.labels.dim() != 1:
+        raise BadData("labels of the test split must be classes (N,), not probabilities")
+    check_training(train)
+
+
+def try_model(model: dict[str, Any], train: ImageData, checkpoint: Path | None = None) -> None:
     """Build a model and run it on two images; read its checkpoint if it has one.
 
     Raises: BadParameter, UnknownPlugin, BadCheckpoint, BadData.
     """
-    if entry.checkpoint is not None:
-        network = open_checkpoint(folder / entry.checkpoint, entry.spec, train)
-    else:
-        mean, std = channel_statistics(train, limit=64)
-        spec = InputSpec(train.shape, train.n_classes, mean, std)
-        network = build_network(entry.spec, spec, seed=0)
-    with torch.no_grad():
-        try:
+    name, shape = model["name"], "x".join(map(str, train.shape))
+    try:
+        if checkpoint is not None:
+            network = open_checkpoint(checkpoint, model, train)
+        else:
+            mean, std = channel_statistics(train, limit=64)
+            spec = InputSpec(train.shape, train.n_classes, mean, std)
+            network = build_network(model, spec, seed=0)
+        with torch.no_grad():
             logits = network.eval()(train.images.read(torch.tensor([0, 0])))
-        except RuntimeError as error:
-            reason = str(error).partition("\n")[0]
-            shape = "x".join(map(str, train.shape))
-            raise BadParameter(f"'{entry.name}' cannot take {shape} images: {reason}") from None
-    if tuple(logits.shape) != (2, train.n_classes):
+    except QuintainError:
+        raise
+    except Exception as error:  # the plugin's own code, on a shape that it may not expect
+        raise BadParameter(f"'{name}' cannot take {shape} images: {_reason(error)}") from error
+    found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if found != (2, train.n_classes):
         raise BadData(
-            f"'{entry.name}' returns logits of shape {tuple(logits.shape)} for 2 images of a "
-            f"dataset with {train.n_classes} classes"
+            f"'{name}' returns logits of shape {found} for 2 images of a dataset with "
+            f"{train.n_classes} classes"
         )
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 def open_checkpoint(path: Path, model: dict[str, Any], data: ImageData) -> nn.Module:

@@ -122,6 +122,8 @@ class Attack(Protocol[S]):
         targetable = True       whether it can aim at a class
         monotone = True         whether failing at an epsilon tells that smaller ones fail too
         asks_iterates = False   True when the victim has been asked about every x_adv already
+        stays_in_ball = True    False when x_adv may leave the ball on its way, as the iterates of
+                                minimum-norm attacks do; read by the conformance kit
     """
 
     @property

@@ -1,5 +1,6 @@
 """Records on disk: one Parquet file a cell, with what the cell was in the file's metadata."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,26 +13,35 @@ from .errors import RunDirectoryError
 from .files import write_atomically
 from .tables import Cell
 
-_ABOUT = b"quintain"
+_ABOUT, _SEAL = b"quintain", b"quintain.sha256"
 
 
 def write_cell(path: Path, cell: Cell) -> None:
     """Write a cell, whole or not at all."""
     table = pa.Table.from_pandas(cell.records, preserve_index=False)
-    metadata = {**(table.schema.metadata or {}), _ABOUT: json.dumps(cell.about).encode()}
-    table = table.replace_schema_metadata(metadata)
+    about = json.dumps(cell.about).encode()
+    table = table.replace_schema_metadata({_ABOUT: about, _SEAL: _seal(table, about)})
     write_atomically(path, lambda at: pq.write_table(table, at, compression="zstd"))
 
 
 def read_cell(path: Path) -> Cell:
     """Read a cell.
 
-    Raises: RunDirectoryError when the file is damaged or not one of ours.
+    Raises: RunDirectoryError when the file is damaged, be it by a bit, or not one of ours.
     """
     try:
         table = pq.read_table(path)
-        about: dict[str, Any] = json.loads(table.schema.metadata[_ABOUT])
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise RunDirectoryError(f"records file {path} cannot be read: {error}") from None
-    records: pd.DataFrame = table.to_pandas()
-    return Cell(about, records)
+        about = table.schema.metadata[_ABOUT]
+        if table.schema.metadata[_SEAL] != _seal(table, about):
+            raise ValueError("its checksum is wrong")
+        parsed: dict[str, Any] = json.loads(about)
+        records: pd.DataFrame = table.to_pandas()
+    except Exception as error:  # what Arrow raises on damaged files is not documented
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RunDirectoryError(f"records file {path} cannot be read: {reason}") from None
+    return Cell(parsed, records)
+
+
+def _seal(table: pa.Table, about: bytes) -> bytes:
+    """Checksum of every value. Parquet has none for its footer, where our metadata is."""
+    return hashlib.sha256(about + repr(table.to_pydict()).encode()).hexdigest().encode()

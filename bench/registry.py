@@ -11,7 +11,7 @@ import inspect
 import json
 import sys
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from .errors import BadParameter, BadPlugin, DuplicatePlugin, UnknownPlugin, closest
+from .errors import (
+    BadParameter,
+    BadPlugin,
+    DuplicatePlugin,
+    QuintainError,
+    UnknownPlugin,
+    closest,
+)
 
 Kind = Literal["models", "attacks", "defenses", "datasets", "gradients", "losses"]
 KINDS: tuple[Kind, ...] = typing.get_args(Kind)
@@ -79,6 +86,7 @@ class Plugin:
 
 
 _local: dict[tuple[Kind, str], Plugin] = {}
+_FILE_MODULE = "quintain_plugin_"  # how modules made from local files are called
 
 
 def register(kind: Kind, name: str) -> Callable[[F], F]:
@@ -124,7 +132,7 @@ def load_file(path: Path) -> tuple[Plugin, ...]:
     path = path.expanduser().resolve()
     if not path.is_file():
         raise BadPlugin(f"plugin file {path} does not exist")
-    module_name = f"quintain_plugin_{path.stem}_{_digest(path)[:8]}"
+    module_name = f"{_FILE_MODULE}{path.stem}_{_digest(path)[:8]}"
     known = [one for one in _local.values() if one.target.partition(":")[0] == module_name]
     if known:
         return tuple(known)
@@ -159,7 +167,9 @@ def temporary() -> Iterator[None]:
         yield
     finally:
         for key in set(_local) - set(before):
-            sys.modules.pop(_local[key].target.partition(":")[0], None)
+            module = _local[key].target.partition(":")[0]
+            if module.startswith(_FILE_MODULE):
+                sys.modules.pop(module, None)
         _local.clear()
         _local.update(before)
 
@@ -186,11 +196,12 @@ def find(kind: Kind, name: str) -> Plugin:
     return known[name]
 
 
-def bind(kind: Kind, spec: Spec) -> Callable[..., Any]:
+def bind(kind: Kind, spec: Spec, *, besides: Iterable[str] = ()) -> Callable[..., Any]:
     """Bind a plugin's factory to the checked hyper-parameters of a spec.
 
     spec: a name, or a mapping with a `name` and hyper-parameters. A hyper-parameter that is itself
-    a plugin (a gradient source, a loss) is built from its own spec.
+    a plugin (a gradient source, a loss) is built from its own spec. besides: what else the user
+    may have meant when a parameter does not exist.
 
     Raises: UnknownPlugin; BadParameter for a missing name, an unknown or ill-typed parameter.
     """
@@ -204,21 +215,28 @@ def bind(kind: Kind, spec: Spec) -> Callable[..., Any]:
     for key, value in given.items():
         if key not in accepted:
             takes = f"it takes {', '.join(accepted)}" if accepted else "it takes none"
-            raise BadParameter(
-                f"{label} has no parameter '{key}'{closest(key, accepted) or ';'} {takes}"
-            )
+            near = closest(key, [*accepted, *besides]) or ";"
+            raise BadParameter(f"{label} has no parameter '{key}'{near} {takes}")
         values[key] = _convert(label, key, value, accepted[key])
     for key in _required(factory, skip=skip) - values.keys():
         raise BadParameter(f"{label} needs the parameter '{key}'")
     return partial(factory, **values)
 
 
-def build(kind: Kind, spec: Spec) -> Any:
+def build(kind: Kind, spec: Spec, *, besides: Iterable[str] = ()) -> Any:
     """Make a plugin (anything but a model, which is bound and then called with its input's shape).
 
     Raises: as bind; BadParameter for a value that the plugin refuses.
     """
-    return bind(kind, spec)()
+    factory = bind(kind, spec, besides=besides)
+    try:
+        return factory()
+    except (TypeError, ValueError) as error:
+        if isinstance(error, QuintainError):
+            raise
+        label = f"{_singular(kind)} '{_split(kind, spec)[0]}'"
+        reason = " ".join(str(error).split())
+        raise BadParameter(f"{label}: {type(error).__name__}: {reason}") from error
 
 
 def hyperparameters(kind: Kind, name: str) -> tuple[str, ...]:

@@ -20,7 +20,9 @@ def run_summary(tradeoff: pd.DataFrame, leaderboard: pd.DataFrame) -> str:
     first = tradeoff.iloc[0]
     epsilon = leaderboard.iloc[0]["epsilon"]
     flagged = tradeoff[tradeoff["flags"] != ""].drop_duplicates(_CELL)
-    flags = [f"- {row.model} x {row.defense} x {row.attack}: {row.flags}" for row in _rows(flagged)]
+    flags = [
+        f"- {row.model} x {row.defense} x {row.attack}: {row['flags']}" for row in _rows(flagged)
+    ]
     parts = [
         f"Robust accuracy on {first['dataset']}, {first['norm']}, {first['n_examples']} examples:",
         tradeoff_table(tradeoff),

@@ -60,8 +60,7 @@ def run_suite(
     cannot be used. A cell that fails later is reported as failed, and the rest go on.
     """
     plan = make_plan(suite, file, folder)
-    with opened(out) as directory:
-        directory.claim(suite.resolved(), text, update=update)
+    with opened(out, suite.resolved(), text, update=update) as directory:
         return Runner(plan, directory, device, cache, file).run()
 
 
@@ -83,7 +82,6 @@ class Runner:
         self.file = file
         self.lines = Lines()
         self.outcome = Outcome()
-        self.images = plan.test.images.read(torch.arange(len(plan.test)))
         self.data_hash = fingerprint(plan.test) + fingerprint(plan.train)
         self.began = datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -190,7 +188,7 @@ class Runner:
             Case(
                 module=trained.model,
                 device=self.device,
-                images=self.images,
+                images=self.plan.images,
                 labels=self.plan.test.labels,
                 indices=self.plan.indices,
                 attackers=Attackers(
@@ -207,7 +205,7 @@ class Runner:
         )
         seconds = time.monotonic() - began
         about = {
-            "n_examples": len(self.images),
+            "n_examples": len(self.plan.images),
             "access": member.attack.access,
             "norm": suite.norm,
             "epsilons": [one.text for one in suite.epsilons],

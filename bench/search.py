@@ -8,13 +8,23 @@ from torch import Tensor
 Order = Literal["bisect", "ascend", "descend"]
 
 
+CLEAN = "clean"
+_APPROACH = 0.4  # of an attack's steps: as far as 2.5 / steps of epsilon each takes it to the rim
+_PROBE = 0.25  # of an attack's steps, from where an earlier try ended
+
+
 @dataclass(frozen=True)
 class Try:
-    """One try: a point of the grid and a restart, from the clean image or from an earlier try."""
+    """One try: a point of the grid, a restart, where to start, and how far to go.
+
+    start: None for the attack's own start, CLEAN for the clean image, or where an earlier try
+    ended, (C, H, W). share: the part of the attack's steps to take at most.
+    """
 
     point: int
     restart: int
-    start: Tensor | None
+    start: Tensor | Literal["clean"] | None
+    share: float = 1.0
 
 
 class Search(Protocol):
@@ -44,47 +54,35 @@ class Search(Protocol):
 
 
 @dataclass
-class Bracket:
-    """Narrow down the smallest broken epsilon: what breaks one point breaks all above it.
+class Descent:
+    """What searches share that infer: whatever breaks one point breaks all above it.
 
-    A try that fails with its full budget is taken to fail below as well. The next try starts where
-    the last one ended, unless the order is "ascend", which is for attacks whose failures say
-    nothing about smaller epsilons: every point up to the first broken one is tried afresh.
-
-    images, distance: the smallest adversarial perturbation found by earlier attacks, at its point.
+    images, distance: the smallest adversarial perturbation found so far, at its point; to begin
+    with, that of earlier attacks.
     """
 
     grid: tuple[float, ...]
     restarts: int
-    order: Order
     images: dict[int, Tensor] = field(default_factory=dict)
     distance: float = float("inf")
     attacked: set[int] = field(default_factory=set)
-    _low: int = -1
     _restart: int = 0
     _current: int = -1
     _last: Tensor | None = None
     _spent: bool = False
 
     @property
-    def _high(self) -> int:
+    def high(self) -> int:
+        """Smallest point broken, or the number of points."""
         return min(self.images, default=len(self.grid))
 
-    def next(self) -> Try | None:
-        """Return the next try, or None when every point is decided."""
-        if self._spent or self._high - self._low <= 1:
-            return None
-        if self._restart == 0:
-            self._current = {
-                "bisect": (self._low + self._high) // 2,
-                "ascend": self._low + 1,
-                "descend": self._high - 1,
-            }[self.order]
-        warm = self._last if self._restart == 0 and self.order != "ascend" else None
-        return Try(self._current, self._restart, warm)
+    @property
+    def broken(self) -> set[int]:
+        """Every point from the smallest broken one on."""
+        return set(range(self.high, len(self.grid)))
 
-    def report(self, last: Tensor, found: Tensor | None, distance: float, *, spent: bool) -> None:
-        """Lower the upper end to the norm found, or raise the lower end after the last restart."""
+    def _book(self, last: Tensor, found: Tensor | None, distance: float, *, spent: bool) -> bool:
+        """Take in how a try ended; tell whether its point is broken."""
         self.attacked.add(self._current)
         self._spent = spent
         self._last = last if found is None else found
@@ -92,7 +90,37 @@ class Bracket:
             self.distance = distance
             covered = [point for point, radius in enumerate(self.grid) if distance <= radius]
             self.images = {covered[0]: found} if covered else self.images
-        if self._high <= self._current:
+        return self.high <= self._current
+
+
+@dataclass
+class Bracket(Descent):
+    """Whole tries, one point after another; a failure is taken to hold below as well.
+
+    order: "bisect" halves what is undecided. "descend" takes the largest undecided point first.
+    Both start where the last try ended. "ascend" is for attacks whose failures say nothing about
+    smaller epsilons: every point up to the first broken one is tried from the attack's own start.
+    """
+
+    order: Order = "bisect"
+    _low: int = -1
+
+    def next(self) -> Try | None:
+        """Return the next try, or None when every point is decided."""
+        if self._spent or self.high - self._low <= 1:
+            return None
+        if self._restart == 0:
+            self._current = {
+                "bisect": (self._low + self.high) // 2,
+                "ascend": self._low + 1,
+                "descend": self.high - 1,
+            }[self.order]
+        warm = self._last if self._restart == 0 and self.order != "ascend" else None
+        return Try(self._current, self._restart, warm)
+
+    def report(self, last: Tensor, found: Tensor | None, distance: float, *, spent: bool) -> None:
+        """Lower the upper end to the norm found, or raise the lower end after the last restart."""
+        if self._book(last, found, distance, spent=spent):
             self._restart = 0
         elif self._restart + 1 < self.restarts:
             self._restart += 1
@@ -100,10 +128,66 @@ class Bracket:
             self._restart = 0
             self._low = self._current
 
-    @property
-    def broken(self) -> set[int]:
-        """Every point from the upper end on."""
-        return set(range(self._high, len(self.grid)))
+
+@dataclass
+class Narrowing(Descent):
+    """Come near cheaply, then spend the full budget only just below.
+
+    The first try approaches the rim of the largest ball from the clean image, and is likely to
+    cross the boundary near its smallest perturbation. Probes, a quarter of the steps each, follow
+    it down from where the last try ended. Then the point just below the smallest broken one is
+    tried with all steps and restarts from the attack's own start, just as an exhaustive search
+    would. When that fails, the point and all below it count as robust; when it succeeds, probing
+    goes on from there. Probes stride twice as far down after each success, whole tries from the
+    second one on; both halve what is left after a failure, so that neither takes more than a few.
+    """
+
+    _phase: Literal["approach", "probe", "whole"] = "approach"
+    _low: int = -1  # the largest point that a whole try failed at
+    _stride: float | None = 0.5  # of whole tries, at least 1; None: halve what is between
+    _probed: int = -1  # the largest point that a probe failed at, since the last whole try
+    _probe_stride: float | None = 1
+
+    def __post_init__(self) -> None:
+        if self.images or len(self.grid) == 1:
+            self._phase = "whole"
+
+    def next(self) -> Try | None:
+        """Return the next try, or None when every point is decided."""
+        if self._spent or self.high - self._low <= 1:
+            return None
+        if self._phase == "approach":
+            self._current = self.high - 1
+            return Try(self._current, 0, CLEAN, _APPROACH)
+        if self._phase == "probe":
+            self._current = _below(self.high, max(self._low, self._probed), self._probe_stride)
+            return Try(self._current, 0, self._last, _PROBE)
+        if self._restart == 0:
+            self._current = _below(self.high, self._low, self._stride)
+        return Try(self._current, self._restart, None)
+
+    def report(self, last: Tensor, found: Tensor | None, distance: float, *, spent: bool) -> None:
+        """Go on by the rules above."""
+        broken = self._book(last, found, distance, spent=spent)
+        if self._phase == "probe":
+            self._probe_stride = 2 * self._probe_stride if broken and self._probe_stride else None
+            self._probed = self._probed if broken else self._current
+        elif self._phase == "whole" and broken:
+            self._stride = 2 * self._stride if self._stride else None
+            self._restart = 0
+            self._probed, self._probe_stride = -1, 1
+        elif self._phase == "whole" and self._restart + 1 < self.restarts:
+            self._restart += 1
+        elif self._phase == "whole":
+            self._low, self._stride, self._restart = self._current, None, 0
+        probing = self._phase == "probe" or broken
+        undecided = self.high - max(self._low, self._probed) > 1
+        self._phase = "probe" if probing and undecided else "whole"
+
+
+def _below(high: int, low: int, stride: float | None) -> int:
+    """Return a point between two others: a stride below the upper one, or halfway without one."""
+    return max(high - max(int(stride), 1) if stride else (low + high) // 2, low + 1)
 
 
 @dataclass

@@ -183,7 +183,9 @@ def parse_suite(text: str, file: str, name: str) -> Suite:
     try:
         return Suite.model_validate({"name": name, **raw})
     except ValidationError as error:
-        raise BadSuite(f"{file}: {_explain(error.errors()[0])}") from None
+        faults = error.errors()
+        unknown = (one for one in faults if one["type"] == "extra_forbidden")
+        raise BadSuite(f"{file}: {_explain(next(unknown, faults[0]))}") from None
 
 
 def _explain(fault: Mapping[str, Any]) -> str:

@@ -75,8 +75,15 @@ class Cell:
 
     @property
     def subject(self) -> tuple[str, ...]:
-        """What is attacked: cells that share it are compared and combined."""
+        """What is attacked, by the names that people gave it."""
         return tuple(str(self.about[name]) for name in ("dataset", "norm", "model", "defense"))
+
+    @property
+    def experiment(self) -> tuple[object, ...]:
+        """What cells must share to be combined: also weights, seed, grid, and the very examples."""
+        about = (self.about[name] for name in ("weights_hash", "seed", "leaderboard_epsilon"))
+        examples = self.records.sort_values("index")[["index", "label"]].to_numpy().tobytes()
+        return (*self.subject, *about, *self.about["epsilons"], examples)
 
 
 def curve_of(records: pd.DataFrame, epsilons: Sequence[str]) -> pd.DataFrame:
@@ -148,11 +155,9 @@ def tradeoff(cells: Iterable[Cell], failed: Iterable[tuple[str, ...]] = ()) -> p
 
     failed: (dataset, norm, model, defense, attack) of the cells that have no records.
     """
-    missing = list(failed)
     rows: list[dict[str, Any]] = []
-    for subject, group in _by_subject(cells).items():
-        without = [attack for *about, attack in missing if tuple(about) == subject]
-        for cell in (*group, worst_case(group, without)):
+    for group, missing in _experiments(cells, failed):
+        for cell in (*group, worst_case(group, missing)):
             rows.extend(_rows(cell))
     return pd.DataFrame(rows, columns=TRADEOFF_COLUMNS)
 
@@ -163,11 +168,8 @@ def leaderboard(cells: Iterable[Cell], failed: Iterable[tuple[str, ...]] = ()) -
     Ranks count within a dataset, norm and epsilon: numbers of different threats do not compare.
     Ties are broken by the area below the curve, then by clean accuracy.
     """
-    missing = list(failed)
-    rows = []
-    for subject, group in _by_subject(cells).items():
-        without = [attack for *about, attack in missing if tuple(about) == subject]
-        rows.append(_standing(group, worst_case(group, without)))
+    experiments = _experiments(cells, failed)
+    rows = [_standing(group, worst_case(group, missing)) for group, missing in experiments]
     table = pd.DataFrame(rows, columns=LEADERBOARD_COLUMNS)
     threat = ["dataset", "norm", "epsilon"]
     order = ["robust_accuracy", "curve_area", "clean_accuracy"]
@@ -233,11 +235,20 @@ def _broken(cell: Cell) -> "np.ndarray[Any, np.dtype[np.bool_]]":
     return _grid(cell.records.sort_values("index"), "broken")
 
 
-def _by_subject(cells: Iterable[Cell]) -> dict[tuple[str, ...], list[Cell]]:
-    groups: dict[tuple[str, ...], list[Cell]] = {}
+def _experiments(
+    cells: Iterable[Cell], failed: Iterable[tuple[str, ...]]
+) -> list[tuple[list[Cell], list[str]]]:
+    """Cells that can be combined, with the attacks that they lack because their cells failed."""
+    groups: dict[tuple[object, ...], list[Cell]] = {}
     for cell in cells:
-        groups.setdefault(cell.subject, []).append(cell)
-    return groups
+        groups.setdefault(cell.experiment, []).append(cell)
+    lost = [(tuple(subject), attack) for *subject, attack in failed]
+    made = []
+    for group in groups.values():
+        there = {cell.about["attack"] for cell in group}
+        missing = {name for subject, name in lost if subject == group[0].subject} - there
+        made.append((group, sorted(missing)))
+    return made
 
 
 def _grid(records: pd.DataFrame, name: str) -> "np.ndarray[Any, np.dtype[np.bool_]]":

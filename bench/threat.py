@@ -186,6 +186,8 @@ class L1Ball(Ball):
         budget = self.epsilon * _INWARDS
         threshold = _l1_threshold(size, room, budget)
         moved = (size - threshold[:, None]).clamp(min=0.0).minimum(room)
+        total = moved.sum(dim=1).clamp(min=_TINY)  # off by the rounding of the threshold
+        moved = moved * (budget / total).clamp(max=1.0)[:, None]
         return round_inwards(self.x, (delta.sign() * moved).reshape(self.x.shape))
 
     def steepest(self, gradient: Tensor, points: Tensor) -> Tensor:

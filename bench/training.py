@@ -12,7 +12,7 @@ from filelock import FileLock
 from torch import nn
 
 from . import registry
-from .checkpoints import load_checkpoint, save_checkpoint, weights_hash
+from .checkpoints import load_checkpoint, save_checkpoint
 from .datasets.memory import channel_statistics, fingerprint
 from .errors import BadCheckpoint, BadParameter
 from .protocols import Defense, ImageData, InputSpec, Progress, Trained, Training, configuration
@@ -96,7 +96,7 @@ def obtain(order: Order, cache: Path | None, progress: Progress) -> Trained:
                 return Trained(
                     module.to(order.device).eval(), tuple(about["history"]), tuple(about["flags"])
                 )
-            except BadCheckpoint:
+            except (BadCheckpoint, KeyError):
                 path.unlink()
         trained = _train(order, progress)
         about = {
@@ -104,7 +104,6 @@ def obtain(order: Order, cache: Path | None, progress: Progress) -> Trained:
             "defense": configuration(order.defense),
             "history": [dict(one) for one in trained.history],
             "flags": list(trained.flags),
-            "weights": weights_hash(trained.model),
         }
         save_checkpoint(path, trained.model, about)
     return trained

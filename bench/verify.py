@@ -35,6 +35,6 @@ def verify(
     wrong = torch.zeros(len(x_adv), dtype=torch.bool)
     size = 3 * network.batch_size // 2 + 1  # never the attack's own batches
     for rows, images in zip(order.split(size), asked.split(size), strict=True):
-        logits = network.logits(images.to(network.device)).cpu()
+        logits = network.logits(images).cpu()
         wrong[rows] = fooled(logits, goals[rows], targeted=targeted)
     return inside & wrong

@@ -37,11 +37,11 @@ class Proxy:
 
     follows_victim: ClassVar[bool] = False
 
-    architecture: str | dict[str, Any] = "resnet"
+    architecture: str | dict[str, Any] = field(default="resnet", hash=False)
     query_budget: int = 1000
     answers: Literal["probabilities", "labels"] = "probabilities"
     held_out: float = 0.1
-    training: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if self.query_budget < 2:

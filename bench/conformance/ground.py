@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ..datasets.digits import Digits
+from .. import registry
 from ..datasets.memory import fingerprint, select
 from ..protocols import ImageData
 from ..random import Draws
@@ -71,7 +71,7 @@ class Ground:
 @cache
 def proving_ground() -> Ground:
     """Train the network once a process; the same on every call."""
-    digits = Digits(size=8)
+    digits = registry.build("datasets", {"name": "digits", "size": 8})
     train, test = digits.load("train"), digits.load("test")
     network = _trained(train, epochs=8)
     x = test.images.read(torch.arange(len(test)))

@@ -16,7 +16,7 @@ class NotTried(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """One check's verdict. demand: what it asks for. seen: what was seen instead, if it failed."""
+    """One check's verdict. demand: what it asks for. seen: what was seen, if it is not met."""
 
     name: str
     demand: str
@@ -47,8 +47,10 @@ class Report:
         width = max(len(one.name) for one in self.outcomes)
         for one in self.outcomes:
             lines.append(f"  {one.verdict}  {one.name:{width}}  {one.demand}")
-            if one.seen:
+            if one.verdict == "FAIL":
                 lines.append(f"  {'':{6 + width}}  -> {one.seen}")
         met = sum(one.verdict == "pass" for one in self.outcomes)
-        lines.append(f"{self.plugin}: {met} of {len(self.outcomes)} checks passed")
+        untried = sum(one.verdict == "skip" for one in self.outcomes)
+        after = f", {untried} not tried because of the failures" if untried else ""
+        lines.append(f"{self.plugin}: {met} of {len(self.outcomes)} checks passed{after}")
         return "\n".join(lines)

@@ -21,7 +21,8 @@ class Watch:
     """What was seen in one run.
 
     faults: check -> the first thing that was wrong. last: (example, restart, epsilon) -> the last
-    iterate (C, H, W). queries, backward, tries: of each example, counted here and not by the victim.
+    iterate (C, H, W). queries, backward, tries: counted here for each example. batch: how many
+    examples the attack was shown last.
     """
 
     def __init__(self, module: nn.Module, attack: Any) -> None:
@@ -30,6 +31,7 @@ class Watch:
         self.queries: Counter[int] = Counter()
         self.backward: Counter[int] = Counter()
         self.tries: Counter[int] = Counter()
+        self.batch = 0
         self._stays = bool(getattr(attack, "stays_in_ball", True))
         self._asks = bool(getattr(attack, "asks_iterates", False))
         self._asked: set[tuple[int, bytes]] = set()
@@ -47,6 +49,7 @@ class Watch:
         """Let the attack act on a problem within, and look for what it changed in place."""
         if self._before is None:
             self._before = model_state(self._module)
+        self.batch = len(problem.x)
         parts = {
             "problem.x": problem.x,
             "problem.y": problem.y,
@@ -67,7 +70,7 @@ class Watch:
                     self.fault("inputs", f"{name} was changed in place")
             self._look_at_model()
 
-    def judge(self, problem: Problem, x_adv: Any, done: int) -> None:
+    def judge(self, problem: Problem, x_adv: Any, done: int, *, begins: bool = False) -> None:
         """Look at the iterates (B, C, H, W) after a step, or at the start when `done` is 0.
 
         Rows without any queries left are not looked at: they got no answers to work with.
@@ -93,9 +96,10 @@ class Watch:
             strict=True,
         )
         for row, owner in enumerate(owners):
-            self.tries[owner[0]] += owner not in self.last
+            self.tries[owner[0]] += begins
             self.last[owner] = x_adv[row].clone()
-            self._look_at_claim(owner[0], x_adv[row], x[row], alive=bool(live[row]))
+            if done and self._asks and live[row]:
+                self._look_at_claim(owner[0], x_adv[row], x[row])
 
     def stop(self, check: str, seen: str) -> NoReturn:
         """Note a fault that the engine cannot go on from. Raises: Stop."""
@@ -118,10 +122,9 @@ class Watch:
                 f"in {problem.ball.norm}",
             )
 
-    def _look_at_claim(self, example: int, x_adv: Tensor, x: Tensor, *, alive: bool) -> None:
-        if self._asks and alive and (example, raw(x_adv)) not in self._asked:
-            if not torch.equal(x_adv, x):
-                self.fault("counts", "asks_iterates is True, but x_adv is a point not asked about")
+    def _look_at_claim(self, example: int, x_adv: Tensor, x: Tensor) -> None:
+        if (example, raw(x_adv)) not in self._asked and not torch.equal(x_adv, x):
+            self.fault("counts", "asks_iterates is True, but x_adv is a point not asked about")
 
     def _look_at_model(self) -> None:
         assert self._before is not None

@@ -36,6 +36,9 @@ class WatchedVictim:
             answer = self._victim.gradient(x, objective)
         for example, one in zip(self.examples.tolist(), able, strict=True):
             self._watch.backward[example] += one
+        if answer.loss.shape != (len(x),):
+            seen = tuple(answer.loss.shape)
+            self._watch.fault("shape", f"the objective is of shape {seen}, expected ({len(x)},)")
         return answer
 
     def scores(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -103,7 +106,7 @@ class WatchedSteps(_Watched):
         fault = state_fault(result, len(problem.x))
         if fault:
             self.watch.stop("shape", fault)
-        self.watch.judge(problem, result.x_adv, done)
+        self.watch.judge(problem, result.x_adv, done, begins=done == 0)
         return result
 
 
@@ -117,5 +120,5 @@ class WatchedWhole(_Watched):
             x_adv: Tensor = self.attack.run(
                 replace(problem, victim=WatchedVictim(problem, self.watch))
             )
-        self.watch.judge(problem, x_adv, 1)
+        self.watch.judge(problem, x_adv, 1, begins=True)
         return x_adv

@@ -1,0 +1,98 @@
+"""The kit: every check on one plugin, or on all attacks of a file."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import registry
+from ..errors import BadPlugin, UnknownPlugin
+from .checks import CHECKS
+from .report import Failed, NotTried, Outcome, Report, Verdict
+from .trial import Trial, told
+
+
+def check_plugin(plugin: str) -> list[Report]:
+    """Check an attack by its name, or every attack that a Python file registers.
+
+    Raises: UnknownPlugin; BadPlugin when the file cannot be loaded or registers no attack.
+    """
+    return [
+        check_attack(one.name, partial(registry.build, "attacks", one.name), one.source)
+        for one in _attacks(plugin)
+    ]
+
+
+def check_attack(name: str, build: Callable[[], Any], source: str = "") -> Report:
+    """Make every check on the attack that `build` makes with its default parameters.
+
+    source: the file or the distribution that it comes from.
+    """
+    with _one_thread():
+        return Report(name, source, tuple(_outcomes(Trial(build, source))))
+
+
+def _outcomes(trial: Trial) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    for check in CHECKS:
+        if outcomes and outcomes[0].verdict == "FAIL":  # not even the first one
+            outcomes.append(Outcome(check.__name__, _demand(check), "skip"))
+        else:
+            outcomes.append(_outcome(check, trial))
+    return outcomes
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """On images this small, more threads only wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _outcome(check: Callable[[Trial], None], trial: Trial) -> Outcome:
+    verdict: Verdict = "pass"
+    seen = ""
+    try:
+        check(trial)
+    except NotTried as error:
+        verdict, seen = "skip", str(error)
+    except Failed as error:
+        verdict, seen = "FAIL", str(error)
+    except Exception as error:  # a plugin may raise anything from anywhere
+        verdict, seen = "FAIL", told(error, trial.file)
+    return Outcome(check.__name__, _demand(check), verdict, seen)
+
+
+def _demand(check: Callable[[Trial], None]) -> str:
+    return (check.__doc__ or "").partition("\n")[0]
+
+
+def _attacks(plugin: str) -> tuple[registry.Plugin, ...]:
+    path = Path(plugin)
+    if path.suffix == ".py" or path.is_file():
+        found = tuple(one for one in registry.load_file(path) if one.kind == "attacks")
+        if not found:
+            raise BadPlugin(f"plugin file {path} registers no attack, and the kit checks attacks")
+        return found
+    for kind in registry.KINDS:
+        if kind != "attacks" and any(one.name == plugin for one in registry.plugins(kind)):
+            known = ", ".join(one.name for one in registry.plugins("attacks"))
+            raise UnknownPlugin(f"'{plugin}' is among the {kind}; the kit checks attacks: {known}")
+    try:
+        return (registry.find("attacks", plugin),)
+    except UnknownPlugin as error:
+        raise UnknownPlugin(
+            f"{error}; an attack of your own: give its file{_near(plugin)}"
+        ) from None
+
+
+def _near(plugin: str) -> str:
+    guess = Path(f"{plugin.replace('-', '_')}.py")
+    return f", {guess}" if guess.is_file() else ""
