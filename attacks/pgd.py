@@ -7,8 +7,12 @@ from torch import Tensor
 
 from ..bench.errors import BadParameter
 from ..bench.protocols import Access, GradientSource, Loss, Problem
+from ..bench.threat import Norm
 from .gradients.autograd import Autograd
 from .losses import CrossEntropy
+
+
+_PATH: dict[Norm, float] = {"Linf": 2.5, "L2": 4.0, "L1": 4.0}  # in epsilons
 
 
 @dataclass
@@ -26,8 +30,10 @@ class PGD:
     spread over 5% of the coordinates (Tramer & Boneh 2019, arXiv:1904.13000).
 
     steps: gradient steps.
-    step_size: length of a step as a fraction of epsilon; by default 2.5 / steps, at most 1, so
-        that any point of the ball can be reached from any other.
+    step_size: length of a step as a fraction of epsilon; by default the path of all steps is 2.5
+        epsilon long in Linf, so that any corner can be reached from any point, and 4 epsilon in
+        L2 and L1, where the last steps only turn: on a linear loss they end within 2 degrees of the
+        best direction, 2.5 epsilon would leave 10.
     random_start: begin at a random point of the ball instead of at the clean image.
     loss: what grows. gradient: where its gradient comes from.
     """
@@ -64,5 +70,5 @@ class PGD:
         """Move along the steepest direction and project."""
         gradient = self.gradient(problem, state.x_adv, self.loss)
         direction = problem.ball.steepest(gradient, state.x_adv)
-        size = min(1.0, 2.5 / self.steps) if self.step_size is None else self.step_size
+        size = self.step_size or min(1.0, _PATH[problem.ball.norm] / self.steps)
         return PGDState(problem.ball.project(state.x_adv + size * problem.ball.radius * direction))

@@ -27,20 +27,6 @@ def put(table: T, rows: Tensor, values: T) -> T:
     return _over_fields(table, lambda value, other: put(value, rows, other), values)
 
 
-def clone(table: T) -> T:
-    """Return a table that shares no memory with the first."""
-    if isinstance(table, Tensor):
-        return cast(T, table.clone())
-    return _over_fields(table, clone)
-
-
-def count(table: object) -> int:
-    """How many rows the first tensor has."""
-    if isinstance(table, Tensor):
-        return table.shape[0]
-    return next(count(getattr(table, one.name)) for one in fields(cast(type, table)))
-
-
 def where(indicator: Tensor) -> Tensor:
     """(B,) bool -> (n,) int64: the rows that hold."""
     return torch.nonzero(indicator).flatten()

@@ -8,7 +8,7 @@ from torch import Tensor
 Order = Literal["bisect", "ascend", "descend"]
 
 
-CLEAN = "clean"
+CLEAN: Literal["clean"] = "clean"
 _APPROACH = 0.4  # of an attack's steps: as far as 2.5 / steps of epsilon each takes it to the rim
 _PROBE = 0.25  # of an attack's steps, from where an earlier try ended
 

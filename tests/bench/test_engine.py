@@ -104,6 +104,23 @@ def test_pgd_reaches_the_optimum_on_a_linear_model(linear, norm, search, targete
     assert result.flags == ()
 
 
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+def test_pgd_as_it_comes_is_within_a_thousandth_of_the_optimum(linear, norm):
+    epsilons = linear.grid(norm, 6)
+    result = evaluate(
+        linear.module,
+        linear.images,
+        linear.labels,
+        norm=norm,
+        epsilons=epsilons,
+        search="exhaustive",
+    )
+    for point, epsilon in enumerate(epsilons):
+        broken = np.array([one[point] for one in result.records["broken"]])
+        assert broken[linear.distances[norm] < 0.999 * epsilon].all()
+        assert not broken[linear.distances[norm] > epsilon].any()
+
+
 def test_the_smallest_distance_found_is_never_below_the_true_one(linear):
     result = evaluate(
         linear.module, linear.images, linear.labels, "pgd", norm="L2", epsilons=linear.grid("L2", 6)

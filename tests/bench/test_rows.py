@@ -45,13 +45,6 @@ def test_a_ball_is_a_table_with_its_bounds():
     assert some.upper.item() == pytest.approx(0.8)
 
 
-def test_a_clone_shares_nothing():
-    table = state(2)
-    copy = rows.clone(table)
-    copy.x_adv.zero_()
-    assert table.x_adv.sum() == 2.0
-
-
 def test_where_lists_what_holds():
     assert rows.where(torch.tensor([True, False, True])).tolist() == [0, 2]
 
