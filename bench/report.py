@@ -74,9 +74,10 @@ def _rows(table: pd.DataFrame) -> list[pd.Series]:
 
 
 def _markdown(table: pd.DataFrame, align: Sequence[str] | None = None) -> str:
+    escaped = table.map(lambda value: str(value).replace("|", "\\|"))
     return str(
         tabulate(
-            table,
+            escaped,
             headers="keys",
             tablefmt="github",
             showindex=False,

@@ -1,5 +1,6 @@
 """The runner: trains what is missing, runs every cell of a suite, and writes the tables."""
 
+import shlex
 import time
 import traceback
 from dataclasses import dataclass, field
@@ -298,14 +299,22 @@ class Runner:
             f"({seconds:.1f} s)" + "".join(f" [{flag}]" for flag in result.flags)
         )
 
+    def _repeat(self) -> str:
+        """Say the command that gives the same numbers, to be run in the run directory."""
+        suite = self.plan.suite
+        source = Path("suite.toml")  # the copy, unless it names files that lie beside the original
+        if suite.plugins or any(one.checkpoint for one in suite.models):
+            source = self.plan.folder / Path(self.file).name
+        command = ["quintain", "run", str(source), "--seed", str(suite.seed)]
+        return shlex.join([*command, "--device", str(self.device), "--out", "NEW_DIRECTORY"])
+
     def _write_manifest(self, finished: str | None) -> None:
         suite = self.plan.suite
         self.directory.write_manifest(
             {
                 "suite": suite.resolved(),
                 "suite_file": self.file,
-                "repeat": f"quintain run suite.toml --seed {suite.seed} --device {self.device} "
-                "--out NEW_DIRECTORY",
+                "repeat": self._repeat(),
                 "began": self.began,
                 "finished": finished,
                 "software": software(),

@@ -161,8 +161,10 @@ for line in sys.stdin:
         out = os.open(os.devnull, os.O_WRONLY)
         os.dup2(out, 1)
         os.dup2(out, 2)
+        arguments, environment = json.loads(line)
+        os.environ.update(environment)
         try:
-            cli.main(json.loads(line))
+            cli.main(arguments)
         except SystemExit as ending:
             os._exit(ending.code)
         os._exit(99)
@@ -174,7 +176,10 @@ for line in sys.stdin:
 
 
 class Forge:
-    """Makes processes that run the command line, quickly: each is forked from one that is ready."""
+    """Makes processes that run the command line, quickly: each is forked from one that is ready.
+
+    environment: what the next processes get besides.
+    """
 
     def __init__(self, environment):
         self._process = subprocess.Popen(
@@ -186,13 +191,15 @@ class Forge:
         )
         assert self._line() == "ready"
         self.child = 0
+        self.environment = {}
 
     def _line(self):
         return self._process.stdout.readline().strip()
 
     def start(self, *arguments):
         """Start a process."""
-        self._process.stdin.write(json.dumps([str(one) for one in arguments]) + "\n")
+        task = [str(one) for one in arguments], self.environment
+        self._process.stdin.write(json.dumps(task) + "\n")
         self._process.stdin.flush()
         self.child = int(self._line())
 
@@ -215,7 +222,9 @@ class Forge:
 
 @pytest.fixture(scope="module")
 def forge(cache):
-    """A maker of processes, single-threaded so that it may fork."""
-    made = Forge(os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
+    """A maker of processes with as many threads as this one: training rounds by their number."""
+    import torch
+
+    made = Forge(os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())})
     yield made
     made.close()

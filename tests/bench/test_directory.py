@@ -130,7 +130,9 @@ def test_finished_and_failed_cells_are_read_with_the_titles_of_the_manifest(tmp_
 
 
 def test_what_is_no_run_directory_cannot_be_read(tmp_path):
-    with pytest.raises(RunDirectoryError, match=r"is not a run directory: it has no manifest\.json"):
+    with pytest.raises(
+        RunDirectoryError, match=r"is not a run directory: it has no manifest\.json"
+    ):
         read_cells(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps({"cells": [{"status": "done"}]}))
     with pytest.raises(RunDirectoryError, match=r"manifest\.json"):

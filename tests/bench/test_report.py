@@ -120,6 +120,11 @@ def test_a_leaderboard_reads_back_from_every_format(board, form):
         assert first["defense"] == "50% <off>"
 
 
+def test_a_bar_in_a_label_does_not_become_a_column(board):
+    text = leaderboard_table(board.assign(model=["a|b", "c"]), "markdown")
+    assert r"| a\|b " in text
+
+
 def test_the_csv_keeps_every_digit(board):
     text = leaderboard_table(board, "csv")
     back = pd.read_csv(io.StringIO(text), dtype={"epsilon": str}, keep_default_na=False)

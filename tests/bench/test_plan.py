@@ -1,0 +1,108 @@
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+
+from quintain.attacks.pgd import PGD
+from quintain.bench import registry
+from quintain.bench.checkpoints import save_checkpoint, weights_hash
+from quintain.bench.errors import BadCheckpoint, BadSuite
+from quintain.bench.plan import load_split, make_plan, open_checkpoint
+from quintain.bench.suite import read_suite
+
+
+@pytest.fixture
+def plan(write_suite):
+    def make(**changes):
+        path = write_suite(**changes)
+        suite, _, folder = read_suite(str(path))
+        return make_plan(suite, path.name, folder)
+
+    return make
+
+
+def test_every_model_meets_every_defense_in_order(plan):
+    defenses = '[[defenses]]\nname = "none"\n[[defenses]]\nname = "none"\nlabel = "long"\n'
+    models = '[[models]]\nname = "resnet"\ndepth = 8\n[[models]]\nname = "alexnet"\nwidth = 0.125\n'
+    made = plan(models=models, defenses=defenses)
+    assert [one.title for one in made.subjects] == [
+        "resnet x none",
+        "resnet x long",
+        "alexnet x none",
+        "alexnet x long",
+    ]
+    assert [entry.title for entry, _ in made.attacks] == ["fgsm", "pgd"]
+    assert made.attacks[1][1].attack == PGD(steps=3)
+
+
+def test_the_examples_are_drawn_by_the_seed(plan):
+    made = plan()
+    assert len(made.indices) == 24
+    assert made.indices.tolist() == sorted(set(made.indices.tolist()))
+    assert torch.equal(plan().indices, made.indices)
+    assert not torch.equal(plan(seed="1").indices, made.indices)
+    whole = registry.build("datasets", "digits").load("test")
+    assert torch.equal(made.images, whole.images.read(made.indices))
+    assert torch.equal(made.test.labels, whole.labels[made.indices])
+    everything = plan(n_examples=None)
+    assert everything.indices.tolist() == list(range(len(whole)))
+
+
+def test_a_checkpoint_stands_for_model_and_defense(plan, tmp_path):
+    spec = {"name": "resnet", "depth": 8, "width": 0.25}
+    data = registry.build("datasets", "digits").load("train")
+    network = plan().subjects[0]
+    assert network.defense is not None
+    from quintain.bench.protocols import InputSpec
+    from quintain.bench.training import build_network
+
+    made = build_network(spec, InputSpec(data.shape, 10, (0.5,), (1.0,)), seed=3)
+    (tmp_path / "weights").mkdir()
+    path = tmp_path / "weights" / "net.safetensors"
+    save_checkpoint(path, made, {"model": spec})
+    lines = 'depth = 8\nwidth = 0.25\ncheckpoint = "weights/net.safetensors"\n'
+    two = '[[models]]\nname = "resnet"\nlabel = "fresh"\ndepth = 8\n'
+    ready = plan(models=f'[[models]]\nname = "resnet"\n{lines}{two}')
+    assert [one.title for one in ready.subjects] == ["resnet x pretrained", "fresh x none"]
+    assert ready.subjects[0].defense is None
+    assert ready.checkpoint(ready.subjects[0].model) == path
+    assert ready.checkpoint(ready.subjects[1].model) is None
+    assert weights_hash(open_checkpoint(path, spec, data)) == weights_hash(made)
+    with pytest.raises(BadCheckpoint, match=r"is of the model .*'depth': 8.* not .*'depth': 14"):
+        open_checkpoint(path, spec | {"depth": 14}, data)
+
+
+def test_weights_of_unknown_making_must_fit_the_network(plan, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(2)}, str(tmp_path / "theirs.safetensors"))
+    models = '[[models]]\nname = "resnet"\ndepth = 8\ncheckpoint = "theirs.safetensors"\n'
+    with pytest.raises(
+        BadSuite, match=r"models\[1\]: checkpoint .*theirs\.safetensors (lacks|is f)"
+    ):
+        plan(models=models)
+
+
+def test_an_attack_that_does_not_know_the_norm_is_refused(plan):
+    @registry.attack("picky")
+    @dataclass(frozen=True)
+    class Picky(PGD):
+        norms: ClassVar[tuple[str, ...]] = ("L2",)
+
+    picky = '[[attacks]]\nname = "picky"\n'
+    with pytest.raises(BadSuite, match=r"attacks\[1\]: Picky works in L2, not in Linf"):
+        plan(attacks=picky)
+    assert plan(attacks=picky, norm='"L2"').attacks[0][1].attack.access == "white-box"
+
+
+def test_what_a_dataset_plugin_runs_into_is_said_in_our_words():
+    class Broken:
+        def load(self, split):
+            raise PermissionError(13, "Permission denied", "/data/x")
+
+    with pytest.raises(
+        Exception, match=r"dataset 'mine', test split: PermissionError: .*Permission denied: '/data"
+    ) as caught:
+        load_split(Broken(), "mine", "test")
+    assert type(caught.value).__name__ == "BadData"
