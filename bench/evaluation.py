@@ -57,6 +57,16 @@ class Result:
         """One row for each epsilon: accuracies with their intervals, and what they cost."""
         return curve_of(self.records, [one.text for one in self.grid])
 
+    def found(self) -> dict[str, Tensor]:
+        """Every adversarial example once: x_adv (n, C, H, W), its row (n,), its grid point (n,)."""
+        places = [(row, point) for row, one in self._found.items() for point in one.images]
+        images = [self._found[row].images[point] for row, point in places]
+        return {
+            "x_adv": torch.stack(images) if images else self._images[:0],
+            "row": torch.tensor([row for row, _ in places], dtype=torch.int64),
+            "point": torch.tensor([point for _, point in places], dtype=torch.int64),
+        }
+
     def adversarials(self, epsilon: str | float) -> Tensor:
         """(N, C, H, W): the adversarial examples at an epsilon of the grid, clean where none is.
 

@@ -39,8 +39,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Plugin:
     """A plugin's name and where it is, before it is loaded.
 
-    source: the distribution or the file that it comes from. digest: a hash of a local file, ""
-    for installed ones, whose versions are recorded instead.
+    source: the distribution or the file that it comes from. digest: a hash of the local
+    file, or the distribution's version.
     """
 
     kind: Kind
@@ -250,7 +250,8 @@ def _available(kind: Kind) -> dict[str, Plugin]:
     found: dict[str, Plugin] = {}
     for entry in metadata.entry_points(group=f"quintain.{kind}"):
         distribution = entry.dist.name if entry.dist else "unknown distribution"
-        plugin = Plugin(kind, entry.name, distribution, entry.value)
+        version = entry.dist.version if entry.dist else ""
+        plugin = Plugin(kind, entry.name, distribution, entry.value, digest=version)
         taken = found.get(entry.name)
         if taken is not None and taken != plugin:
             raise DuplicatePlugin(

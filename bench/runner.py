@@ -19,13 +19,13 @@ from .directory import RunDirectory, opened
 from .engine import Member, Settings
 from .errors import QuintainError, RunDirectoryError
 from .evaluation import Case, Result, assess
-from .files import write_text
+from .files import check_writable, write_text
 from .manifest import hardware, software
 from .plan import Plan, Subject, make_plan, open_checkpoint
 from .preparation import Attackers
 from .progress import Bar, Lines
 from .protocols import Trained, configuration
-from .records import read_cell, write_cell
+from .records import read_cell, write_adversarials, write_cell
 from .suite import AttackEntry, Suite
 from .tables import Cell, leaderboard, tradeoff
 from .training import Order, digest, obtain, train_proxy
@@ -61,8 +61,20 @@ def run_suite(
     cannot be used. A cell that fails later is reported as failed, and the rest go on.
     """
     plan = make_plan(suite, file, folder)
+    if cache is not None:
+        _check_cache(cache)
     with opened(out, suite.resolved(), text, update=update) as directory:
         return Runner(plan, directory, device, cache, file).run()
+
+
+def _check_cache(cache: Path) -> None:
+    try:
+        check_writable(cache / "networks" / "probe")
+    except OSError as error:
+        raise RunDirectoryError(
+            f"the cache folder {cache} cannot be written ({error.strerror or error}); "
+            "set QUINTAIN_CACHE to another one"
+        ) from None
 
 
 class Runner:
@@ -149,9 +161,9 @@ class Runner:
             )
             try:
                 cell = self._reuse(path)
+                fresh = cell is None
                 if cell is None:
-                    cell = self._compute(subject, trained, name, attack, member, key)
-                    write_cell(path, cell)
+                    cell = self._compute(subject, trained, name, attack, member, key, path)
             except Exception as error:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_text(path.with_suffix(".error.txt"), traceback.format_exc())
@@ -160,10 +172,13 @@ class Runner:
                 continue
             path.with_suffix(".error.txt").unlink(missing_ok=True)
             self._book(subject, attack, cell, path)
+            if fresh:
+                self._write_manifest(finished=None)
 
     def _reuse(self, path: Path) -> Cell | None:
         """Return the cell that is there already; a damaged file is computed anew."""
-        if not path.is_file():
+        saved = path.with_suffix(".safetensors").is_file()
+        if not path.is_file() or (self.plan.suite.save_adversarials and not saved):
             return None
         try:
             cell = read_cell(path)
@@ -180,7 +195,9 @@ class Runner:
         attack: AttackEntry,
         member: Member,
         key: str,
+        path: Path,
     ) -> Cell:
+        """Attack, and write what came of it. The records come last: they say that all is there."""
         suite = self.plan.suite
         settings = self._settings(attack)
         title = f"{subject.title} x {attack.title}"
@@ -227,8 +244,12 @@ class Runner:
             "weights_hash": weights,
             **self._titles(subject, attack),
         }
+        cell = Cell(about, result.records)
+        if suite.save_adversarials:
+            write_adversarials(path.with_suffix(".safetensors"), result.found())
+        write_cell(path, cell)
         self._say(title, result, seconds)
-        return Cell(about, result.records)
+        return cell
 
     def _settings(self, attack: AttackEntry) -> Settings:
         suite = self.plan.suite
@@ -248,11 +269,11 @@ class Runner:
                 "records": RECORDS_VERSION,
                 "weights": weights,
                 "model": subject.model.spec,
-                "model_file": registry.find("models", subject.model.name).digest,
+                "model_source": registry.find("models", subject.model.name).digest,
                 "data": self.data_hash,
                 "indices": self.plan.indices.tolist(),
                 "attack": attack.spec,
-                "attack_file": registry.find("attacks", attack.name).digest,
+                "attack_source": registry.find("attacks", attack.name).digest,
                 "configuration": configuration(member.attack),
                 "restarts": member.restarts,
                 "settings": configuration(settings),

@@ -50,7 +50,7 @@ class Order:
             {
                 "model": dict(self.model),
                 "model_version": str(getattr(factory.load(), "version", "1")),
-                "model_file": factory.digest,
+                "model_source": factory.digest,
                 "defense": configuration(self.defense),
                 "data": fingerprint(self.data),
                 "seed": self.seed,

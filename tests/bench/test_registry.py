@@ -119,6 +119,7 @@ def test_a_file_that_fails_half_way_leaves_nothing(plugin_file):
 @dataclass
 class Distribution:
     name: str
+    version: str = "1.0"
 
 
 def entry(name, value, distribution):

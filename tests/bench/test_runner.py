@@ -5,7 +5,9 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import load_file
 
+from quintain.bench.directory import RunDirectory
 from quintain.bench.records import read_cell
 from quintain.bench.tables import LEADERBOARD_COLUMNS, TRADEOFF_COLUMNS
 
@@ -506,3 +508,49 @@ def test_an_interrupt_is_said_in_one_line(quintain, write_suite, monkeypatch, tm
     assert answer.code == 130
     assert answer.err.splitlines()[-1].startswith("quintain: interrupted; the same command goes on")
     assert "Traceback" not in answer.err
+
+
+def test_adversarial_examples_are_saved_on_request_and_hold(quintain, write_suite, tmp_path):
+    out = tmp_path / "out"
+    plain = write_suite("one.toml")
+    assert quintain("run", plain, "--out", out, "--device", "cpu").code == 0
+    assert not list((out / "records").glob("*.safetensors"))
+    saving = write_suite("one.toml", save_adversarials="true")
+    again = quintain("run", saving, "--out", out, "--device", "cpu", "--update")
+    assert again.code == 0
+    assert "were there already" not in again.out  # they had no adversarial examples beside them
+    for path in (out / "records").glob("*.safetensors"):
+        cell, saved = read_cell(path.with_suffix(".parquet")), load_file(path)
+        broken = np.stack(cell.records["broken"])
+        assert sorted(saved["row"].tolist()) == np.flatnonzero(broken.any(axis=1)).tolist()
+        assert saved["x_adv"].shape[0] == len(saved["row"]) > 0
+        for row, point in zip(saved["row"].tolist(), saved["point"].tolist(), strict=True):
+            assert broken[row].argmax() == point
+    third = quintain("run", saving, "--out", out, "--device", "cpu")
+    assert "2 were there already" in third.out
+
+
+def test_a_manifest_counts_every_cell_as_soon_as_it_is_there(
+    quintain, write_suite, tmp_path, monkeypatch
+):
+    seen = []
+    written = RunDirectory.write_manifest
+
+    def look(self, about):
+        seen.append([one["attack"] for one in about["cells"]])
+        written(self, about)
+
+    monkeypatch.setattr(RunDirectory, "write_manifest", look)
+    quintain("run", write_suite(), "--out", tmp_path / "out", "--device", "cpu")
+    assert seen == [[], ["fgsm"], ["fgsm", "pgd"], ["fgsm", "pgd"]]
+
+
+def test_an_unwritable_cache_is_refused_before_any_work(
+    quintain, write_suite, tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("QUINTAIN_CACHE", str(tmp_path / "file" / "cache"))
+    answer = quintain("run", write_suite(), "--out", tmp_path / "out", "--device", "cpu")
+    assert answer.code == 2
+    assert "set QUINTAIN_CACHE to another one" in answer.error
+    assert not (tmp_path / "out").exists()
