@@ -59,8 +59,8 @@ class PGD:
 
     @property
     def monotone(self) -> bool:
-        """Whether a failure tells of smaller epsilons: not after one long step, nor blindfold."""
-        return self.steps > 1 and getattr(self.gradient, "follows_victim", True)
+        """Whether a failure tells of smaller epsilons: not after one long step, nor by guesswork."""
+        return self.steps > 1 and getattr(self.gradient, "monotone", True)
 
     def start(self, problem: Problem) -> PGDState:
         """Begin at a random point, or at the clean image."""

@@ -161,7 +161,11 @@ class Loss(Protocol):
 
 
 class GradientSource(Protocol):
-    """Where a gradient comes from: a frozen dataclass."""
+    """Where a gradient comes from: a frozen dataclass.
+
+    Optional class attribute, read by attacks: monotone = True, whether an attack that fails with it
+    at an epsilon would fail at smaller ones too. Not so for a proxy's, or a part of a gradient.
+    """
 
     @property
     def access(self) -> Access:

@@ -38,6 +38,11 @@ class FiniteDifferences:
         """Score."""
         return "score"
 
+    @property
+    def monotone(self) -> bool:
+        """Whether all of the gradient is seen: what a few coordinates break is partly luck."""
+        return self.coordinates is None
+
     def __call__(self, problem: Problem, x: Tensor, loss: Loss) -> Tensor:
         """(B, C, H, W): the estimate at x, zero along coordinates that were not drawn."""
         flat = x.flatten(1)

@@ -35,7 +35,7 @@ class Proxy:
     training: hyper-parameters of the plain training, such as {"epochs": 20}.
     """
 
-    follows_victim: ClassVar[bool] = False
+    monotone: ClassVar[bool] = False
 
     architecture: str | dict[str, Any] = field(default="resnet", hash=False)
     query_budget: int = 1000
@@ -112,7 +112,7 @@ class TrainedProxy:
     report: fidelity and the number of held-out images it was measured on.
     """
 
-    follows_victim: ClassVar[bool] = False
+    monotone: ClassVar[bool] = False
 
     source: Proxy
     network: Differentiable = field(repr=False)
