@@ -11,7 +11,6 @@ from ..bench.threat import Norm
 from .gradients.autograd import Autograd
 from .losses import CrossEntropy
 
-
 _PATH: dict[Norm, float] = {"Linf": 2.5, "L2": 4.0, "L1": 4.0}  # in epsilons
 
 
@@ -59,7 +58,7 @@ class PGD:
 
     @property
     def monotone(self) -> bool:
-        """Whether a failure tells of smaller epsilons: not after one long step, nor by guesswork."""
+        """Whether a failure tells of smaller epsilons: not one long step, nor guesswork."""
         return self.steps > 1 and getattr(self.gradient, "monotone", True)
 
     def start(self, problem: Problem) -> PGDState:
