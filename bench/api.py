@@ -80,15 +80,17 @@ def evaluate(
             raise BadData(f"{name} must be a torch.Tensor, not {type(value).__name__}")
     home = next(iter(model.parameters()), images).device
     where = home if device is None else parse_device(str(device))
+    if where == torch.device(home.type):  # "cuda" is where the model is, whichever card that is
+        where = home
     module = model if where == home else copy.deepcopy(model).to(where)
     watch: Progress = Bar("attack") if progress else Silent()
     case = Case(
         module=module,
         device=where,
         images=images.detach().float().cpu(),
-        labels=labels.cpu(),
+        labels=_whole(labels),
         indices=torch.arange(len(images)) if indices is None else indices.cpu(),
-        targets=None if targets is None else targets.cpu(),
+        targets=None if targets is None else _whole(targets),
         attackers=Attackers(
             _owned(attacker_images), partial(train_proxy, seed, where, cache_folder(), watch)
         ),
@@ -136,6 +138,13 @@ def parse_device(name: str) -> torch.device:
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise BadParameter(f"device '{name}' cannot be used: {reason}") from None
     return device
+
+
+def _whole(classes: Tensor) -> Tensor:
+    """Classes as int64 on the CPU; what is no integer is left for the checks to refuse."""
+    kind = classes.dtype
+    integer = not (kind.is_floating_point or kind.is_complex or kind == torch.bool)
+    return classes.cpu().long() if integer else classes.cpu()
 
 
 def _owned(images: Tensor | ImageData | None) -> ImageData | None:

@@ -19,15 +19,19 @@ def doubts(
     rows: Tensor,
     access: set[Access],
     refuted: int,
+    cut_short: int = 0,
 ) -> tuple[str, ...]:
     """Flags of a cell.
 
     images: (N, C, H, W). labels: (N,). rows: (n,) int64, the examples under attack. refuted: how
-    many examples had adversarial examples that did not hold when asked again.
+    many examples had adversarial examples that did not hold when asked again. cut_short: how many
+    were still robust somewhere when their query budget ended.
     """
     flags = []
     if refuted:
         flags.append(f"refuted-adversarials:{refuted}")
+    if cut_short:
+        flags.append(f"budget-ended:{cut_short}")
     again = predictions(network, images.flip(0)).flip(0)[rows]
     changed = int((again != labels[rows]).sum())
     if changed:

@@ -18,7 +18,7 @@ from .errors import CellError
 from .network import Network
 from .protocols import Access, Attack, Problem, Progress, WholeAttack
 from .random import Draws
-from .search import Bracket, Exhaustive, Narrowing, Search, Try
+from .search import Bracket, Exhaustive, Narrowing, Order, Search, Try
 from .threat import Ball, Epsilon, Norm, make_ball, measure, per_example
 from .victim import UNLIMITED, GuardedVictim, Ledger
 
@@ -61,13 +61,15 @@ class Found:
 
     images: point of the grid -> the adversarial example that breaks it. broken: all points that
     are broken, by an image of their own or by one found at a smaller epsilon. distance: norm of
-    the smallest adversarial perturbation. queries_at: point -> queries asked in its tries.
+    the smallest adversarial perturbation. cut_short: the query budget ended before the search.
+    queries_at: point -> queries asked in its tries.
     """
 
     images: dict[int, Tensor] = field(default_factory=dict)
     broken: set[int] = field(default_factory=set)
     attacked: set[int] = field(default_factory=set)
     distance: float = float("inf")
+    cut_short: bool = False
     forward: int = 0
     backward: int = 0
     queries_at: dict[int, int] = field(default_factory=dict)
@@ -175,9 +177,11 @@ class Engine:
         if self.settings.search == "exhaustive":
             return Exhaustive(radii, member.restarts, dict(found.images))
         known = radii, member.restarts, dict(found.images), found.distance
-        if self.settings.query_budget is not None:
-            return Bracket(*known, order="descend")  # the budget may not last for more than that
-        if not getattr(attack, "monotone", True):
+        monotone = getattr(attack, "monotone", True)
+        if self.settings.query_budget is not None:  # it may not last for more than the largest
+            order: Order = "descend" if monotone else "sweep"
+            return Bracket(*known, order=order, warm=attack.steps > 1)
+        if not monotone:
             return Bracket(*known, order="ascend")
         if attack.steps == 1:
             return Bracket(*known, order="descend" if found.images else "bisect")
@@ -273,6 +277,8 @@ class Engine:
         """Book what the rows that leave have shown; return the tries that they ask for next."""
         ledger = gone.ledger
         last, nearest = _iterate(gone).cpu(), ledger.nearest.cpu()
+        if not last[~ledger.exhausted.cpu()].isfinite().all():
+            raise CellError("the attack's x_adv is not finite")
         columns = (gone.owner, gone.point, ledger.distance, ledger.exhausted)
         counts = (ledger.forward, ledger.backward, ledger.queries)
         again = []
@@ -289,6 +295,7 @@ class Engine:
             following = search.next()
             if following is not None:
                 again.append((owner, following))
+            found.cut_short |= spent and not search.decided
         return again
 
     def _refill(

@@ -121,8 +121,9 @@ def assess(
         )
         found = dict(zip(rows.tolist(), engine.run(prepared), strict=True))
         refuted = _verify(network, case.images, goals, found, settings)
+        cut_short = sum(one.cut_short for one in found.values())
         access = {member.attack.access for member in members}
-        flags = doubts(network, case.images, case.labels, rows, access, len(refuted))
+        flags = doubts(network, case.images, case.labels, rows, access, len(refuted), cut_short)
     records = _records(case, predicted, found, refuted, settings)
     return Result(records, settings.grid, flags, report, case.images, found)
 

@@ -15,7 +15,7 @@ from .protocols import Answer
 # every row was the same to the bit from 8 rows up. Smaller batches are filled up.
 SMALLEST_BATCH = 16
 _FORWARD_ONLY = 4  # times the rows: a pass without gradient keeps no activations
-_NO_MEMORY = re.compile("not enough memory|can't allocate memory")  # what a CPU says
+_NO_MEMORY = re.compile("not enough memory|can't allocate memory|out of memory|ALLOC_FAILED")
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ class Network:
         missing = SMALLEST_BATCH - len(x)
         if missing > 0:
             x = torch.cat([x, x[:1].detach().expand(missing, *x.shape[1:])])
-        logits = self.module(x)
+        logits = self.module(x.clone())  # a model may write into its input
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
             raise CellError(f"the model must return logits (B, K), not {_shape(logits)}")
         if not logits.isfinite().all():

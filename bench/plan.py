@@ -98,7 +98,16 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
             subjects.append(Subject(model, model.defense, None))
         else:
             subjects.extend(Subject(model, one.title, plugin) for one, plugin in defenses)
-    return Plan(suite, folder, train, test, images, indices, tuple(subjects), tuple(attacks))
+    return Plan(
+        suite,
+        folder,
+        train,
+        test,
+        images,
+        indices,
+        tuple(subjects),
+        tuple(attacks),
+    )
 
 
 def load_split(dataset: Dataset, name: str, split: Split) -> ImageData:

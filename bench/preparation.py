@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .engine import Member
-from .errors import BadParameter
+from .errors import AccessDenied, BadParameter
 from .network import Network
 from .protocols import Access, ImageData, Preparation
 
@@ -30,8 +30,11 @@ def prepare(
     The report counts the victim's answers as `setup_queries`.
     """
     report = {"setup_queries": 0.0}
+    allowed: set[Access] = set()  # what the part that is preparing itself may ask for
 
     def ask(x: Tensor, access: Access) -> Tensor:
+        if access not in allowed:
+            raise AccessDenied(f"the attack asked for {access} answers when it may not")
         report["setup_queries"] += len(x)
         logits = network.logits(x).cpu()
         return logits.argmax(1) if access == "decision" else logits
@@ -48,11 +51,23 @@ def prepare(
         return Network(module, network.device, network.batch_size)
 
     preparation = Preparation(ask, attackers.images, network.n_classes, seed, train, open_network)
-    prepared = [
-        replace(member, attack=_prepare_parts(member.attack, preparation, report))
-        for member in members
-    ]
+    prepared = []
+    for member in members:
+        declared = member.attack.access
+        allowed |= _below(declared)
+        figures: dict[str, float] = {}
+        attack = _prepare_parts(member.attack, preparation, figures)
+        allowed.clear()
+        if attack.access != declared:
+            raise AccessDenied(f"an attack of {declared} access prepared one of {attack.access}")
+        prepared.append(replace(member, attack=attack))
+        report |= {name: value for name, value in figures.items() if name != "setup_queries"}
     return prepared, report
+
+
+def _below(access: Access) -> set[Access]:
+    """What an access level lets an attack ask for before the first example."""
+    return {"decision"} if access == "decision" else {"decision", "score"}
 
 
 def _prepare_parts(part: Any, preparation: Preparation, report: dict[str, float]) -> Any:

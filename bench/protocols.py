@@ -306,7 +306,11 @@ class Trained:
 
 
 class Defense(Protocol):
-    """A defense plugin: a frozen dataclass that trains or wraps a model."""
+    """A defense plugin: a frozen dataclass that trains or wraps a model.
+
+    If `fit` returns another module than it was given, a method `wrap(model) -> nn.Module` lets the
+    cache make that module again before it fills in the weights; without one it is not cached.
+    """
 
     def fit(self, model: nn.Module, training: Training) -> Trained:
         """Train the model (in place is fine) or wrap it. Raises CellError if training diverges."""

@@ -143,7 +143,8 @@ def load_file(path: Path) -> tuple[Plugin, ...]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:
-        spec.loader.exec_module(module)
+        # not by the loader, which would leave bytecode in the user's folder
+        exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
     except BaseException as error:
         for key in set(_local) - before:
             del _local[key]
@@ -157,6 +158,16 @@ def load_file(path: Path) -> tuple[Plugin, ...]:
             f"plugin file {path} registers nothing; decorate with @registry.attack(...)"
         )
     return added
+
+
+def local_sources(spec: Any) -> list[str]:
+    """Hashes of the files of all local plugins that a spec names at any depth."""
+    if isinstance(spec, str):
+        return sorted({one.digest for (_, name), one in _local.items() if name == spec})
+    inner = spec.values() if isinstance(spec, Mapping) else spec
+    if not isinstance(inner, Iterable):
+        return []
+    return sorted({digest for one in inner for digest in local_sources(one)})
 
 
 @contextmanager

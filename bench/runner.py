@@ -104,7 +104,7 @@ class Runner:
         for subject in self.plan.subjects:
             try:
                 trained = self._network(subject)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self.lines.say(f"{subject.title}: FAILED: {one_line(error)}")
                 for attack, _ in self.plan.attacks:
                     self._fail(subject, attack, error)
@@ -116,6 +116,9 @@ class Runner:
             self.directory.write_table(
                 "leaderboard.csv", leaderboard(outcome.cells, outcome.failed)
             )
+        else:  # older tables would belie the manifest
+            for name in ("tradeoff.csv", "leaderboard.csv"):
+                (self.directory.path / name).unlink(missing_ok=True)
         self._write_manifest(finished=datetime.now(UTC).isoformat(timespec="seconds"))
         return outcome
 
@@ -164,7 +167,7 @@ class Runner:
                 fresh = cell is None
                 if cell is None:
                     cell = self._compute(subject, trained, name, attack, member, key, path)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_text(path.with_suffix(".error.txt"), traceback.format_exc())
                 self._fail(subject, attack, error)
@@ -272,6 +275,8 @@ class Runner:
                 "model_source": registry.find("models", subject.model.name).digest,
                 "data": self.data_hash,
                 "indices": self.plan.indices.tolist(),
+                "defense": configuration(subject.defense),
+                "local_sources": registry.local_sources(attack.spec),
                 "attack": attack.spec,
                 "attack_source": registry.find("attacks", attack.name).digest,
                 "configuration": configuration(member.attack),
@@ -300,7 +305,7 @@ class Runner:
         key = cell.about["key"]
         self._log(subject, attack, status="done", file=file, key=key, titles=titles)
 
-    def _fail(self, subject: Subject, attack: AttackEntry, error: Exception) -> None:
+    def _fail(self, subject: Subject, attack: AttackEntry, error: BaseException) -> None:
         titles = self._titles(subject, attack)
         names = ("dataset", "model", "defense", "attack")
         dataset, model, defense, name = (titles[one] for one in names)

@@ -5,7 +5,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
-Order = Literal["bisect", "ascend", "descend"]
+Order = Literal["bisect", "ascend", "descend", "sweep"]
 
 
 CLEAN: Literal["clean"] = "clean"
@@ -43,6 +43,10 @@ class Search(Protocol):
     @property
     def attacked(self) -> set[int]:
         """Points that were tried; the others are inferred."""
+
+    @property
+    def decided(self) -> bool:
+        """Whether every point is broken, or was given up after whole tries, there or above."""
 
     @property
     def broken(self) -> set[int]:
@@ -100,33 +104,50 @@ class Bracket(Descent):
     order: "bisect" halves what is undecided. "descend" takes the largest undecided point first.
     Both start where the last try ended. "ascend" is for attacks whose failures say nothing about
     smaller epsilons: every point up to the first broken one is tried from the attack's own start.
+    "sweep" is for those under a query budget: down from the largest, every point, whatever fails.
+
+    warm: whether to start where the last try ended; one long step from there is another attack.
     """
 
     order: Order = "bisect"
+    warm: bool = True
     _low: int = -1
 
     def next(self) -> Try | None:
         """Return the next try, or None when every point is decided."""
-        if self._spent or self.high - self._low <= 1:
+        undecided = self._next_down() if self.order == "sweep" else self.high - self._low - 2
+        if self._spent or undecided < 0:
             return None
         if self._restart == 0:
             self._current = {
                 "bisect": (self._low + self.high) // 2,
                 "ascend": self._low + 1,
                 "descend": self.high - 1,
+                "sweep": self._next_down(),
             }[self.order]
-        warm = self._last if self._restart == 0 and self.order != "ascend" else None
-        return Try(self._current, self._restart, warm)
+        warm = self.warm and self._restart == 0 and self.order != "ascend"
+        return Try(self._current, self._restart, self._last if warm else None)
 
     def report(self, last: Tensor, found: Tensor | None, distance: float, *, spent: bool) -> None:
         """Lower the upper end to the norm found, or raise the lower end after the last restart."""
-        if self._book(last, found, distance, spent=spent):
+        if self._book(last, found, distance, spent=spent) or spent:
             self._restart = 0
         elif self._restart + 1 < self.restarts:
             self._restart += 1
         else:
             self._restart = 0
             self._low = self._current
+
+    @property
+    def decided(self) -> bool:
+        """Whether no point is left that the budget kept from being tried."""
+        if self.order == "sweep":
+            return self._next_down() < 0
+        return self.high - self._low <= 1
+
+    def _next_down(self) -> int:
+        """Return the largest point not broken and below the last failure of a sweep, or -1."""
+        return min(self.high, self._low if self._low >= 0 else self.high) - 1
 
 
 @dataclass
@@ -165,6 +186,11 @@ class Narrowing(Descent):
         if self._restart == 0:
             self._current = _below(self.high, self._low, self._stride)
         return Try(self._current, self._restart, None)
+
+    @property
+    def decided(self) -> bool:
+        """Whether a whole try has failed just below the smallest broken point."""
+        return self.high - self._low <= 1
 
     def report(self, last: Tensor, found: Tensor | None, distance: float, *, spent: bool) -> None:
         """Go on by the rules above."""
@@ -205,6 +231,11 @@ class Exhaustive:
     def broken(self) -> set[int]:
         """Points broken at their own epsilon."""
         return set(self.images)
+
+    @property
+    def decided(self) -> bool:
+        """Whether every point was tried: each has a budget of its own."""
+        return self._point >= len(self.grid)
 
     def next(self) -> Try | None:
         """Return the next restart, else the next point that is not broken yet."""

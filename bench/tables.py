@@ -145,7 +145,9 @@ def worst_case(cells: Sequence[Cell], missing: Sequence[str] = ()) -> Cell:
         "access": "+".join(sorted({str(cell.about["access"]) for cell in cells})),
         "flags": sorted(flags),
         "seconds": sum(cell.about["seconds"] for cell in cells),
-        "report": {},
+        "report": {
+            "setup_queries": sum(cell.about["report"].get("setup_queries", 0) for cell in cells)
+        },
     }
     return Cell(about, combined)
 
@@ -166,16 +168,19 @@ def leaderboard(cells: Iterable[Cell], failed: Iterable[tuple[str, ...]] = ()) -
     """One row for each model x defense, ranked by worst-case robust accuracy.
 
     Ranks count within a dataset, norm and epsilon: numbers of different threats do not compare.
-    Ties are broken by the area below the curve, then by clean accuracy.
+    Ties are broken by the area below the curve, then by clean accuracy. Rows that lack an attack,
+    because its cell failed, come last: a crash must not help.
     """
     experiments = _experiments(cells, failed)
     rows = [_standing(group, worst_case(group, missing)) for group, missing in experiments]
     table = pd.DataFrame(rows, columns=LEADERBOARD_COLUMNS)
     threat = ["dataset", "norm", "epsilon"]
     order = ["robust_accuracy", "curve_area", "clean_accuracy"]
+    table["incomplete"] = table["flags"].str.contains("failed:")
     table = table.sort_values(
-        [*threat, *order, "model", "defense"], ascending=[True] * 3 + [False] * 3 + [True] * 2
-    )
+        [*threat, "incomplete", *order, "model", "defense"],
+        ascending=[True] * 4 + [False] * 3 + [True] * 2,
+    ).drop(columns="incomplete")
     table["rank"] = table.groupby(threat).cumcount() + 1
     return table.reset_index(drop=True)
 

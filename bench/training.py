@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ def build_network(model: Mapping[str, Any], inputs: InputSpec, seed: int) -> nn.
     """
     factory = registry.bind("models", model)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         try:
             network: nn.Module = factory(inputs)
         except TypeError as error:
@@ -86,7 +87,7 @@ def obtain(order: Order, cache: Path | None, progress: Progress) -> Trained:
     Raises: CellError when training diverges; BadParameter.
     """
     if cache is None:
-        return _train(order, progress)
+        return _train(order, progress)[0]
     path = cache / "networks" / f"{order.key()}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
@@ -99,7 +100,9 @@ def obtain(order: Order, cache: Path | None, progress: Progress) -> Trained:
                 )
             except (BadCheckpoint, KeyError):
                 path.unlink()
-        trained = _train(order, progress)
+        trained, cacheable = _train(order, progress)
+        if not cacheable:
+            return trained
         about = {
             "model": dict(order.model),
             "defense": configuration(order.defense),
@@ -121,14 +124,17 @@ def train_proxy(
 ) -> nn.Module:
     """Train a network of the attacker's by the plain defense, or fetch it from the cache."""
     defense = registry.build("defenses", {"name": "none", **parameters})
+    seed = zlib.crc32(b"proxy %d" % seed)  # never the victim's own first weights
     return obtain(Order(model, defense, data, seed, device, "Linf", None), cache, progress).model
 
 
-def _train(order: Order, progress: Progress) -> Trained:
+def _train(order: Order, progress: Progress) -> tuple[Trained, bool]:
+    """Train, and tell whether the cache could make the same module again."""
+    built = order.build()
     training = Training(order.data, order.seed, order.device, progress, order.norm, order.epsilon)
-    trained = order.defense.fit(order.build(), training)
+    trained = order.defense.fit(built, training)
     trained.model.to(order.device).eval()
-    return trained
+    return trained, trained.model is built or hasattr(order.defense, "wrap")
 
 
 def _wrapped(order: Order) -> nn.Module:

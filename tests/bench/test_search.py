@@ -34,7 +34,7 @@ def play(search, threshold, *, exact=True, right_restart=0, grid=GRID, cheap=lam
     return tries
 
 
-orders = st.sampled_from(["bisect", "ascend", "descend"])
+orders = st.sampled_from(["bisect", "ascend", "descend", "sweep"])
 grids = st.integers(1, 20).map(lambda n: tuple((i + 1) / n for i in range(n)))
 
 
@@ -213,3 +213,26 @@ def test_exhaustive_skips_what_an_earlier_attack_broke():
     search = Exhaustive(GRID, 1, {1: image(0.2), 7: image(0.8)})
     assert [one.point for one in play(search, 9.0)] == [0, 2, 3, 4, 5, 6]
     assert search.broken == {1, 7}
+
+
+def test_a_sweep_tries_every_point_downwards_whatever_fails():
+    search = Bracket(GRID, 1, order="sweep")
+    tried = []
+    while (one := search.next()) is not None:
+        tried.append(one.point)
+        hit = one.point in (2, 5)  # an attack that breaks two epsilons and none between
+        radius = GRID[one.point]
+        found = image(radius) if hit else None
+        search.report(image(radius), found, radius if hit else math.inf, spent=False)
+    assert tried == [7, 6, 5, 4, 3, 2, 1, 0]
+    assert search.broken == {2, 3, 4, 5, 6, 7}
+    assert search.decided
+
+
+@pytest.mark.parametrize("order", ["descend", "sweep"])
+def test_a_budget_that_ends_early_leaves_points_undecided(order):
+    search = Bracket(GRID, 1, order=order)
+    search.next()
+    search.report(image(0.8), None, math.inf, spent=True)
+    assert search.next() is None
+    assert not search.decided
