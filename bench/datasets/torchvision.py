@@ -1,6 +1,7 @@
 """The public datasets that torchvision knows how to fetch and read."""
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ Split = Literal["train", "test"]
 
 
 @dataclass(frozen=True)
-class _Downloadable:
+class _Downloadable(ABC):
     """What the datasets have in common that torchvision downloads; its classes have their names.
 
     root: where the files are, by default `datasets` in the user's cache folder.
@@ -46,9 +47,9 @@ class _Downloadable:
     def _which(self, split: Split) -> Mapping[str, Any]:
         return {"train": split == "train"}
 
+    @abstractmethod
     def _parts(self, found: Any) -> tuple[Tensor, Tensor, tuple[str, ...]]:
         """Pixels (N, C, H, W) uint8, labels (N,), class names."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
