@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from . import registry
 from .datasets.checks import check_images
-from .datasets.memory import in_memory
+from .datasets.memory import TensorImages, in_memory
 from .engine import Member, SearchName, Settings
 from .errors import BadData, BadParameter
 from .evaluation import Case, Result, assess
+from .gallery import Album
 from .paths import cache_folder
 from .preparation import Attackers
 from .progress import Bar
@@ -87,7 +88,7 @@ def evaluate(
     case = Case(
         module=module,
         device=where,
-        images=images.detach().float().cpu(),
+        images=TensorImages(images.detach().float().cpu()),
         labels=_whole(labels),
         indices=torch.arange(len(images)) if indices is None else indices.cpu(),
         targets=None if targets is None else _whole(targets),
@@ -97,7 +98,7 @@ def evaluate(
     )
     _check_lengths(case)
     size = _checked_count("batch_size", batch_size)
-    return assess(case, members_of(attack), settings, watch, size)
+    return assess(case, members_of(attack), settings, watch, size, Album())
 
 
 def members_of(attack: AttackLike) -> list[Member]:

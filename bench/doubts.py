@@ -7,14 +7,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from .network import Network
-from .protocols import Access
+from .protocols import Access, Images
 
 _VANISHING = 0.1  # share of examples without any gradient above which a model is flagged
 
 
 def doubts(
     network: Network,
-    images: Tensor,
+    images: Images,
     labels: Tensor,
     rows: Tensor,
     access: set[Access],
@@ -23,7 +23,7 @@ def doubts(
 ) -> tuple[str, ...]:
     """Flags of a cell.
 
-    images: (N, C, H, W). labels: (N,). rows: (n,) int64, the examples under attack. refuted: how
+    images: N of them. labels: (N,). rows: (n,) int64, the examples under attack. refuted: how
     many examples had adversarial examples that did not hold when asked again. cut_short: how many
     were still robust somewhere when their query budget ended.
     """
@@ -32,28 +32,30 @@ def doubts(
         flags.append(f"refuted-adversarials:{refuted}")
     if cut_short:
         flags.append(f"budget-ended:{cut_short}")
-    again = predictions(network, images.flip(0)).flip(0)[rows]
-    changed = int((again != labels[rows]).sum())
+    backwards = rows.flip(0)
+    again = predictions(network, images, backwards)
+    changed = int((again != labels[backwards]).sum())
     if changed:
         flags.append(f"unstable-predictions:{changed}")
     if len(rows) and "white-box" in access:
-        dead = _vanishing(network, images[rows], labels[rows])
+        dead = _vanishing(network, images, labels, rows)
         if dead > _VANISHING:
             flags.append(f"vanishing-gradients:{dead:.0%}")
     return tuple(flags)
 
 
-def predictions(network: Network, images: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N,) int64 predicted classes, on the CPU."""
-    parts = images.split(network.batch_size)
-    return torch.cat([network.logits(part).argmax(1).cpu() for part in parts])
+def predictions(network: Network, images: Images, rows: Tensor) -> Tensor:
+    """(n,) int64: predicted classes of some images, rows (n,), on the CPU."""
+    parts = rows.split(network.batch_size)
+    return torch.cat([network.logits(images.read(part)).argmax(1).cpu() for part in parts])
 
 
-def _vanishing(network: Network, images: Tensor, labels: Tensor) -> float:
-    """Share of examples at which the gradient of the cross-entropy is zero everywhere."""
-    dead, size = 0, network.batch_size
-    for x, y in zip(images.split(size), labels.split(size), strict=True):
-        objective = partial(functional.cross_entropy, target=y.to(network.device), reduction="none")
-        gradient = network.gradient(x, objective).gradient
+def _vanishing(network: Network, images: Images, labels: Tensor, rows: Tensor) -> float:
+    """Share of some examples at which the gradient of the cross-entropy is zero everywhere."""
+    dead = 0
+    for part in rows.split(network.batch_size):
+        y = labels[part].to(network.device)
+        objective = partial(functional.cross_entropy, target=y, reduction="none")
+        gradient = network.gradient(images.read(part), objective).gradient
         dead += int((gradient.flatten(1).abs().amax(1) == 0).sum())
-    return dead / len(images)
+    return dead / len(rows)

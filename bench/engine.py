@@ -1,26 +1,28 @@
 """The engine: keeps a batch full of examples, each at its own epsilon, restart and step.
 
-Examples are independent. One that is broken, out of steps or out of queries leaves its slot to the
-next. Attacks know nothing of it: they see a Problem and advance their state.
+Examples are independent. One that is broken, out of steps or out of queries leaves its slot to its
+next try, or to the next example. Attacks know nothing of it: they see a Problem and advance their
+state. What is held in memory is the slots and a few bytes for each example.
 """
 
-import math
-from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from . import rows as table
+from .book import Book
 from .errors import CellError
+from .judge import Claim, Judge, Keep
 from .network import Network
-from .protocols import Access, Attack, Problem, Progress, WholeAttack
+from .protocols import Access, Attack, Images, Problem, Progress, WholeAttack
 from .random import Draws
-from .search import Bracket, Exhaustive, Narrowing, Order, Search, Try
-from .threat import Ball, Epsilon, Norm, make_ball, measure, per_example
-from .victim import UNLIMITED, GuardedVictim, Ledger
+from .search import Bracket, Exhaustive, Narrowing, Order, Search
+from .slots import Candidate, Slots, open_slots
+from .threat import Epsilon, Norm
+from .victim import UNLIMITED, GuardedVictim
 
 SearchName = Literal["bracket", "exhaustive"]
 
@@ -56,51 +58,6 @@ class Settings:
 
 
 @dataclass
-class Found:
-    """What the attacks did to one example.
-
-    images: point of the grid -> the adversarial example that breaks it. broken: all points that
-    are broken, by an image of their own or by one found at a smaller epsilon. distance: norm of
-    the smallest adversarial perturbation. cut_short: the query budget ended before the search.
-    queries_at: point -> queries asked in its tries.
-    """
-
-    images: dict[int, Tensor] = field(default_factory=dict)
-    broken: set[int] = field(default_factory=set)
-    attacked: set[int] = field(default_factory=set)
-    distance: float = float("inf")
-    cut_short: bool = False
-    forward: int = 0
-    backward: int = 0
-    queries_at: dict[int, int] = field(default_factory=dict)
-
-    @property
-    def queries(self) -> int:
-        """Queries asked in all."""
-        return sum(self.queries_at.values())
-
-
-@dataclass
-class Slots:
-    """The batch: one row for each try under way.
-
-    owner: (B,) int64, the example's position in the run. example: the number that its randomness
-    hangs on. point: the grid's. step, restart: done so far. limit: steps to take at most.
-    """
-
-    owner: Tensor
-    example: Tensor
-    point: Tensor
-    restart: Tensor
-    step: Tensor
-    limit: Tensor
-    start_points: Tensor
-    warm: Tensor
-    ledger: Ledger
-    state: Any
-
-
-@dataclass
 class _Whole:
     x_adv: Tensor
 
@@ -130,20 +87,23 @@ class _OneStep:
 class Engine:
     """Runs a cascade of attacks over examples, none of which is misclassified when clean.
 
-    images: (N, C, H, W) float32 in [0, 1] on any device. goals: (N,) int64, the labels to leave, or
+    network: gives the verdicts. images: N of them. goals: (N,) int64, the labels to leave, or
     the classes to reach. examples: (N,) int64, the numbers that their randomness hangs on.
-    slots: how many examples are under attack at once.
+    slots: how many examples are under attack at once. fast: a copy of the network for the search.
+    keep: told of each adversarial example that holds: its position, its grid point, (C, H, W).
     """
 
     def __init__(
         self,
         network: Network,
-        images: Tensor,
+        images: Images,
         goals: Tensor,
         examples: Tensor,
         settings: Settings,
         slots: int,
         progress: Progress,
+        fast: Network | None = None,
+        keep: Keep | None = None,
     ) -> None:
         self.network = network
         self.images = images
@@ -152,181 +112,213 @@ class Engine:
         self.settings = settings
         self.slots = slots
         self.progress = progress
-        self.found = [Found() for _ in range(len(images))]
+        self.fast = fast if settings.query_budget is None else None
+        self.keep = keep
+        self.book = Book.open(len(images), len(settings.grid))
 
-    def run(self, members: Sequence[Member]) -> list[Found]:
+    def run(self, members: Sequence[Member]) -> Book:
         """Run the attacks one after another, each on what the ones before it left.
+
+        What the fast network finds and the true one refutes is searched for again without it.
 
         Raises: CellError when the model or an attack misbehaves.
         """
         for number, member in enumerate(members):
-            attack: Any = member.attack
-            if isinstance(attack, WholeAttack):
-                attack = _OneStep(attack)
-            searches = [self._search(attack, member, one, number) for one in self.found]
             note = f"attack {number + 1} of {len(members)}" if len(members) > 1 else ""
-            self._pursue(attack, searches, note)
-            for found, search in zip(self.found, searches, strict=True):
-                found.attacked |= search.attacked
-                found.broken |= search.broken
-                found.images = search.images
-        return self.found
+            everyone: Sequence[int] = range(len(self.images))
+            if self.fast is not None:
+                everyone = _Pursuit(self, member, self.fast, everyone, note).run()
+            for owner in _Pursuit(self, member, self.network, everyone, note).run():
+                self.book.refuted[owner] = True
+        return self.book
 
-    def _search(self, attack: Any, member: Member, found: Found, number: int) -> Search:
-        radii = self.settings.radii
-        if self.settings.search == "exhaustive":
-            return Exhaustive(radii, member.restarts, dict(found.images))
-        known = radii, member.restarts, dict(found.images), found.distance
-        monotone = getattr(attack, "monotone", True)
-        if self.settings.query_budget is not None:  # it may not last for more than the largest
-            order: Order = "descend" if monotone else "sweep"
-            return Bracket(*known, order=order, warm=attack.steps > 1)
-        if not monotone:
-            return Bracket(*known, order="ascend")
-        if attack.steps == 1:
-            return Bracket(*known, order="descend" if found.images else "bisect")
-        return Narrowing(*known)
-
-    def _pursue(self, attack: Any, searches: list[Search], note: str) -> None:
-        """Keep the slots full until no search asks for another try."""
-        tries = ((owner, search.next()) for owner, search in enumerate(searches))
-        waiting = deque((owner, one) for owner, one in tries if one is not None)
-        total = len(waiting)
-        slots = self._enter(attack, _pop(waiting, self.slots)) if waiting else None
-        while slots is not None:
-            problem = self._problem(attack, slots)
-            slots.state = attack.step(problem, slots.state)
-            slots.step = slots.step + 1
-            leaving = self._leaving(attack, slots, problem)
-            if not len(leaving):
-                continue
-            waiting.extend(self._leave(table.take(slots, leaving), searches))
-            slots = self._refill(attack, slots, leaving, waiting)
-            under_way = 0 if slots is None else len(slots.owner)
-            self.progress.update(total - len(waiting) - under_way, total, note)
-
-    def _enter(self, attack: Any, tries: Sequence[tuple[int, Try]]) -> Slots:
-        """Put tries into new slots, and let the attack begin there."""
-        device, settings = self.network.device, self.settings
-
-        def column(values: Iterable[int]) -> Tensor:
-            return torch.tensor(list(values), dtype=torch.int64, device=device)
-
-        owner = torch.tensor([one for one, _ in tries])
-        x = self.images[owner.to(self.images.device)].to(device)
-        radii = [settings.radii[one.point] for _, one in tries]
-        ball = make_ball(settings.norm, x, torch.tensor(radii, dtype=torch.float64, device=device))
-        slots = Slots(
-            owner=owner.to(device),
-            example=self.examples[owner].to(device),
-            point=column(one.point for _, one in tries),
-            restart=column(one.restart for _, one in tries),
-            step=column(0 for _ in tries),
-            limit=column(math.ceil(one.share * attack.steps) for _, one in tries),
-            start_points=x,
-            warm=column(one.start is not None for _, one in tries).bool(),
-            ledger=Ledger.open(
-                ball,
-                self.goals[owner].to(device),
-                column(self._allowance(self.found[at], one.point) for at, one in tries),
-            ),
-            state=None,
-        )
-        earlier = {
-            row: one.start for row, (_, one) in enumerate(tries) if isinstance(one.start, Tensor)
+    def search(self, attack: Any, restarts: int, owner: int) -> Search:
+        """Begin an example's way through the grid with one attack."""
+        settings, radii = self.settings, self.settings.radii
+        known = {
+            int(point): torch.empty(0) for point in self.book.broken[owner].nonzero()[0].tolist()
         }
-        if earlier:
-            points = torch.stack(list(earlier.values())).to(device)
-            slots.start_points = _scale_into(ball, x.index_copy(0, column(earlier), points))
-        slots.state = attack.start(self._problem(attack, slots))
+        if settings.search == "exhaustive":
+            return Exhaustive(radii, restarts, known)
+        start = radii, restarts, known, float(self.book.distance[owner])
+        monotone = getattr(attack, "monotone", True)
+        if settings.query_budget is not None:  # it may not last for more than the largest
+            order: Order = "descend" if monotone else "sweep"
+            return Bracket(*start, order=order, warm=attack.steps > 1)
+        if not monotone:
+            return Bracket(*start, order="ascend")
+        if attack.steps == 1:
+            return Bracket(*start, order="descend" if known else "bisect")
+        return Narrowing(*start)
+
+
+class _Pursuit:
+    """One attack on some of an engine's examples.
+
+    hunting: the network that gradients come from. owners: which examples, by their position.
+    """
+
+    def __init__(
+        self, engine: Engine, member: Member, hunting: Network, owners: Sequence[int], note: str
+    ) -> None:
+        attack: Any = member.attack
+        self.attack = _OneStep(attack) if isinstance(attack, WholeAttack) else attack
+        self.member = member
+        self.engine = engine
+        self.hunting = hunting
+        self.settings = engine.settings
+        self.book = engine.book
+        self.fresh = iter(owners)
+        self.continuing: list[Candidate] = []
+        self.under: list[Candidate] = []  # one for each row of the slots
+        self.total = len(owners)
+        self.decided = 0
+        self.note = note
+        self.judge = Judge(
+            engine.network,
+            engine.book,
+            engine.goals,
+            self.settings.radii,
+            self.settings.norm,
+            self.settings.targeted,
+            self.settings.search == "bracket",
+            engine.keep,
+        )
+
+    def run(self) -> list[int]:
+        """Keep the slots full until no search asks for another try.
+
+        Returns the owners of finds that the engine's network refuted.
+        """
+        self.under = self._candidates(self.engine.slots)
+        slots = self._enter(self.under) if self.under else None
+        while slots is not None:
+            self._advance(slots)
+            leaving = self._leaving(slots)
+            if len(leaving):
+                self._leave(table.take(slots, leaving), leaving.tolist())
+                slots = self._refill(slots, leaving)
+                self.engine.progress.update(self.decided, self.total, self.note)
+        self.judge.settle()
+        return self.judge.refuted
+
+    def _candidates(self, most: int) -> list[Candidate]:
+        """Return tries to begin: the next ones of examples under attack, then fresh examples."""
+        chosen = [self.continuing.pop() for _ in range(min(most, len(self.continuing)))]
+        begun: list[tuple[int, Search, Any]] = []
+        while len(chosen) + len(begun) < most and (owner := next(self.fresh, None)) is not None:
+            search = self.engine.search(self.attack, self.member.restarts, owner)
+            attempt = search.next()
+            if attempt is None:
+                self.decided += 1
+            else:
+                begun.append((owner, search, attempt))
+        if begun:
+            images = self.engine.images.read(torch.tensor([owner for owner, _, _ in begun]))
+            images = images.to(self.engine.network.device)
+            chosen += [Candidate(*one, image) for one, image in zip(begun, images, strict=True)]
+        return chosen
+
+    def _enter(self, candidates: Sequence[Candidate]) -> Slots:
+        """Put tries into new slots, and let the attack begin there."""
+        engine, settings = self.engine, self.settings
+        slots = open_slots(
+            candidates,
+            self.attack.steps,
+            settings.norm,
+            settings.radii,
+            engine.goals,
+            engine.examples,
+            [self._allowance(one) for one in candidates],
+        )
+        slots.state = self.attack.start(self._problem(slots))
         return slots
 
-    def _allowance(self, found: Found, point: int) -> int:
+    def _allowance(self, candidate: Candidate) -> int:
         """Queries left: of the whole curve's budget, or of this point's when each is on its own."""
         if self.settings.query_budget is None:
             return UNLIMITED
-        alone = self.settings.search == "exhaustive"
-        spent = found.queries_at.get(point, 0) if alone else found.queries
-        return self.settings.query_budget - spent
+        spent = self.book.queries[candidate.owner]
+        if self.settings.search == "exhaustive":
+            spent = spent[candidate.attempt.point]
+        return self.settings.query_budget - int(spent.sum())
 
-    def _problem(self, attack: Any, slots: Slots) -> Problem:
-        targeted = self.settings.targeted
+    def _problem(self, slots: Slots) -> Problem:
+        ledger, targeted = slots.ledger, self.settings.targeted
         return Problem(
-            x=slots.ledger.ball.x,
-            y=slots.ledger.y,
+            x=ledger.ball.x,
+            y=ledger.y,
             targeted=targeted,
-            ball=slots.ledger.ball,
-            victim=GuardedVictim(self.network, slots.ledger, attack.access, targeted=targeted),
+            ball=ledger.ball,
+            victim=GuardedVictim(
+                self.engine.network,
+                ledger,
+                self.attack.access,
+                targeted=targeted,
+                fast=self.hunting,
+                limited=self.settings.query_budget is not None,
+            ),
             draws=Draws(self.settings.seed, slots.example, slots.restart, slots.step),
             step=slots.step,
             start_points=slots.start_points,
             warm=slots.warm,
         )
 
-    def _leaving(self, attack: Any, slots: Slots, problem: Problem) -> Tensor:
+    def _advance(self, slots: Slots) -> None:
+        """One step of every row."""
+        slots.state = self.attack.step(self._problem(slots), slots.state)
+        slots.step = slots.step + 1
+
+    def _leaving(self, slots: Slots) -> Tensor:
         """(n,) int64: rows that are done, their last iterates judged at the price of a query."""
         ledger = slots.ledger
-        over = slots.step >= slots.limit
-        judged = table.where(over & ~ledger.broken & ~ledger.exhausted)
-        if len(judged) and not getattr(attack, "asks_iterates", False):
-            problem.victim.labels(_iterate(slots)[judged], judged)
-        done = over | ledger.exhausted
+        done = slots.over | ledger.exhausted
+        judged = table.where(slots.over & ~ledger.broken & ~ledger.exhausted)
+        if len(judged) and not getattr(self.attack, "asks_iterates", False):
+            self._problem(slots).victim.labels(slots.iterates[judged], judged)
         return table.where(done | ledger.broken if self.settings.early_leaving else done)
 
-    def _leave(self, gone: Slots, searches: list[Search]) -> list[tuple[int, Try]]:
-        """Book what the rows that leave have shown; return the tries that they ask for next."""
-        ledger = gone.ledger
-        last, nearest = _iterate(gone).cpu(), ledger.nearest.cpu()
-        if not last[~ledger.exhausted.cpu()].isfinite().all():
+    def _leave(self, gone: Slots, rows: Sequence[int]) -> None:
+        """Book what the rows that leave have shown, and queue the tries that they ask for next."""
+        ledger, book = gone.ledger, self.book
+        last, nearest = gone.iterates, ledger.nearest
+        if not last[~ledger.exhausted].isfinite().all():
             raise CellError("the attack's x_adv is not finite")
-        columns = (gone.owner, gone.point, ledger.distance, ledger.exhausted)
-        counts = (ledger.forward, ledger.backward, ledger.queries)
-        again = []
-        for row, (owner, point, distance, spent, forward, backward, queries) in enumerate(
-            zip(*(column.tolist() for column in columns + counts), strict=True)
+        columns = ledger.distance, ledger.exhausted, ledger.forward, ledger.backward, ledger.queries
+        for place, (row, distance, spent, forward, backward, queries) in enumerate(
+            zip(rows, *(column.tolist() for column in columns), strict=True)
         ):
-            found, search = self.found[owner], searches[owner]
-            found.forward += forward
-            found.backward += backward
-            found.queries_at[point] = found.queries_at.get(point, 0) + queries
-            found.distance = min(found.distance, distance)
-            hit = nearest[row].clone() if distance < float("inf") else None
-            search.report(last[row].clone(), hit, distance, spent=spent)
-            following = search.next()
-            if following is not None:
-                again.append((owner, following))
-            found.cut_short |= spent and not search.decided
-        return again
+            one = self.under[row]
+            book.forward[one.owner] += forward
+            book.backward[one.owner] += backward
+            book.queries[one.owner, one.attempt.point] += queries
+            hit = nearest[place].clone() if distance < float("inf") else None
+            one.search.report(last[place].clone(), hit, distance, spent=spent)
+            attempt = one.search.next()
+            if attempt is not None:
+                self.continuing.append(Candidate(one.owner, one.search, attempt, one.clean))
+            else:
+                self._finish(one, spent=spent)
 
-    def _refill(
-        self, attack: Any, slots: Slots, free: Tensor, waiting: deque[tuple[int, Try]]
-    ) -> Slots | None:
-        """Give free rows to waiting tries; without enough of them the batch shrinks."""
-        tries = _pop(waiting, len(free))
-        if tries:
-            slots = table.put(slots, free[: len(tries)], self._enter(attack, tries))
-        if len(tries) == len(free):
+    def _finish(self, one: Candidate, *, spent: bool) -> None:
+        """Book a search that has ended; its finds are only claims yet."""
+        self.decided += 1
+        self.book.cut_short[one.owner] |= spent and not one.search.decided
+        self.book.attacked[one.owner, list(one.search.attacked)] = True
+        for point, x_adv in one.search.images.items():
+            if x_adv.numel():
+                self.judge.hear(Claim(one.owner, point, one.clean, x_adv))
+
+    def _refill(self, slots: Slots, free: Tensor) -> Slots | None:
+        """Give free rows to tries that wait; without enough of them the batch shrinks."""
+        entering = self._candidates(len(free))
+        if entering:
+            slots.refill(free[: len(entering)], self._enter(entering))
+        for row, candidate in zip(free.tolist(), entering, strict=False):
+            self.under[row] = candidate
+        if len(entering) == len(free):
             return slots
-        kept = torch.ones(len(slots.owner), dtype=torch.bool, device=free.device)
-        kept[free[len(tries) :]] = False
-        return table.take(slots, table.where(kept)) if kept.any() else None
-
-
-def _pop(waiting: deque[tuple[int, Try]], most: int) -> list[tuple[int, Try]]:
-    return [waiting.popleft() for _ in range(min(most, len(waiting)))]
-
-
-def _iterate(slots: Slots) -> Tensor:
-    """(B, C, H, W): the attack's iterates, refused when they cannot be images."""
-    x_adv = getattr(slots.state, "x_adv", None)
-    shape = slots.ledger.ball.x.shape
-    if not isinstance(x_adv, Tensor) or x_adv.shape != shape:
-        raise CellError(f"the attack's state must hold x_adv of shape {tuple(shape)}")
-    return x_adv.detach()
-
-
-def _scale_into(ball: Ball, points: Tensor) -> Tensor:
-    """Scale perturbations to fill the ball; clean images stay as they are."""
-    delta = points - ball.x
-    size = measure(delta, ball.norm).clamp(min=1e-12)
-    return ball.project(ball.x + delta * per_example(ball.epsilon / size, delta).to(delta.dtype))
+        idle = set(free[len(entering) :].tolist())
+        kept = [row for row in range(len(slots)) if row not in idle]
+        self.under = [self.under[row] for row in kept]
+        return table.take(slots, torch.tensor(kept, device=free.device)) if kept else None

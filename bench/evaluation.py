@@ -2,35 +2,41 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .datasets.checks import check_images, check_labels
+from .book import Book
+from .datasets.checks import check_labels
+from .datasets.memory import SelectedImages
 from .doubts import doubts, predictions
-from .engine import Engine, Found, Member, Settings
+from .engine import Engine, Member, Settings
 from .errors import BadData, BadParameter
+from .gallery import Album, Gallery
 from .network import Network, automatic_batch_size, frozen
 from .preparation import Attackers, prepare
-from .protocols import Progress
+from .protocols import Images, Progress
 from .tables import curve_of
 from .threat import Epsilon, Norm
-from .verify import verify
 
 
 @dataclass(frozen=True)
 class Case:
     """What is attacked, and with what.
 
-    images: (N, C, H, W) in [0, 1]. labels: (N,). indices: (N,) int64, what each example is called
-    and its randomness hangs on. targets: (N,) classes to reach, or None.
+    images: N of them, read as they are needed. labels: (N,). indices: (N,) int64, what each
+    example is called and its randomness hangs on. targets: (N,) classes to reach, or None.
     attackers: what attacks that prepare themselves may use.
     """
 
     module: nn.Module
     device: torch.device
-    images: Tensor
+    images: Images
     labels: Tensor
     indices: Tensor
     targets: Tensor | None = None
@@ -49,23 +55,13 @@ class Result:
     grid: tuple[Epsilon, ...]
     flags: tuple[str, ...]
     report: Mapping[str, float]
-    _images: Tensor
-    _found: Mapping[int, Found]
+    _images: Images
+    _album: Album | None
 
     @property
     def curve(self) -> pd.DataFrame:
         """One row for each epsilon: accuracies with their intervals, and what they cost."""
         return curve_of(self.records, [one.text for one in self.grid])
-
-    def found(self) -> dict[str, Tensor]:
-        """Every adversarial example once: x_adv (n, C, H, W), its row (n,), its grid point (n,)."""
-        places = [(row, point) for row, one in self._found.items() for point in one.images]
-        images = [self._found[row].images[point] for row, point in places]
-        return {
-            "x_adv": torch.stack(images) if images else self._images[:0],
-            "row": torch.tensor([row for row, _ in places], dtype=torch.int64),
-            "point": torch.tensor([point for _, point in places], dtype=torch.int64),
-        }
 
     def adversarials(self, epsilon: str | float) -> Tensor:
         """(N, C, H, W): the adversarial examples at an epsilon of the grid, clean where none is.
@@ -83,10 +79,13 @@ class Result:
         if point is None:
             known = ", ".join(one.text for one in self.grid)
             raise BadParameter(f"epsilon {wanted.text} is not on the grid: {known}")
-        images = self._images.clone()
-        for row, found in self._found.items():
-            if point in found.broken:
-                images[row] = found.images[max(i for i in found.images if i <= point)]
+        if self._album is None:
+            raise BadParameter("the adversarial examples were not kept")
+        images = self._images.read(torch.arange(len(self._images))).clone()
+        for row, found in self._album.images.items():
+            below = [one for one in found if one <= point]
+            if below and self.records["broken"].iloc[row][point]:
+                images[row] = found[max(below)]
         return images
 
 
@@ -96,13 +95,15 @@ def assess(
     settings: Settings,
     progress: Progress,
     batch_size: int | None = None,
+    gallery: Gallery | None = None,
 ) -> Result:
     """Attack, verify, and record every example.
+
+    gallery: where adversarial examples go; only an Album can be asked for them later.
 
     Raises: BadData for images or labels that cannot be used; CellError when the model or an attack
     misbehaves; BadParameter.
     """
-    check_images(case.images)
     with frozen(case.module):
         network, predicted = _first_look(case, batch_size)
         size = network.batch_size
@@ -116,16 +117,28 @@ def assess(
             else (predicted == case.labels)
         )
         rows = eligible.nonzero().flatten()
+        keep = None if gallery is None else partial(_keep, gallery, rows.tolist())
         engine = Engine(
-            network, case.images[rows], goals[rows], case.indices[rows], settings, size, progress
+            network,
+            SelectedImages(case.images, rows),
+            goals[rows],
+            case.indices[rows],
+            settings,
+            size,
+            progress,
+            keep=keep,
         )
-        found = dict(zip(rows.tolist(), engine.run(prepared), strict=True))
-        refuted = _verify(network, case.images, goals, found, settings)
-        cut_short = sum(one.cut_short for one in found.values())
+        book = engine.run(prepared)
         access = {member.attack.access for member in members}
-        flags = doubts(network, case.images, case.labels, rows, access, len(refuted), cut_short)
-    records = _records(case, predicted, found, refuted, settings)
-    return Result(records, settings.grid, flags, report, case.images, found)
+        refuted, cut_short = int(book.refuted.sum()), int(book.cut_short.sum())
+        flags = doubts(network, case.images, case.labels, rows, access, refuted, cut_short)
+    records = _records(case, predicted, rows, book, settings)
+    album = gallery if isinstance(gallery, Album) else None
+    return Result(records, settings.grid, flags, report, case.images, album)
+
+
+def _keep(gallery: Gallery, rows: Sequence[int], owner: int, point: int, x_adv: Tensor) -> None:
+    gallery.keep(rows[owner], point, x_adv)
 
 
 def _first_look(case: Case, batch_size: int | None) -> tuple[Network, Tensor]:
@@ -133,15 +146,14 @@ def _first_look(case: Case, batch_size: int | None) -> tuple[Network, Tensor]:
 
     Raises: BadData when the module breaks down over them; CellError.
     """
+    first = case.images.read(torch.tensor([0]))
     try:
-        size = batch_size or automatic_batch_size(
-            case.module, case.images[:1].to(case.device), case.device
-        )
+        size = batch_size or automatic_batch_size(case.module, first.to(case.device), case.device)
         network = Network(case.module, case.device, size)
-        return network, predictions(network, case.images)
+        return network, predictions(network, case.images, torch.arange(len(case.images)))
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
-        shape = tuple(case.images.shape[1:])
+        shape = tuple(first.shape[1:])
         raise BadData(f"the model cannot take images of shape {shape}: {reason}") from error
 
 
@@ -173,64 +185,35 @@ def check_members(members: Sequence[Member], norm: Norm, *, targeted: bool) -> N
             raise BadParameter(f"{kind} cannot aim at target classes")
 
 
-def _verify(
-    network: Network,
-    images: Tensor,
-    goals: Tensor,
-    found: Mapping[int, Found],
-    settings: Settings,
-) -> set[int]:
-    """Ask again about every adversarial example; drop those that fail and name their rows."""
-    claims = [(row, point) for row, one in found.items() for point in one.images]
-    if not claims:
-        return set()
-    rows = torch.tensor([row for row, _ in claims])
-    holds = verify(
-        network,
-        images[rows],
-        torch.stack([found[row].images[point] for row, point in claims]),
-        goals[rows],
-        torch.tensor([settings.radii[point] for _, point in claims], dtype=torch.float64),
-        settings.norm,
-        targeted=settings.targeted,
-    )
-    refuted = set()
-    for (row, point), held in zip(claims, holds.tolist(), strict=True):
-        if not held:
-            refuted.add(row)
-            del found[row].images[point]
-            found[row].broken &= set(found[row].images)
-            found[row].distance = float("inf")
-    return refuted
-
-
 def _records(
-    case: Case,
-    predicted: Tensor,
-    found: Mapping[int, Found],
-    refuted: set[int],
-    settings: Settings,
+    case: Case, predicted: Tensor, rows: Tensor, book: Book, settings: Settings
 ) -> pd.DataFrame:
-    points = range(len(settings.grid))
-    rows = []
-    for row in range(len(case.images)):
-        one = found.get(row, Found())
-        smallest = min(one.broken, default=None)
-        rows.append(
-            {
-                "index": int(case.indices[row]),
-                "label": int(case.labels[row]),
-                "target": -1 if case.targets is None else int(case.targets[row]),
-                "clean_prediction": int(predicted[row]),
-                "under_attack": row in found,
-                "smallest_epsilon": "" if smallest is None else settings.grid[smallest].text,
-                "distance": one.distance if one.broken else float("nan"),
-                "broken": [point in one.broken for point in points],
-                "attacked": [point in one.attacked for point in points],
-                "forward": one.forward,
-                "backward": one.backward,
-                "queries": one.queries,
-                "refuted": row in refuted,
-            }
-        )
-    return pd.DataFrame(rows)
+    """One row for each example of a case. rows: (n,), which of them are in the book."""
+    count, at = len(case.images), rows.numpy()
+    texts = np.array([*(one.text for one in settings.grid), ""], dtype=object)
+    smallest = np.full(count, len(settings.grid))
+    smallest[at] = np.where(book.broken.any(axis=1), book.broken.argmax(axis=1), len(settings.grid))
+
+    def spread(values: NDArray[Any], missing: Any = 0) -> NDArray[Any]:
+        whole = np.full((count, *values.shape[1:]), missing, dtype=values.dtype)
+        whole[at] = values
+        return whole
+
+    distance = np.where(book.broken.any(axis=1), book.distance, np.nan)
+    return pd.DataFrame(
+        {
+            "index": case.indices.numpy(),
+            "label": case.labels.numpy(),
+            "target": -1 if case.targets is None else case.targets.numpy(),
+            "clean_prediction": predicted.numpy(),
+            "under_attack": spread(np.ones(len(at), dtype=bool), missing=False),
+            "smallest_epsilon": texts[smallest],
+            "distance": spread(distance, missing=np.nan),
+            "broken": spread(book.broken).tolist(),
+            "attacked": spread(book.attacked).tolist(),
+            "forward": spread(book.forward),
+            "backward": spread(book.backward),
+            "queries": spread(book.queries.sum(axis=1, dtype=np.int64)),
+            "refuted": spread(book.refuted),
+        }
+    )

@@ -15,6 +15,7 @@ from .protocols import Answer
 # every row was the same to the bit from 8 rows up. Smaller batches are filled up.
 SMALLEST_BATCH = 16
 _FORWARD_ONLY = 4  # times the rows: a pass without gradient keeps no activations
+_NOT_FINITE = "the model returned logits that are not finite"
 _NO_MEMORY = re.compile("not enough memory|can't allocate memory|out of memory|ALLOC_FAILED")
 
 T = TypeVar("T")
@@ -24,22 +25,36 @@ class Network:
     """A module with its weights frozen, in evaluation mode, run in batches that fit in memory.
 
     batch_size: rows a pass with gradient, a multiple of them without. Halved, for good, when the
-    device runs out of memory.
+    device runs out of memory. tolerance: by how much logits may be off the true model's; not 0 for
+    a copy that is faster than it is exact.
     """
 
-    def __init__(self, module: nn.Module, device: torch.device, batch_size: int) -> None:
+    def __init__(
+        self, module: nn.Module, device: torch.device, batch_size: int, tolerance: float = 0.0
+    ) -> None:
         self.module = module
         self.device = device
         self.batch_size = max(batch_size, SMALLEST_BATCH)
+        self.tolerance = tolerance
         self.n_classes = 0
         self._forward_only = _FORWARD_ONLY
+        self._finite: Tensor | None = None
 
     def logits(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, K), without gradient."""
         x = x.to(self.device)
         with torch.no_grad():
             parts = self._in_parts(len(x), lambda rows: self._forward(x[rows]), forward_only=True)
+        self.check()
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def check(self) -> None:
+        """Wait for the device to tell whether all logits so far were finite.
+
+        Raises: CellError when they were not.
+        """
+        if self._finite is not None and not self._finite:
+            raise CellError(_NOT_FINITE)
 
     def gradient(self, x: Tensor, objective: Callable[[Tensor], Tensor]) -> Answer:
         """Gradient at x, (B, C, H, W), of an objective (B, K) -> (B,) that treats rows apart.
@@ -77,14 +92,22 @@ class Network:
             return x.flatten(1)[:, :1].expand(-1, self.n_classes)
         missing = SMALLEST_BATCH - len(x)
         if missing > 0:
-            x = torch.cat([x, x[:1].detach().expand(missing, *x.shape[1:])])
-        logits = self.module(x.clone())  # a model may write into its input
-        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
+            given = torch.cat([x, x[:1].detach().expand(missing, *x.shape[1:])])
+        else:
+            given = x.clone()  # a model may write into its input
+        logits = self.module(given)
+        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(given):
             raise CellError(f"the model must return logits (B, K), not {_shape(logits)}")
-        if not logits.isfinite().all():
-            raise CellError("the model returned logits that are not finite")
+        finite = logits.detach().isfinite().all()
+        if not logits.is_cuda:
+            if not finite:
+                raise CellError(_NOT_FINITE)
+        elif self._finite is None:
+            self._finite = finite
+        else:
+            self._finite &= finite  # to be looked at by `check`: now it would wait for the device
         self.n_classes = logits.shape[1]
-        return logits[: len(x) - missing] if missing > 0 else logits
+        return logits[: len(x)] if missing > 0 else logits
 
     def _in_parts(self, count: int, run: Callable[[slice], T], *, forward_only: bool) -> list[T]:
         parts: list[T] = []

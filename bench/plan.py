@@ -21,6 +21,7 @@ from .suite import AttackEntry, Entry, ModelEntry, Suite
 from .training import build_network
 
 Split = Literal["train", "test"]
+_BLOCK = 256  # images held at once to be looked at
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
@@ -42,15 +43,14 @@ class Subject:
 class Plan:
     """What a run will do.
 
-    train: the training split. test, images: the chosen test examples, and the images among them,
-    (N, C, H, W). indices: (N,) int64, which of the test split they are.
+    train: the training split. test: the chosen test examples. indices: (N,) int64, which of
+    the test split they are.
     """
 
     suite: Suite
     folder: Path
     train: ImageData
     test: ImageData
-    images: Tensor
     indices: Tensor
     subjects: tuple[Subject, ...]
     attacks: tuple[tuple[AttackEntry, Member], ...]
@@ -86,8 +86,8 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
         _check_splits(train, test)
         indices = _choose(len(test), suite)
         test = select(test, indices)
-        images = test.images.read(torch.arange(len(test)))
-        check_images(images)
+        for part in torch.arange(len(test)).split(_BLOCK):
+            check_images(test.images.read(part), first=int(part[0]))
     subjects: list[Subject] = []
     for number, model in enumerate(suite.models, 1):
         with _blame(file, f"models[{number}]"):
@@ -103,7 +103,6 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
         folder,
         train,
         test,
-        images,
         indices,
         tuple(subjects),
         tuple(attacks),

@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -13,9 +12,6 @@ import pyarrow.parquet as pq
 from .errors import RunDirectoryError
 from .files import write_atomically
 from .tables import Cell
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _ABOUT, _SEAL = b"quintain", b"quintain.sha256"
 
@@ -26,13 +22,6 @@ def write_cell(path: Path, cell: Cell) -> None:
     about = json.dumps(cell.about).encode()
     table = table.replace_schema_metadata({_ABOUT: about, _SEAL: _seal(table, about)})
     write_atomically(path, lambda at: pq.write_table(table, at, compression="zstd"))
-
-
-def write_adversarials(path: Path, tensors: Mapping[str, "Tensor"]) -> None:
-    """Write a cell's adversarial examples as safetensors, whole or not at all."""
-    from safetensors.torch import save_file  # reading records needs no torch
-
-    write_atomically(path, lambda at: save_file(dict(tensors), str(at)))
 
 
 def read_cell(path: Path) -> Cell:

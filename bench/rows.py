@@ -27,6 +27,23 @@ def put(table: T, rows: Tensor, values: T) -> T:
     return _over_fields(table, lambda value, other: put(value, rows, other), values)
 
 
+def write(table: Any, rows: Tensor, values: Any) -> None:
+    """Replace some rows (n,) in place."""
+    if isinstance(table, Tensor):
+        table.index_copy_(0, rows, values)
+    else:
+        for one in fields(table):
+            write(getattr(table, one.name), rows, getattr(values, one.name))
+
+
+def choose(indicator: Tensor, table: T, other: T) -> T:
+    """Return the table's rows where the indicator, (B,) bool, holds, and the other's elsewhere."""
+    if isinstance(table, Tensor):
+        shape = (-1, *[1] * (table.dim() - 1))
+        return cast(T, torch.where(indicator.reshape(shape), table, cast(Tensor, other)))
+    return _over_fields(table, lambda value, old: choose(indicator, value, old), other)
+
+
 def where(indicator: Tensor) -> Tensor:
     """(B,) bool -> (n,) int64: the rows that hold."""
     return torch.nonzero(indicator).flatten()

@@ -3,6 +3,7 @@
 import shlex
 import time
 import traceback
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -20,12 +21,13 @@ from .engine import Member, Settings
 from .errors import QuintainError, RunDirectoryError
 from .evaluation import Case, Result, assess
 from .files import check_writable, write_text
+from .gallery import Spool
 from .manifest import hardware, software
 from .plan import Plan, Subject, make_plan, open_checkpoint
 from .preparation import Attackers
 from .progress import Bar, Lines
 from .protocols import Trained, configuration
-from .records import read_cell, write_adversarials, write_cell
+from .records import read_cell, write_cell
 from .suite import AttackEntry, Suite
 from .tables import Cell, leaderboard, tradeoff
 from .training import Order, digest, obtain, train_proxy
@@ -166,7 +168,10 @@ class Runner:
                 cell = self._reuse(path)
                 fresh = cell is None
                 if cell is None:
-                    cell = self._compute(subject, trained, name, attack, member, key, path)
+                    with self._spool(path) as spool:
+                        cell = self._compute(
+                            subject, trained, name, attack, member, key, path, spool
+                        )
             except (Exception, SystemExit) as error:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_text(path.with_suffix(".error.txt"), traceback.format_exc())
@@ -190,6 +195,12 @@ class Runner:
         self.outcome.reused += 1
         return cell
 
+    def _spool(self, path: Path) -> AbstractContextManager[Spool | None]:
+        """Where adversarial examples go until they are saved beside the records."""
+        if not self.plan.suite.save_adversarials:
+            return nullcontext()
+        return Spool.opened(path.parent, self.plan.test.shape)
+
     def _compute(
         self,
         subject: Subject,
@@ -199,6 +210,7 @@ class Runner:
         member: Member,
         key: str,
         path: Path,
+        spool: Spool | None,
     ) -> Cell:
         """Attack, and write what came of it. The records come last: they say that all is there."""
         suite = self.plan.suite
@@ -209,7 +221,7 @@ class Runner:
             Case(
                 module=trained.model,
                 device=self.device,
-                images=self.plan.images,
+                images=self.plan.test.images,
                 labels=self.plan.test.labels,
                 indices=self.plan.indices,
                 attackers=Attackers(
@@ -223,10 +235,11 @@ class Runner:
             settings,
             Bar(title),
             suite.batch_size,
+            spool,
         )
         seconds = time.monotonic() - began
         about = {
-            "n_examples": len(self.plan.images),
+            "n_examples": len(self.plan.test),
             "access": member.attack.access,
             "norm": suite.norm,
             "epsilons": [one.text for one in suite.epsilons],
@@ -248,8 +261,8 @@ class Runner:
             **self._titles(subject, attack),
         }
         cell = Cell(about, result.records)
-        if suite.save_adversarials:
-            write_adversarials(path.with_suffix(".safetensors"), result.found())
+        if spool is not None:
+            spool.save(path.with_suffix(".safetensors"))
         write_cell(path, cell)
         self._say(title, result, seconds)
         return cell

@@ -33,9 +33,9 @@ _TINY = 1e-30
 _INWARDS = 1.0 - 1e-12  # outweighs the rounding of a float64 sum of a million terms
 
 
-def measure(delta: Tensor, norm: Norm) -> Tensor:
-    """(B,) float64: the norm of each perturbation (B, ...), summed in float64."""
-    flat = delta.double().flatten(1)
+def measure(delta: Tensor, norm: Norm, dtype: torch.dtype = torch.float64) -> Tensor:
+    """(B,): the norm of each perturbation (B, ...), summed in float64 unless told otherwise."""
+    flat = delta.to(dtype).flatten(1)
     match norm:
         case "Linf":
             return flat.abs().amax(dim=1)

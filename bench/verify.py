@@ -17,16 +17,14 @@ def verify(
     norm: Norm,
     *,
     targeted: bool,
-) -> Tensor:
-    """(n,) bool: which adversarial examples hold when the model is asked again.
+) -> tuple[Tensor, Tensor]:
+    """Which adversarial examples hold when the model is asked again, (n,) bool; their norms, (n,).
 
     Asked in float32, without autograd, among other neighbours than in the attack; each must be
     finite, in [0, 1], and within epsilon (n,) of its clean image in float64 with zero tolerance.
 
     clean, x_adv: (n, C, H, W). goals: (n,), the labels to leave or the classes to reach.
     """
-    if not len(x_adv):
-        return torch.zeros(0, dtype=torch.bool)
     inside = ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(dim=1)  # false for NaN
     distance = measure(x_adv.double() - clean.double(), norm)
     inside &= distance <= epsilon.double()
@@ -37,4 +35,4 @@ def verify(
     for rows, images in zip(order.split(size), asked.split(size), strict=True):
         logits = network.logits(images).cpu()
         wrong[rows] = fooled(logits, goals[rows], targeted=targeted)
-    return inside & wrong
+    return inside & wrong, distance

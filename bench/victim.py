@@ -13,6 +13,7 @@ from .protocols import Access, Answer
 from .threat import Ball, measure, per_example
 
 UNLIMITED = 2**62
+_ROUGH = 1e-5  # relative error of a norm in float32, generously
 
 
 @dataclass
@@ -52,11 +53,35 @@ class Ledger:
         """(B,) bool: nothing left of the query budget."""
         return self.allowance <= 0
 
+    def distance_of(self, points: Tensor, rows: Tensor) -> Tensor:
+        """(n,) float64: how far points (n, C, H, W) are off the rows' clean images.
+
+        Infinite outside [0, 1].
+        """
+        inside = (points.clamp(0.0, 1.0) == points).flatten(1).all(dim=1)
+        distance = measure(points.double() - self.ball.x[rows].double(), self.ball.norm)
+        return torch.where(inside, distance, torch.inf)
+
+    def may_be_nearer(self, x: Tensor, rows: Tensor) -> Tensor:
+        """(n,) bool: whether some rows (n,) of x are worth measuring, judged in x's own precision.
+
+        Not when nearer by less than that precision, and what is known breaks the example already.
+        """
+        known = self.distance[rows]
+        if not bool(known.isfinite().any()):
+            return torch.ones_like(rows, dtype=torch.bool)
+        rough = measure(x[rows] - self.ball.x[rows], self.ball.norm, x.dtype).double()
+        epsilon = self.ball.epsilon[rows]
+        first = (known > epsilon) & (rough <= epsilon * (1.0 + _ROUGH))
+        return first | (rough < known * (1.0 - _ROUGH))
+
 
 class GuardedVictim:
     """Answers for a batch of examples, as bench.protocols.Victim describes.
 
-    rows: (n,) int64 when the attack is shown only some of the ledger's examples.
+    fast: a copy of the network that gradients come from; what it takes for adversarial is so only
+    when it exceeds its tolerance, and is to be verified. limited: whether there are budgets to
+    keep. going: (B,) bool, the examples that may still ask; None for all.
     """
 
     def __init__(
@@ -66,13 +91,17 @@ class GuardedVictim:
         access: Access,
         *,
         targeted: bool,
-        rows: Tensor | None = None,
+        fast: Network | None = None,
+        limited: bool = True,
+        going: Tensor | None = None,
     ) -> None:
         self._network = network
+        self._fast = fast or network
         self._ledger = ledger
         self._access: Access = access
         self._targeted = targeted
-        self._rows = torch.arange(len(ledger.y), device=ledger.y.device) if rows is None else rows
+        self._limited = limited
+        self._going = going
 
     @property
     def access(self) -> Access:
@@ -87,16 +116,16 @@ class GuardedVictim:
     @property
     def remaining(self) -> Tensor:
         """(B,) int64: queries that each example may still ask."""
-        return self._ledger.allowance[self._rows]
+        return self._ledger.allowance.clone()
 
     def gradient(self, x: Tensor, objective: Callable[[Tensor], Tensor]) -> Answer:
         """One forward and one backward pass for each example. White-box only."""
         self._require("gradients", "white-box")
-        x, admitted = self._admit(x, self._rows)
-        answer = self._network.gradient(x, objective)
-        self._ledger.backward.index_add_(0, self._rows, admitted.long())
-        self._observe(x, answer.logits, self._rows, admitted)
-        if admitted.all():
+        x, admitted = self._admit(x, None)
+        answer = self._fast.gradient(x, objective)
+        self._ledger.backward += 1 if admitted is None else admitted
+        self._observe(x, answer.logits, admitted, self._fast.tolerance)
+        if admitted is None or not self._limited:
             return answer
         nan = torch.where(admitted, 0.0, torch.nan)
         return Answer(
@@ -109,48 +138,84 @@ class GuardedVictim:
         """(N, K) logits. White-box or score access."""
         self._require("scores", "white-box", "score")
         logits, admitted = self._ask(x, rows)
-        return logits if admitted.all() else logits.masked_fill(~admitted[:, None], torch.nan)
+        return logits if admitted is None else logits.masked_fill(~admitted[:, None], torch.nan)
 
     def labels(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """(N,) predicted classes. Any access."""
         logits, admitted = self._ask(x, rows)
-        return logits.argmax(dim=1).masked_fill(~admitted, -1)
+        labels = logits.argmax(dim=1)
+        return labels if admitted is None else labels.masked_fill(~admitted, -1)
 
-    def _ask(self, x: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
-        owners = self._rows if rows is None else self._rows[rows]
-        x, admitted = self._admit(x.detach(), owners)
+    def _ask(self, x: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        x, admitted = self._admit(x.detach(), rows)
         logits = self._network.logits(x)
-        self._observe(x, logits, owners, admitted)
+        if rows is None:
+            self._observe(x, logits, admitted, 0.0)
+        else:
+            self._observe_probes(x, logits, rows, admitted)
         return logits, admitted
 
     def _require(self, what: str, *levels: Access) -> None:
         if self._access not in levels:
             raise AccessDenied(f"the attack asked a victim with {self._access} access for {what}")
 
-    def _admit(self, x: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
-        """Count the inputs against their owners' budgets; put the clean image in the others'."""
+    def _admit(self, x: Tensor, owners: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Count the inputs against their owners' budgets; put the clean image in the others'.
+
+        Returns (N,) bool beside the inputs, which of them are admitted; None for all.
+        """
         ledger = self._ledger
-        if len(x) != len(owners):
-            raise ValueError(f"{len(x)} inputs for {len(owners)} examples: pass rows")
-        ranks = 0 if owners is self._rows else _ranks(owners, len(ledger.y))
-        admitted = ledger.allowance[owners] > ranks
-        counted = admitted.long()
-        for column, sign in ((ledger.forward, 1), (ledger.queries, 1), (ledger.allowance, -1)):
-            column.index_add_(0, owners, sign * counted)
-        if not admitted.all():
-            x = torch.where(per_example(admitted, x), x, ledger.ball.x[owners])
+        count = len(ledger.y if owners is None else owners)
+        if len(x) != count:
+            raise ValueError(f"{len(x)} inputs for {count} examples: pass rows")
+        admitted = self._going if owners is None or self._going is None else self._going[owners]
+        if self._limited:
+            ranks = 0 if owners is None else _ranks(owners, len(ledger.y))
+            allowed = (ledger.allowance if owners is None else ledger.allowance[owners]) > ranks
+            admitted = allowed if admitted is None else admitted & allowed
+        asked = _per_owner(owners, admitted, len(ledger.y))
+        ledger.forward += asked
+        ledger.queries += asked
+        if self._limited:
+            assert admitted is not None
+            ledger.allowance -= asked
+            clean = ledger.ball.x if owners is None else ledger.ball.x[owners]
+            x = torch.where(per_example(admitted, x), x, clean)
         return x, admitted
 
-    def _observe(self, x: Tensor, logits: Tensor, owners: Tensor, admitted: Tensor) -> None:
-        """Remember the adversarial point nearest to each clean image."""
+    def _observe(
+        self, x: Tensor, logits: Tensor, admitted: Tensor | None, tolerance: float
+    ) -> None:
+        """Remember the adversarial point nearest to each clean image, one input for each."""
         ledger = self._ledger
-        hit = table.where(fooled(logits, ledger.y[owners], targeted=self._targeted) & admitted)
+        hit = fooled(logits, ledger.y, targeted=self._targeted, tolerance=tolerance)
+        hit = hit if admitted is None else hit & admitted
+        x = x.detach()
+        if x.is_cuda:  # which rows were hit is not asked: the answer would be waited for
+            rows = torch.arange(len(x), device=x.device)
+        else:
+            rows = table.where(hit)
+            rows = rows[ledger.may_be_nearer(x, rows)] if len(rows) else rows
+            if not len(rows):
+                return
+        points, before = x[rows], ledger.distance[rows]
+        distance = torch.where(hit[rows], ledger.distance_of(points, rows), torch.inf)
+        nearer = distance < before
+        kept = torch.where(per_example(nearer, points), points, ledger.nearest[rows])
+        ledger.nearest.index_copy_(0, rows, kept)
+        ledger.distance.index_copy_(0, rows, torch.where(nearer, distance, before))
+
+    def _observe_probes(
+        self, x: Tensor, logits: Tensor, owners: Tensor, admitted: Tensor | None
+    ) -> None:
+        """Remember the adversarial point nearest to each clean image, any number for each."""
+        ledger = self._ledger
+        hit = fooled(logits, ledger.y[owners], targeted=self._targeted)
+        hit = table.where(hit if admitted is None else hit & admitted)
         if not len(hit):
             return
-        points, owners = x.detach()[hit], owners[hit]
-        inside = ((points >= 0) & (points <= 1)).flatten(1).all(dim=1)
-        distance = measure(points.double() - ledger.ball.x[owners].double(), ledger.ball.norm)
-        distance = torch.where(inside, distance, torch.inf)
+        points, owners = x[hit], owners[hit]
+        distance = ledger.distance_of(points, owners)
         nearest = ledger.distance.scatter_reduce(0, owners, distance, "amin")
         better = (distance == nearest[owners]) & (distance < ledger.distance[owners])
         better = table.where(better)
@@ -158,13 +223,27 @@ class GuardedVictim:
         first = first.scatter_reduce(0, owners[better], better, "amin")
         improved = table.where(first < len(points))
         ledger.nearest[improved] = points[first[improved]]
-        ledger.distance = nearest
+        ledger.distance.copy_(nearest)
 
 
-def fooled(logits: Tensor, y: Tensor, *, targeted: bool) -> Tensor:
-    """(N,) bool: whether the prediction is what the attack wants: not y, or y when targeted."""
+def fooled(logits: Tensor, y: Tensor, *, targeted: bool, tolerance: float = 0.0) -> Tensor:
+    """(N,) bool: whether the prediction is what the attack wants: not y, or y when targeted.
+
+    tolerance: how far ahead the logit must be that makes it so.
+    """
+    if tolerance:
+        others = logits.scatter(1, y[:, None], -torch.inf).amax(dim=1)
+        ahead = others - logits.gather(1, y[:, None])[:, 0]
+        return -ahead > tolerance if targeted else ahead > tolerance
     predicted = logits.argmax(dim=1)
     return predicted == y if targeted else predicted != y
+
+
+def _per_owner(owners: Tensor | None, admitted: Tensor | None, examples: int) -> Tensor | int:
+    """(B,) int64: how many inputs each example asks about; 1 when one for each."""
+    if owners is None:
+        return 1 if admitted is None else admitted.long()
+    return torch.bincount(owners if admitted is None else owners[admitted], minlength=examples)
 
 
 def _ranks(owners: Tensor, examples: int) -> Tensor:

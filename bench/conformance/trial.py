@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..datasets.memory import TensorImages
 from ..engine import Member, SearchName, Settings
 from ..errors import QuintainError
 from ..evaluation import Case, Result, assess
+from ..gallery import Album
 from ..preparation import Attackers
 from ..protocols import Silent
 from ..threat import NORMS, Epsilon, Norm
@@ -146,7 +148,7 @@ class Trial:
             try:
                 result = assess(
                     self._case(network, setup), [member], setup.settings(), Silent(),
-                    setup.batch_size,
+                    setup.batch_size, Album(),
                 )  # fmt: skip
             except (Exception, SystemExit) as error:
                 fault = error if isinstance(error, Exception) else RuntimeError("it calls exit()")
@@ -160,7 +162,7 @@ class Trial:
         return Case(
             module=network,
             device=torch.device("cpu"),
-            images=self.ground.images[rows],
+            images=TensorImages(self.ground.images[rows]),
             labels=self.ground.labels[rows],
             indices=rows,
             targets=self.ground.targets[rows] if setup.targeted else None,

@@ -10,8 +10,10 @@ from ..errors import BadData
 _SUM_TOLERANCE = 1e-3
 
 
-def check_images(images: object) -> None:
+def check_images(images: object, first: int = 0) -> None:
     """Check that images are a non-empty (N, C, H, W) floating-point tensor within [0, 1].
+
+    first: what the first image is called, when they are a part of more.
 
     Raises: BadData, naming the first image that is at fault and its value.
     """
@@ -26,12 +28,12 @@ def check_images(images: object) -> None:
     low, high = (float(one) for one in torch.aminmax(images))
     if not (math.isfinite(low) and math.isfinite(high)):
         index, value = _first(images, ~torch.isfinite(images))
-        raise BadData(f"images must be finite: image {index} holds {value:g}")
+        raise BadData(f"images must be finite: image {first + index} holds {value:g}")
     if low < 0.0 or high > 1.0:
         index, value = _first(images, (images < 0) | (images > 1))
         raise BadData(
             f"images must lie in [0, 1]: the range found is [{low:g}, {high:g}]"
-            f"{_remedy(low, high)} (image {index} holds {value:.9g})"
+            f"{_remedy(low, high)} (image {first + index} holds {value:.9g})"
         )
     if not images.is_floating_point():
         raise BadData(f"images must be floating point, not {images.dtype}")

@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import nn
 
+from quintain.bench.datasets.memory import TensorImages
 from quintain.bench.doubts import doubts, predictions
 from quintain.bench.network import Network
 
@@ -38,8 +39,10 @@ def images():
 
 def flags_of(module, images, rows=None, access=("white-box",), refuted=0):
     network = Network(module.requires_grad_(False), CPU, 64)
-    labels = predictions(network, images)
-    rows = torch.arange(len(images)) if rows is None else rows
+    everyone = torch.arange(len(images))
+    images = TensorImages(images)
+    labels = predictions(network, images, everyone)
+    rows = everyone if rows is None else rows
     return doubts(network, images, labels, rows, set(access), refuted)
 
 
@@ -50,7 +53,8 @@ def test_a_plain_model_raises_no_flag(images):
 def test_predictions_are_those_of_the_module_in_order(images):
     module = Linear()
     expected = (images.mean((1, 2, 3)) > 0.5).long()
-    assert torch.equal(predictions(Network(module, CPU, 16), images), expected)
+    network, rows = Network(module, CPU, 16), torch.randperm(50)
+    assert torch.equal(predictions(network, TensorImages(images), rows), expected[rows])
     assert 0 < expected.sum() < 50
 
 

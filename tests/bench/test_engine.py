@@ -11,6 +11,7 @@ from quintain.attacks.gradients.finite_differences import FiniteDifferences
 from quintain.attacks.losses import Margin
 from quintain.attacks.pgd import PGD
 from quintain.bench import evaluate
+from quintain.bench.datasets.memory import TensorImages
 from quintain.bench.engine import Engine, Member, Settings
 from quintain.bench.errors import AccessDenied, CellError
 from quintain.bench.network import Network
@@ -277,10 +278,10 @@ def test_restarts_are_tried_in_turn(restarts, broken, search):
     x, y = grey()
     settings = Settings("Linf", (Epsilon.parse(0.3),), search=search)
     network = Network(Step(), torch.device("cpu"), 16)
-    engine = Engine(network, x, y, torch.arange(4), settings, 16, Silent())
-    found = engine.run([Member(Scripted(on_the_third), restarts)])
-    assert sum(bool(one.broken) for one in found) == broken
-    assert [one.queries for one in found] == [restarts] * 4
+    engine = Engine(network, TensorImages(x), y, torch.arange(4), settings, 16, Silent())
+    book = engine.run([Member(Scripted(on_the_third), restarts)])
+    assert book.broken.sum() == broken
+    assert book.queries[:, 0].tolist() == [restarts] * 4
 
 
 def test_restarts_draw_other_numbers(digits):
@@ -461,7 +462,7 @@ def test_progress_ends_at_the_total(digits):
     x, y = grey(30)
     settings = Settings("Linf", tuple(Epsilon.parse(one) for one in (0.1, 0.3)))
     network = Network(Step(), torch.device("cpu"), 16)
-    Engine(network, x, y, torch.arange(30), settings, 16, Watch()).run(
+    Engine(network, TensorImages(x), y, torch.arange(30), settings, 16, Watch()).run(
         [Member(Scripted(brightest))]
     )
     assert seen[-1] == (30, 30)

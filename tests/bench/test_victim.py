@@ -32,8 +32,8 @@ def ledger(count, budget=UNLIMITED, norm="Linf", goal=0, epsilon=0.4):
     return Ledger.open(ball, torch.full((count,), goal), torch.full((count,), budget))
 
 
-def victim(book, access="white-box", *, targeted=False, rows=None):
-    return GuardedVictim(network(), book, access, targeted=targeted, rows=rows)
+def victim(book, access="white-box", *, targeted=False, **named):
+    return GuardedVictim(network(), book, access, targeted=targeted, **named)
 
 
 def images(*pixels):
@@ -93,12 +93,29 @@ def test_every_question_is_counted_for_its_example():
     assert book.backward.tolist() == [1, 1, 1]
 
 
-def test_a_victim_for_some_rows_books_on_those():
-    book = ledger(4, budget=3)
-    asked = victim(book, rows=torch.tensor([3, 1]))
-    asked.labels(images(0.5, 0.5, 0.5), torch.tensor([0, 0, 1]))
-    assert book.queries.tolist() == [0, 1, 0, 2]
-    assert asked.remaining.tolist() == [1, 2]
+@pytest.mark.parametrize("limited", [False, True])
+def test_examples_that_are_done_ask_nothing_more(limited):
+    book = ledger(3, budget=3)
+    asked = victim(book, going=torch.tensor([True, False, True]), limited=limited)
+    asked.labels(images(0.9, 0.9, 0.9, 0.5), torch.tensor([0, 1, 1, 2]))
+    asked.gradient(images(0.8, 0.8, 0.5), first_logit)
+    assert book.queries.tolist() == book.forward.tolist() == [2, 0, 2]
+    assert book.backward.tolist() == [1, 0, 1]
+    assert book.broken.tolist() == [True, False, False]
+    assert asked.remaining.tolist() == ([1, 3, 1] if limited else [3, 3, 3])
+
+
+def test_a_fast_copy_must_exceed_its_tolerance():
+    fast = Network(Threshold(), torch.device("cpu"), 64, tolerance=0.1)
+    book = ledger(3)
+    asked = victim(book, fast=fast)
+    asked.gradient(images(0.74, 0.76, 0.5), first_logit)  # ahead by 0.08 and by 0.12
+    assert book.broken.tolist() == [False, True, False]
+    asked.labels(images(0.71, 0.5, 0.5))  # the true network has no tolerance
+    assert book.broken.tolist() == [True, True, False]
+    book = ledger(3, goal=1)
+    victim(book, fast=fast, targeted=True).gradient(images(0.74, 0.76, 0.5), first_logit)
+    assert book.broken.tolist() == [False, True, False]
 
 
 def test_inputs_without_an_owner_are_refused():

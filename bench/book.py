@@ -1,0 +1,50 @@
+"""What has been shown of every example so far: a few bytes each, however many there are."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Book:
+    """One row for each of N examples, one column for each of E points of the grid.
+
+    broken, attacked: (N, E) bool. distance: (N,) float64, norm of the smallest adversarial
+    perturbation that held when the model was asked again, else infinite. refuted: (N,) bool, one
+    did not hold. cut_short: (N,) bool, the query budget ended before the search. forward, backward:
+    (N,) int64, passes. queries: (N, E) int32, asked in the tries at each point.
+    """
+
+    broken: NDArray[np.bool_]
+    attacked: NDArray[np.bool_]
+    distance: NDArray[np.float64]
+    refuted: NDArray[np.bool_]
+    cut_short: NDArray[np.bool_]
+    forward: NDArray[np.int64]
+    backward: NDArray[np.int64]
+    queries: NDArray[np.int32]
+
+    @classmethod
+    def open(cls, examples: int, points: int) -> "Book":
+        """Begin with nothing tried."""
+
+        def empty(*shape: int, of: Any) -> Any:
+            return np.zeros(shape, dtype=of)
+
+        return cls(
+            broken=empty(examples, points, of=bool),
+            attacked=empty(examples, points, of=bool),
+            distance=np.full(examples, np.inf),
+            refuted=empty(examples, of=bool),
+            cut_short=empty(examples, of=bool),
+            forward=empty(examples, of=np.int64),
+            backward=empty(examples, of=np.int64),
+            queries=empty(examples, points, of=np.int32),
+        )
+
+    def smallest(self, example: int) -> int:
+        """Smallest point at which an example is broken, or E."""
+        row = self.broken[example]
+        return int(row.argmax()) if row.any() else len(row)
