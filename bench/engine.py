@@ -7,6 +7,7 @@ state. What is held in memory is the slots and a few bytes for each example.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal
 
 import torch
@@ -21,9 +22,11 @@ from .protocols import Access, Attack, Images, Problem, Progress, WholeAttack
 from .random import Draws
 from .search import Bracket, Exhaustive, Narrowing, Order, Search
 from .slots import Candidate, Slots, open_slots
+from .stepping import Advance, Captured, capture_graph, repeat
 from .threat import Epsilon, Norm
 from .victim import UNLIMITED, GuardedVictim
 
+_LOOK_EVERY = 4  # steps on a GPU; a look waits for the device, an idle row wastes at most 3
 SearchName = Literal["bracket", "exhaustive"]
 
 
@@ -91,6 +94,8 @@ class Engine:
     the classes to reach. examples: (N,) int64, the numbers that their randomness hangs on.
     slots: how many examples are under attack at once. fast: a copy of the network for the search.
     keep: told of each adversarial example that holds: its position, its grid point, (C, H, W).
+    look_every: steps between two looks at who is done; above 1 the batch keeps its shape, and rows
+    that are done idle until the next look. By default 1, on a GPU more.
     """
 
     def __init__(
@@ -104,6 +109,7 @@ class Engine:
         progress: Progress,
         fast: Network | None = None,
         keep: Keep | None = None,
+        look_every: int | None = None,
     ) -> None:
         self.network = network
         self.images = images
@@ -114,6 +120,7 @@ class Engine:
         self.progress = progress
         self.fast = fast if settings.query_budget is None else None
         self.keep = keep
+        self.look_every = look_every or (_LOOK_EVERY if network.device.type == "cuda" else 1)
         self.book = Book.open(len(images), len(settings.grid))
 
     def run(self, members: Sequence[Member]) -> Book:
@@ -170,7 +177,12 @@ class _Pursuit:
         self.book = engine.book
         self.fresh = iter(owners)
         self.continuing: list[Candidate] = []
-        self.under: list[Candidate] = []  # one for each row of the slots
+        self.under: list[Candidate | None] = []  # one for each row of the slots
+        self.advance: Advance = self._advance
+        if engine.look_every > 1:
+            on_cuda = engine.network.device.type == "cuda"
+            capture = capture_graph if on_cuda else repeat
+            self.advance = Captured(self._advance, engine.look_every, capture)
         self.total = len(owners)
         self.decided = 0
         self.note = note
@@ -190,14 +202,17 @@ class _Pursuit:
 
         Returns the owners of finds that the engine's network refuted.
         """
-        self.under = self._candidates(self.engine.slots)
-        slots = self._enter(self.under) if self.under else None
+        entering = self._candidates(self.engine.slots)
+        self.under = [*entering]
+        slots = self._enter(entering) if entering else None
         while slots is not None:
-            self._advance(slots)
+            self.advance(slots)
+            self.hunting.check()
             leaving = self._leaving(slots)
-            if len(leaving):
-                self._leave(table.take(slots, leaving), leaving.tolist())
-                slots = self._refill(slots, leaving)
+            if leaving:
+                rows = torch.tensor(leaving, device=slots.step.device)
+                self._leave(table.take(slots, rows), leaving)
+                slots = self._refill(slots, rows)
                 self.engine.progress.update(self.decided, self.total, self.note)
         self.judge.settle()
         return self.judge.refuted
@@ -243,7 +258,7 @@ class _Pursuit:
             spent = spent[candidate.attempt.point]
         return self.settings.query_budget - int(spent.sum())
 
-    def _problem(self, slots: Slots) -> Problem:
+    def _problem(self, slots: Slots, going: Tensor | None = None) -> Problem:
         ledger, targeted = slots.ledger, self.settings.targeted
         return Problem(
             x=ledger.ball.x,
@@ -257,6 +272,7 @@ class _Pursuit:
                 targeted=targeted,
                 fast=self.hunting,
                 limited=self.settings.query_budget is not None,
+                going=going,
             ),
             draws=Draws(self.settings.seed, slots.example, slots.restart, slots.step),
             step=slots.step,
@@ -265,18 +281,29 @@ class _Pursuit:
         )
 
     def _advance(self, slots: Slots) -> None:
-        """One step of every row."""
-        slots.state = self.attack.step(self._problem(slots), slots.state)
-        slots.step = slots.step + 1
+        """One step of every row that is not done."""
+        if self.engine.look_every == 1:  # then no row is done
+            slots.state = self.attack.step(self._problem(slots), slots.state)
+            slots.step = slots.step + 1
+        else:
+            going = ~self._done(slots)
+            state = self.attack.step(self._problem(slots, going), slots.state)
+            slots.state = table.choose(going, state, slots.state)
+            slots.step = slots.step + going
 
-    def _leaving(self, slots: Slots) -> Tensor:
-        """(n,) int64: rows that are done, their last iterates judged at the price of a query."""
+    def _done(self, slots: Slots) -> Tensor:
+        """(B,) bool: rows that take no further step."""
+        done = slots.over | slots.ledger.exhausted
+        return done | slots.ledger.broken if self.settings.early_leaving else done
+
+    def _leaving(self, slots: Slots) -> list[int]:
+        """Rows that are done, their last iterates judged at the price of a query."""
         ledger = slots.ledger
-        done = slots.over | ledger.exhausted
         judged = table.where(slots.over & ~ledger.broken & ~ledger.exhausted)
         if len(judged) and not getattr(self.attack, "asks_iterates", False):
             self._problem(slots).victim.labels(slots.iterates[judged], judged)
-        return table.where(done | ledger.broken if self.settings.early_leaving else done)
+        done = table.where(self._done(slots)).tolist()
+        return [row for row in done if self.under[row] is not None]
 
     def _leave(self, gone: Slots, rows: Sequence[int]) -> None:
         """Book what the rows that leave have shown, and queue the tries that they ask for next."""
@@ -289,6 +316,7 @@ class _Pursuit:
             zip(rows, *(column.tolist() for column in columns), strict=True)
         ):
             one = self.under[row]
+            assert one is not None
             book.forward[one.owner] += forward
             book.backward[one.owner] += backward
             book.queries[one.owner, one.attempt.point] += queries
@@ -314,11 +342,15 @@ class _Pursuit:
         entering = self._candidates(len(free))
         if entering:
             slots.refill(free[: len(entering)], self._enter(entering))
-        for row, candidate in zip(free.tolist(), entering, strict=False):
+        for row, candidate in zip_longest(free.tolist(), entering):
             self.under[row] = candidate
         if len(entering) == len(free):
             return slots
-        idle = set(free[len(entering) :].tolist())
-        kept = [row for row in range(len(slots)) if row not in idle]
+        kept = [row for row, one in enumerate(self.under) if one is not None]
+        if not kept:
+            return None
+        if self.engine.look_every > 1:
+            slots.rest(free[len(entering) :])
+            return slots
         self.under = [self.under[row] for row in kept]
-        return table.take(slots, torch.tensor(kept, device=free.device)) if kept else None
+        return table.take(slots, torch.tensor(kept, device=free.device))

@@ -36,6 +36,22 @@ def write(table: Any, rows: Tensor, values: Any) -> None:
             write(getattr(table, one.name), rows, getattr(values, one.name))
 
 
+def overwrite(table: Any, values: Any) -> None:
+    """Replace all rows in place."""
+    if isinstance(table, Tensor):
+        table.copy_(values)
+    else:
+        for one in fields(table):
+            overwrite(getattr(table, one.name), getattr(values, one.name))
+
+
+def clone(table: T) -> T:
+    """Return a copy that shares no memory, neither with the table nor within itself."""
+    if isinstance(table, Tensor):
+        return cast(T, table.clone())
+    return _over_fields(table, clone)
+
+
 def choose(indicator: Tensor, table: T, other: T) -> T:
     """Return the table's rows where the indicator, (B,) bool, holds, and the other's elsewhere."""
     if isinstance(table, Tensor):

@@ -65,6 +65,11 @@ class Slots:
             raise CellError(f"the attack's state must hold x_adv of shape {tuple(shape)}")
         return x_adv.detach()
 
+    def rest(self, rows: Tensor) -> None:
+        """Leave some rows, (n,) int64, without a try: they ask for nothing more."""
+        self.limit.index_fill_(0, rows, 0)
+        self.ledger.distance.index_fill_(0, rows, 0.0)
+
     def refill(self, rows: Tensor, other: "Slots") -> None:
         """Put other tries into some rows, (n,) int64."""
         self.state = table.put(self.state, rows, other.state)  # it may share memory with the rest

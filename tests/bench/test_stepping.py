@@ -1,0 +1,108 @@
+import pandas as pd
+import pytest
+import torch
+
+from quintain.attacks.losses import Margin
+from quintain.attacks.pgd import PGD
+from quintain.bench.datasets.memory import TensorImages
+from quintain.bench.engine import Engine, Member, Settings
+from quintain.bench.network import Network, frozen
+from quintain.bench.protocols import Silent
+from quintain.bench.stepping import Captured
+from quintain.bench.threat import Epsilon
+
+
+def ran(digits, look_every, attacks=(PGD(steps=7),), slots=16, **named):
+    count = 40
+    grid = tuple(Epsilon.parse(one) for one in (0.05, 0.1, 0.2, 0.3))
+    with frozen(digits.module) as module:
+        labels = module(digits.images[:count]).argmax(1)
+        engine = Engine(
+            Network(module, torch.device("cpu"), 32),
+            TensorImages(digits.images[:count]),
+            labels,
+            torch.arange(count),
+            Settings("Linf", grid, **named),
+            slots,
+            Silent(),
+            look_every=look_every,
+        )
+        return engine.run([Member(one, restarts=2) for one in attacks])
+
+
+@pytest.mark.parametrize("look_every", [2, 3, 10])
+@pytest.mark.parametrize("named", [{}, {"search": "exhaustive"}, {"early_leaving": False},
+                                   {"query_budget": 9}])  # fmt: skip
+def test_when_the_host_looks_changes_nothing(digits, look_every, named):
+    expected = ran(digits, 1, **named)
+    assert 0.1 < expected.broken.mean() < 0.9
+    book = ran(digits, look_every, **named)
+    for name in vars(expected):
+        assert getattr(book, name).tolist() == getattr(expected, name).tolist(), name
+
+
+def test_attacks_that_ask_about_rows_apart_may_be_looked_at_seldom(digits):
+    from quintain.attacks.gradients.finite_differences import FiniteDifferences
+
+    attacks = (PGD(steps=3, loss=Margin(), gradient=FiniteDifferences(coordinates=8)),)
+    expected, book = (ran(digits, one, attacks) for one in (1, 4))
+    assert book.queries.tolist() == expected.queries.tolist()
+    assert book.distance.tolist() == expected.distance.tolist()
+
+
+class Tape:
+    """Captures steps as a GPU does: without running them, on the memory that they saw."""
+
+    def __init__(self, *, fails=False):
+        self.fails = fails
+        self.captured = self.replayed = 0
+
+    def __call__(self, step):
+        self.captured += 1
+        if self.fails:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+        def replay():
+            self.replayed += 1
+            step()
+
+        return replay
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_step_is_captured_once_and_replayed(digits, monkeypatch, fails):
+    expected = ran(digits, 1)
+    tape = Tape(fails=fails)
+    monkeypatch.setattr("quintain.bench.engine.repeat", tape)
+    book = ran(digits, 3)
+    assert book.broken.tolist() == expected.broken.tolist()
+    assert book.forward.tolist() == expected.forward.tolist()
+    assert tape.captured == 1
+    assert (tape.replayed > 10) != fails
+
+
+def test_what_the_engine_replaces_is_copied_into_the_captured_memory():
+    from dataclasses import dataclass, fields
+    from quintain.bench.slots import Slots
+
+    @dataclass
+    class State:
+        x_adv: torch.Tensor
+
+    given = {one.name: torch.zeros(2) for one in fields(Slots)}
+    slots = Slots(**given | {"state": State(torch.zeros(2))})
+
+    def advance(slots):
+        slots.state = State(slots.state.x_adv + 1)
+        slots.step = slots.step + 1
+
+    tape = Tape()
+    advanced = Captured(advance, 2, tape)
+    advanced(slots)
+    memory = slots.state.x_adv
+    assert memory.tolist() == slots.step.tolist() == [2, 2]
+    slots.state = State(torch.tensor([10.0, 2.0]))
+    advanced(slots)
+    assert slots.state.x_adv is memory
+    assert memory.tolist() == [12, 4]
+    assert tape.captured == 1
