@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from . import registry
 from .datasets.checks import check_images
 from .datasets.memory import TensorImages, in_memory
-from .engine import Member, SearchName, Settings
 from .errors import BadData, BadParameter
 from .evaluation import Case, Result, assess
 from .gallery import Album
@@ -19,6 +18,7 @@ from .paths import cache_folder
 from .preparation import Attackers
 from .progress import Bar
 from .protocols import ImageData, Progress, Silent
+from .settings import Member, SearchName, Settings
 from .threat import NORMS, Norm, parse_grid
 from .training import train_proxy
 

@@ -15,14 +15,18 @@ from .book import Book
 from .datasets.checks import check_labels
 from .datasets.memory import SelectedImages
 from .doubts import doubts, predictions
-from .engine import Engine, Member, Settings
+from .engine import Engine
 from .errors import BadData, BadParameter
 from .gallery import Album, Gallery
 from .network import Network, automatic_batch_size, frozen
 from .preparation import Attackers, prepare
 from .protocols import Images, Progress
+from .pursuit import Field
+from .settings import Member, Settings
 from .tables import curve_of
 from .threat import Epsilon, Norm
+
+_LOOK_EVERY = 4  # steps on a GPU; a look waits for the device, an idle row wastes at most 3
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ def assess(
         )
         rows = eligible.nonzero().flatten()
         keep = None if gallery is None else partial(_keep, gallery, rows.tolist())
-        engine = Engine(
+        field = Field(
             network,
             SelectedImages(case.images, rows),
             goals[rows],
@@ -126,9 +130,9 @@ def assess(
             settings,
             size,
             progress,
-            keep=keep,
+            look_every=_LOOK_EVERY if case.device.type == "cuda" else 1,
         )
-        book = engine.run(prepared)
+        book = Engine(field, keep=keep).run(prepared)
         access = {member.attack.access for member in members}
         refuted, cut_short = int(book.refuted.sum()), int(book.cut_short.sum())
         flags = doubts(network, case.images, case.labels, rows, access, refuted, cut_short)

@@ -13,10 +13,10 @@ from . import registry
 from .checkpoints import load_checkpoint, read_about
 from .datasets.checks import check_images, check_labels
 from .datasets.memory import channel_statistics, select
-from .engine import Member
 from .errors import BadCheckpoint, BadData, BadParameter, BadSuite, QuintainError
 from .evaluation import check_members
 from .protocols import Dataset, Defense, ImageData, InputSpec
+from .settings import Member
 from .suite import AttackEntry, Entry, ModelEntry, Suite
 from .training import build_network
 

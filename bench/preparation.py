@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .engine import Member
 from .errors import AccessDenied, BadParameter
 from .network import Network
 from .protocols import Access, ImageData, Preparation
+from .settings import Member
 
 Train = Callable[[Mapping[str, Any], ImageData, Mapping[str, Any]], nn.Module]
 

@@ -49,7 +49,8 @@ def clone(table: T) -> T:
     """Return a copy that shares no memory, neither with the table nor within itself."""
     if isinstance(table, Tensor):
         return cast(T, table.clone())
-    return _over_fields(table, clone)
+    copied: T = _over_fields(table, clone)
+    return copied
 
 
 def choose(indicator: Tensor, table: T, other: T) -> T:

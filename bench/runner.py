@@ -17,7 +17,6 @@ from . import registry
 from .checkpoints import weights_hash
 from .datasets.memory import fingerprint
 from .directory import RunDirectory, opened
-from .engine import Member, Settings
 from .errors import QuintainError, RunDirectoryError
 from .evaluation import Case, Result, assess
 from .files import check_writable, write_text
@@ -28,6 +27,7 @@ from .preparation import Attackers
 from .progress import Bar, Lines
 from .protocols import Trained, configuration
 from .records import read_cell, write_cell
+from .settings import Member, Settings
 from .suite import AttackEntry, Suite
 from .tables import Cell, leaderboard, tradeoff
 from .training import Order, digest, obtain, train_proxy

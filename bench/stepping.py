@@ -32,7 +32,7 @@ class Captured:
         self._capture = capture
         self._replay: Callable[[], None] | None = None
         self._state: Any = None
-        self._step: Tensor | None = None
+        self._step: Tensor
         self._refused = False
 
     def __call__(self, slots: Slots) -> None:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from ..datasets.memory import TensorImages
-from ..engine import Member, SearchName, Settings
 from ..errors import QuintainError
 from ..evaluation import Case, Result, assess
 from ..gallery import Album
 from ..preparation import Attackers
 from ..protocols import Silent
+from ..settings import Member, SearchName, Settings
 from ..threat import NORMS, Epsilon, Norm
 from .ground import GRIDS, TARGETED_GRIDS, Ground, proving_ground, train_stand_in
 from .report import Failed, NotTried

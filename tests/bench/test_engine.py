@@ -12,10 +12,12 @@ from quintain.attacks.losses import Margin
 from quintain.attacks.pgd import PGD
 from quintain.bench import evaluate
 from quintain.bench.datasets.memory import TensorImages
-from quintain.bench.engine import Engine, Member, Settings
+from quintain.bench.engine import Engine
 from quintain.bench.errors import AccessDenied, CellError
 from quintain.bench.network import Network
 from quintain.bench.protocols import Silent
+from quintain.bench.pursuit import Field
+from quintain.bench.settings import Member, Settings
 from quintain.bench.threat import Epsilon
 
 PIXELS = FiniteDifferences(coordinates=16)
@@ -278,8 +280,8 @@ def test_restarts_are_tried_in_turn(restarts, broken, search):
     x, y = grey()
     settings = Settings("Linf", (Epsilon.parse(0.3),), search=search)
     network = Network(Step(), torch.device("cpu"), 16)
-    engine = Engine(network, TensorImages(x), y, torch.arange(4), settings, 16, Silent())
-    book = engine.run([Member(Scripted(on_the_third), restarts)])
+    field = Field(network, TensorImages(x), y, torch.arange(4), settings, 16, Silent())
+    book = Engine(field).run([Member(Scripted(on_the_third), restarts)])
     assert book.broken.sum() == broken
     assert book.queries[:, 0].tolist() == [restarts] * 4
 
@@ -462,9 +464,8 @@ def test_progress_ends_at_the_total(digits):
     x, y = grey(30)
     settings = Settings("Linf", tuple(Epsilon.parse(one) for one in (0.1, 0.3)))
     network = Network(Step(), torch.device("cpu"), 16)
-    Engine(network, TensorImages(x), y, torch.arange(30), settings, 16, Watch()).run(
-        [Member(Scripted(brightest))]
-    )
+    field = Field(network, TensorImages(x), y, torch.arange(30), settings, 16, Watch())
+    Engine(field).run([Member(Scripted(brightest))])
     assert seen[-1] == (30, 30)
     assert seen == sorted(seen)
 

@@ -1,13 +1,18 @@
-import pandas as pd
+from dataclasses import dataclass, fields
+
 import pytest
 import torch
 
+from quintain.attacks.gradients.finite_differences import FiniteDifferences
 from quintain.attacks.losses import Margin
 from quintain.attacks.pgd import PGD
 from quintain.bench.datasets.memory import TensorImages
-from quintain.bench.engine import Engine, Member, Settings
+from quintain.bench.engine import Engine
 from quintain.bench.network import Network, frozen
 from quintain.bench.protocols import Silent
+from quintain.bench.pursuit import Field
+from quintain.bench.settings import Member, Settings
+from quintain.bench.slots import Slots
 from quintain.bench.stepping import Captured
 from quintain.bench.threat import Epsilon
 
@@ -17,7 +22,7 @@ def ran(digits, look_every, attacks=(PGD(steps=7),), slots=16, **named):
     grid = tuple(Epsilon.parse(one) for one in (0.05, 0.1, 0.2, 0.3))
     with frozen(digits.module) as module:
         labels = module(digits.images[:count]).argmax(1)
-        engine = Engine(
+        field = Field(
             Network(module, torch.device("cpu"), 32),
             TensorImages(digits.images[:count]),
             labels,
@@ -27,7 +32,7 @@ def ran(digits, look_every, attacks=(PGD(steps=7),), slots=16, **named):
             Silent(),
             look_every=look_every,
         )
-        return engine.run([Member(one, restarts=2) for one in attacks])
+        return Engine(field).run([Member(one, restarts=2) for one in attacks])
 
 
 @pytest.mark.parametrize("look_every", [2, 3, 10])
@@ -42,8 +47,6 @@ def test_when_the_host_looks_changes_nothing(digits, look_every, named):
 
 
 def test_attacks_that_ask_about_rows_apart_may_be_looked_at_seldom(digits):
-    from quintain.attacks.gradients.finite_differences import FiniteDifferences
-
     attacks = (PGD(steps=3, loss=Margin(), gradient=FiniteDifferences(coordinates=8)),)
     expected, book = (ran(digits, one, attacks) for one in (1, 4))
     assert book.queries.tolist() == expected.queries.tolist()
@@ -73,7 +76,7 @@ class Tape:
 def test_a_step_is_captured_once_and_replayed(digits, monkeypatch, fails):
     expected = ran(digits, 1)
     tape = Tape(fails=fails)
-    monkeypatch.setattr("quintain.bench.engine.repeat", tape)
+    monkeypatch.setattr("quintain.bench.pursuit.repeat", tape)
     book = ran(digits, 3)
     assert book.broken.tolist() == expected.broken.tolist()
     assert book.forward.tolist() == expected.forward.tolist()
@@ -82,9 +85,6 @@ def test_a_step_is_captured_once_and_replayed(digits, monkeypatch, fails):
 
 
 def test_what_the_engine_replaces_is_copied_into_the_captured_memory():
-    from dataclasses import dataclass, fields
-    from quintain.bench.slots import Slots
-
     @dataclass
     class State:
         x_adv: torch.Tensor

@@ -1,0 +1,276 @@
+"""The pursuit: one attack on the examples that are left, in slots that are kept full.
+
+Examples are independent. One that is broken, out of steps or out of queries leaves its slot to its
+next try, or to the next example. Attacks know nothing of it: they see a Problem and advance their
+state.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import rows as table
+from .book import Book
+from .errors import CellError
+from .judge import Claim, Judge
+from .network import Network
+from .protocols import Access, Images, Problem, Progress, WholeAttack
+from .random import Draws
+from .search import Search
+from .settings import Settings
+from .slots import Candidate, Slots, open_slots
+from .stepping import Advance, Captured, capture_graph, repeat
+from .victim import UNLIMITED, GuardedVictim
+
+
+@dataclass(frozen=True)
+class Field:
+    """What is pursued, and how.
+
+    network: gives the verdicts. images: N of them. goals: (N,) int64, the labels to leave, or the
+    classes to reach. examples: (N,) int64, the numbers that their randomness hangs on. slots: how
+    many examples are under attack at once. look_every: steps between two looks at who is done;
+    above 1 the batch keeps its shape, and rows that are done idle until the next look.
+    """
+
+    network: Network
+    images: Images
+    goals: Tensor
+    examples: Tensor
+    settings: Settings
+    slots: int
+    progress: Progress
+    look_every: int = 1
+
+
+@dataclass
+class _Whole:
+    x_adv: Tensor
+
+
+@dataclass(frozen=True)
+class _OneStep:
+    """A whole attack as an attack of a single step."""
+
+    attack: WholeAttack
+    steps: int = 1
+
+    @property
+    def access(self) -> Access:
+        return self.attack.access
+
+    @property
+    def monotone(self) -> bool:
+        return bool(getattr(self.attack, "monotone", True))
+
+    def start(self, problem: Problem) -> _Whole:
+        return _Whole(problem.x)
+
+    def step(self, problem: Problem, state: _Whole) -> _Whole:
+        return _Whole(self.attack.run(problem))
+
+
+def in_steps(attack: Any) -> Any:
+    """Return the attack, as one of a single step when it comes in one piece."""
+    return _OneStep(attack) if isinstance(attack, WholeAttack) else attack
+
+
+class Pursuit:
+    """One attack, in steps, on some examples.
+
+    hunting: the network that gradients come from: the field's, or a fast copy of it. begin: starts
+    the search of an example, given by its position among the N. owners: which. book, judge: where
+    what is shown goes. note: for the progress.
+    """
+
+    def __init__(
+        self,
+        field: Field,
+        hunting: Network,
+        attack: Any,
+        begin: Callable[[int], Search],
+        owners: Sequence[int],
+        book: Book,
+        judge: Judge,
+        note: str,
+    ) -> None:
+        self.field = field
+        self.hunting = hunting
+        self.settings = field.settings
+        self.attack = attack
+        self.begin = begin
+        self.fresh = iter(owners)
+        self.book = book
+        self.judge = judge
+        self.note = note
+        self.continuing: deque[Candidate] = deque()
+        self.under: list[Candidate | None] = []  # one for each row of the slots
+        self.advance: Advance = self._advance
+        if self.field.look_every > 1:
+            on_cuda = self.field.network.device.type == "cuda"
+            capture = capture_graph if on_cuda else repeat
+            self.advance = Captured(self._advance, self.field.look_every, capture)
+        self.total = len(owners)
+        self.decided = 0
+
+    def run(self) -> None:
+        """Keep the slots full until no search asks for another try.
+
+        Raises: CellError when the model or the attack misbehaves.
+        """
+        entering = self._candidates(self.field.slots)
+        self.under = [*entering]
+        slots = self._enter(entering) if entering else None
+        while slots is not None:
+            self.advance(slots)
+            self.hunting.check()
+            leaving = self._leaving(slots)
+            if leaving:
+                rows = torch.tensor(leaving, device=slots.step.device)
+                self._leave(table.take(slots, rows), leaving)
+                slots = self._refill(slots, rows)
+                self.field.progress.update(self.decided, self.total, self.note)
+        self.judge.settle()
+
+    def _candidates(self, most: int) -> list[Candidate]:
+        """Return tries to begin: the next ones of examples under attack, then fresh examples."""
+        chosen = [self.continuing.popleft() for _ in range(min(most, len(self.continuing)))]
+        begun: list[tuple[int, Search, Any]] = []
+        while len(chosen) + len(begun) < most and (owner := next(self.fresh, None)) is not None:
+            search = self.begin(owner)
+            attempt = search.next()
+            if attempt is None:
+                self.decided += 1
+            else:
+                begun.append((owner, search, attempt))
+        if begun:
+            images = self.field.images.read(torch.tensor([owner for owner, _, _ in begun]))
+            images = images.to(self.field.network.device)
+            chosen += [Candidate(*one, image) for one, image in zip(begun, images, strict=True)]
+        return chosen
+
+    def _enter(self, candidates: Sequence[Candidate]) -> Slots:
+        """Put tries into new slots, and let the attack begin there."""
+        field, settings = self.field, self.settings
+        slots = open_slots(
+            candidates,
+            self.attack.steps,
+            settings.norm,
+            settings.radii,
+            field.goals,
+            field.examples,
+            [self._allowance(one) for one in candidates],
+        )
+        slots.state = self.attack.start(self._problem(slots))
+        return slots
+
+    def _allowance(self, candidate: Candidate) -> int:
+        """Queries left: of the whole curve's budget, or of this point's when each is on its own."""
+        if self.settings.query_budget is None:
+            return UNLIMITED
+        spent = self.book.queries[candidate.owner]
+        if self.settings.search == "exhaustive":
+            spent = spent[candidate.attempt.point]
+        return self.settings.query_budget - int(spent.sum())
+
+    def _problem(self, slots: Slots, going: Tensor | None = None) -> Problem:
+        ledger, targeted = slots.ledger, self.settings.targeted
+        return Problem(
+            x=ledger.ball.x,
+            y=ledger.y,
+            targeted=targeted,
+            ball=ledger.ball,
+            victim=GuardedVictim(
+                self.field.network,
+                ledger,
+                self.attack.access,
+                targeted=targeted,
+                fast=self.hunting,
+                limited=self.settings.query_budget is not None,
+                going=going,
+            ),
+            draws=Draws(self.settings.seed, slots.example, slots.restart, slots.step),
+            step=slots.step,
+            start_points=slots.start_points,
+            warm=slots.warm,
+        )
+
+    def _advance(self, slots: Slots) -> None:
+        """One step of every row that is not done."""
+        if self.field.look_every == 1:  # then no row is done
+            slots.state = self.attack.step(self._problem(slots), slots.state)
+            slots.step = slots.step + 1
+        else:
+            going = ~self._done(slots)
+            state = self.attack.step(self._problem(slots, going), slots.state)
+            slots.state = table.choose(going, state, slots.state)
+            slots.step = slots.step + going
+
+    def _done(self, slots: Slots) -> Tensor:
+        """(B,) bool: rows that take no further step."""
+        done = slots.over | slots.ledger.exhausted
+        return done | slots.ledger.broken if self.settings.early_leaving else done
+
+    def _leaving(self, slots: Slots) -> list[int]:
+        """Rows that are done, their last iterates judged at the price of a query."""
+        ledger = slots.ledger
+        judged = table.where(slots.over & ~ledger.broken & ~ledger.exhausted)
+        if len(judged) and not getattr(self.attack, "asks_iterates", False):
+            self._problem(slots).victim.labels(slots.iterates[judged], judged)
+        done = table.where(self._done(slots)).tolist()
+        return [row for row in done if self.under[row] is not None]
+
+    def _leave(self, gone: Slots, rows: Sequence[int]) -> None:
+        """Book what the rows that leave have shown, and queue the tries that they ask for next."""
+        ledger, book = gone.ledger, self.book
+        last, nearest = gone.iterates, ledger.nearest
+        if not last[~ledger.exhausted].isfinite().all():
+            raise CellError("the attack's x_adv is not finite")
+        columns = ledger.distance, ledger.exhausted, ledger.forward, ledger.backward, ledger.queries
+        for place, (row, distance, spent, forward, backward, queries) in enumerate(
+            zip(rows, *(column.tolist() for column in columns), strict=True)
+        ):
+            one = self.under[row]
+            assert one is not None
+            book.forward[one.owner] += forward
+            book.backward[one.owner] += backward
+            book.queries[one.owner, one.attempt.point] += queries
+            hit = nearest[place].clone() if distance < float("inf") else None
+            one.search.report(last[place].clone(), hit, distance, spent=spent)
+            attempt = one.search.next()
+            if attempt is not None:
+                self.continuing.append(Candidate(one.owner, one.search, attempt, one.clean))
+            else:
+                self._finish(one, spent=spent)
+
+    def _finish(self, one: Candidate, *, spent: bool) -> None:
+        """Book a search that has ended; its finds are only claims yet."""
+        self.decided += 1
+        self.book.cut_short[one.owner] |= spent and not one.search.decided
+        self.book.attacked[one.owner, list(one.search.attacked)] = True
+        for point, x_adv in one.search.images.items():
+            if x_adv.numel():
+                self.judge.hear(Claim(one.owner, point, one.clean, x_adv))
+
+    def _refill(self, slots: Slots, free: Tensor) -> Slots | None:
+        """Give free rows to tries that wait; without enough of them the batch shrinks."""
+        entering = self._candidates(len(free))
+        if entering:
+            slots.refill(free[: len(entering)], self._enter(entering))
+        for row, candidate in zip_longest(free.tolist(), entering):
+            self.under[row] = candidate
+        if len(entering) == len(free):
+            return slots
+        kept = [row for row, one in enumerate(self.under) if one is not None]
+        if not kept:
+            return None
+        if self.field.look_every > 1:
+            slots.rest(free[len(entering) :])
+            return slots
+        self.under = [self.under[row] for row in kept]
+        return table.take(slots, torch.tensor(kept, device=free.device))

@@ -1,0 +1,39 @@
+"""What a cell is run with: attacks, and the settings that they share."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .protocols import Attack, WholeAttack
+from .threat import Epsilon, Norm
+
+SearchName = Literal["bracket", "exhaustive"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One attack of a cascade, and how often it starts anew on an example that resists."""
+
+    attack: Attack[Any] | WholeAttack
+    restarts: int = 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a cell is run.
+
+    query_budget: queries for each example, over the whole curve (for each epsilon of an exhaustive
+    search). early_leaving=False keeps broken examples to the last step, for timing work.
+    """
+
+    norm: Norm
+    grid: tuple[Epsilon, ...]
+    seed: int = 0
+    search: SearchName = "bracket"
+    query_budget: int | None = None
+    early_leaving: bool = True
+    targeted: bool = False
+
+    @property
+    def radii(self) -> tuple[float, ...]:
+        """The grid as numbers."""
+        return tuple(one.value for one in self.grid)
