@@ -45,18 +45,15 @@ def run(suite: str, out: Path | None, device: str, seed: int | None, update: boo
     from .paths import cache_folder
     from .report import run_summary
     from .runner import run_suite
-    from .tables import leaderboard, tradeoff
 
     where = parse_device(device)
     done = run_suite(parsed, text, suite, folder, out, where, cache_folder(), update=update)
-    if done.cells:
-        tables = (make(done.cells, done.failed) for make in (tradeoff, leaderboard))
-        click.echo(run_summary(*tables))
-    total = len(done.cells) + len(done.failed)
+    if done.standings is not None:
+        click.echo(run_summary(done.standings.tradeoff, done.standings.leaderboard))
     click.echo(
-        f"\n{len(done.cells)} of {total} cells done"
+        f"\n{done.done} of {done.done + done.failed} cells done"
         + (f" ({done.reused} were there already)" if done.reused else "")
-        + (f", {len(done.failed)} failed" if done.failed else "")
+        + (f", {done.failed} failed" if done.failed else "")
         + f"; tables and records in {out}",
     )
     return SOME_FAILED if done.failed else DONE

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 _PACKAGES = ("quintain", "torch", "torchvision", "numpy", "scipy", "scikit-learn")
 
 
+@cache
 def software() -> dict[str, str]:
     """Versions of everything that can change a number."""
     versions = {name: metadata.version(name) for name in _PACKAGES}

@@ -1,6 +1,6 @@
-"""A suite made ready: every plugin built and every combination tried, before any work is done."""
+"""A suite made ready: every plugin built, and every model tried that there is work for."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,9 +59,22 @@ class Plan:
         """Where a model's checkpoint is: relative to the suite's folder."""
         return None if entry.checkpoint is None else self.folder / entry.checkpoint
 
+    def settings(self, attack: AttackEntry) -> Settings:
+        """How an attack's cells are run."""
+        suite = self.suite
+        return Settings(
+            norm=suite.norm,
+            grid=suite.epsilons,
+            seed=suite.seed,
+            search=attack.search or suite.search,
+            query_budget=attack.query_budget or suite.query_budget,
+        )
+
 
 def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
-    """Load plugins and data, build everything once, and refuse what cannot work.
+    """Load plugins and data, build every plugin, and refuse what cannot work.
+
+    The models are only looked up: `try_models` builds those that there is work for.
 
     Raises: BadSuite, naming the file and the key; BadData; BadCheckpoint; UnknownPlugin; BadPlugin.
     """
@@ -92,8 +105,6 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
     for number, model in enumerate(suite.models, 1):
         with _blame(file, f"models[{number}]"):
             registry.bind("models", model.spec, besides=ModelEntry.model_fields)
-            weights = None if model.checkpoint is None else folder / model.checkpoint
-            try_model(model.spec, train, weights)
         if model.checkpoint is not None:
             subjects.append(Subject(model, model.defense, None))
         else:
@@ -107,6 +118,17 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
         tuple(subjects),
         tuple(attacks),
     )
+
+
+def try_models(plan: Plan, file: str, titles: Container[str]) -> None:
+    """Build the models of these titles and run each on two images; read their checkpoints.
+
+    Raises: BadSuite, naming the file and the key.
+    """
+    for number, model in enumerate(plan.suite.models, 1):
+        if model.title in titles:
+            with _blame(file, f"models[{number}]"):
+                try_model(model.spec, plan.train, plan.checkpoint(model))
 
 
 def load_split(dataset: Dataset, name: str, split: Split) -> ImageData:

@@ -14,7 +14,7 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, lru_cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -172,8 +172,9 @@ def local_sources(spec: Any) -> list[str]:
 
 @contextmanager
 def temporary() -> Iterator[None]:
-    """Forget at the end whatever was registered within."""
+    """Forget at the end whatever was registered or found installed within."""
     before = dict(_local)
+    _installed.cache_clear()
     try:
         yield
     finally:
@@ -183,6 +184,7 @@ def temporary() -> Iterator[None]:
                 sys.modules.pop(module, None)
         _local.clear()
         _local.update(before)
+        _installed.cache_clear()
 
 
 def plugins(kind: Kind) -> tuple[Plugin, ...]:
@@ -218,20 +220,19 @@ def bind(kind: Kind, spec: Spec, *, besides: Iterable[str] = ()) -> Callable[...
     """
     name, given = _split(kind, spec)
     plugin = find(kind, name)
-    factory = plugin.load()
+    schema = _schema(plugin)
     label = f"{_singular(kind)} '{name}'"
-    skip = 1 if kind == "models" else 0  # the first argument of a model is what it is built for
-    accepted = _parameters(factory, skip=skip)
+    accepted = schema.accepted
     values: dict[str, Any] = {}
     for key, value in given.items():
         if key not in accepted:
             takes = f"it takes {', '.join(accepted)}" if accepted else "it takes none"
             near = closest(key, [*accepted, *besides]) or ";"
             raise BadParameter(f"{label} has no parameter '{key}'{near} {takes}")
-        values[key] = _convert(label, key, value, accepted[key])
-    for key in _required(factory, skip=skip) - values.keys():
+        values[key] = _convert(label, key, value, schema)
+    for key in schema.required - values.keys():
         raise BadParameter(f"{label} needs the parameter '{key}'")
-    return partial(factory, **values)
+    return partial(schema.factory, **values)
 
 
 def build(kind: Kind, spec: Spec, *, besides: Iterable[str] = ()) -> Any:
@@ -252,12 +253,19 @@ def build(kind: Kind, spec: Spec, *, besides: Iterable[str] = ()) -> Any:
 
 def hyperparameters(kind: Kind, name: str) -> tuple[str, ...]:
     """Name the hyper-parameters that a plugin takes."""
-    return tuple(_parameters(find(kind, name).load(), skip=1 if kind == "models" else 0))
+    return tuple(_schema(find(kind, name)).accepted)
 
 
 def _available(kind: Kind) -> dict[str, Plugin]:
     if kind not in KINDS:
         raise UnknownPlugin(f"unknown kind of plugin '{kind}'{closest(kind, KINDS)}")
+    local = {name: one for (of, name), one in _local.items() if of == kind}
+    return {**_installed(kind), **local}
+
+
+@cache
+def _installed(kind: Kind) -> dict[str, Plugin]:
+    """What the installed distributions bring. To read it takes longer than all other look-ups."""
     found: dict[str, Plugin] = {}
     for entry in metadata.entry_points(group=f"quintain.{kind}"):
         distribution = entry.dist.name if entry.dist else "unknown distribution"
@@ -270,7 +278,6 @@ def _available(kind: Kind) -> dict[str, Plugin]:
                 f"by {taken.source} ({taken.target}) and by {distribution} ({entry.value})"
             )
         found[entry.name] = plugin
-    found.update({name: one for (of, name), one in _local.items() if of == kind})
     return found
 
 
@@ -284,32 +291,47 @@ def _split(kind: Kind, spec: Spec) -> tuple[str, dict[str, Any]]:
     return spec["name"], {key: value for key, value in spec.items() if key != "name"}
 
 
-def _parameters(factory: Callable[..., Any], skip: int) -> dict[str, Any]:
-    """Hyper-parameters of a factory with their annotations, in order."""
+@dataclass(frozen=True)
+class _Schema:
+    """A plugin's factory and its hyper-parameters: their annotations in order, and the required.
+
+    adapters: what checks the values of each, made when one is given.
+    """
+
+    factory: Callable[..., Any]
+    accepted: Mapping[str, Any]
+    required: frozenset[str]
+    adapters: dict[str, Any]
+
+
+@lru_cache(maxsize=1024)
+def _schema(plugin: Plugin) -> _Schema:
+    """Look at a plugin's factory once. Raises: BadPlugin when it cannot be loaded."""
+    factory = plugin.load()
+    skip = 1 if plugin.kind == "models" else 0  # a model's first argument is what it is built for
     hints = typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
     given = list(inspect.signature(factory).parameters.values())[skip:]
-    return {
-        one.name: hints.get(one.name, Any)
-        for one in given
-        if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
-    }
-
-
-def _required(factory: Callable[..., Any], skip: int) -> set[str]:
-    given = list(inspect.signature(factory).parameters.values())[skip:]
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {one.name for one in given if one.default is one.empty and one.kind in kinds}
+    named = [one for one in given if one.kind in kinds]
+    return _Schema(
+        factory,
+        {one.name: hints.get(one.name, Any) for one in named},
+        frozenset(one.name for one in named if one.default is one.empty),
+        {},
+    )
 
 
-def _convert(label: str, key: str, value: Any, annotation: Any) -> Any:
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
+def _convert(label: str, key: str, value: Any, schema: _Schema) -> Any:
+    from pydantic import ValidationError
 
+    annotation = schema.accepted[key]
     kind = _plugin_kind(annotation)
     if kind is not None:
         return build(kind, value) if isinstance(value, (str, Mapping)) else value
-    try:
-        adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
-    except Exception:  # an annotation that pydantic has no schema for: the plugin's own affair
+    if key not in schema.adapters:
+        schema.adapters[key] = _adapter(annotation)
+    adapter = schema.adapters[key]
+    if adapter is None:
         return value
     try:
         return adapter.validate_json(json.dumps(value), strict=True)
@@ -317,6 +339,16 @@ def _convert(label: str, key: str, value: Any, annotation: Any) -> Any:
         problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         shown = inspect.formatannotation(annotation)
         raise BadParameter(f"{label}: {key} = {value!r} is not {shown}: {problem}") from None
+
+
+def _adapter(annotation: Any) -> Any:
+    """What checks values of an annotation; None for one that pydantic has no schema for."""
+    from pydantic import ConfigDict, TypeAdapter
+
+    try:
+        return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    except Exception:  # then the values are the plugin's own affair
+        return None
 
 
 def _plugin_kind(annotation: Any) -> Kind | None:

@@ -20,9 +20,8 @@ def run_summary(tradeoff: pd.DataFrame, leaderboard: pd.DataFrame) -> str:
     first = tradeoff.iloc[0]
     epsilon = leaderboard.iloc[0]["epsilon"]
     flagged = tradeoff[tradeoff["flags"] != ""].drop_duplicates(_CELL)
-    flags = [
-        f"- {row.model} x {row.defense} x {row.attack}: {row['flags']}" for row in _rows(flagged)
-    ]
+    rows = zip(*(flagged[name] for name in (*_CELL, "flags")), strict=True)
+    flags = [f"- {model} x {defense} x {attack}: {flag}" for model, defense, attack, flag in rows]
     parts = [
         f"Robust accuracy on {first['dataset']}, {first['norm']}, {first['n_examples']} examples:",
         tradeoff_table(tradeoff),
@@ -34,16 +33,13 @@ def run_summary(tradeoff: pd.DataFrame, leaderboard: pd.DataFrame) -> str:
 
 def tradeoff_table(tradeoff: pd.DataFrame) -> str:
     """Markdown: robust accuracy, a row for each attack on a model, a column for each epsilon."""
-    rows = []
-    for names, curve in tradeoff.groupby(_CELL, sort=False):
-        first = curve.iloc[0]
-        rows.append(
-            dict(zip(_CELL, names, strict=True))
-            | {"clean": f"{first['clean_accuracy']:.2f}"}
-            | {str(row.epsilon): f"{row.robust_accuracy:.2f}" for row in _rows(curve)}
-            | {name: f"{first[f'{name}_mean']:,.0f}" for name in ("forward", "backward")}
-        )
-    table = pd.DataFrame(rows)
+    curves = tradeoff.set_index(tradeoff.groupby(_CELL, sort=False).ngroup())
+    first = curves[~curves.index.duplicated()]
+    table = first[_CELL].assign(clean=first["clean_accuracy"].map("{:.2f}".format))
+    for epsilon, points in curves.groupby("epsilon", sort=False):
+        table[str(epsilon)] = points["robust_accuracy"].map("{:.2f}".format)
+    for name in ("forward", "backward"):
+        table[name] = first[f"{name}_mean"].map("{:,.0f}".format)
     return _markdown(table, ["left"] * 3 + ["right"] * (len(table.columns) - 3))
 
 
@@ -67,10 +63,6 @@ def leaderboard_table(table: pd.DataFrame, form: Format = "markdown") -> str:
     if form == "html":
         return str(shown.to_html(index=False, border=0)) + "\n"
     return _markdown(shown) + "\n"
-
-
-def _rows(table: pd.DataFrame) -> list[pd.Series]:
-    return [row for _, row in table.iterrows()]
 
 
 def _markdown(table: pd.DataFrame, align: Sequence[str] | None = None) -> str:

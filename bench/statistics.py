@@ -1,12 +1,14 @@
 """Intervals and summaries of the accuracies in a table."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from scipy.integrate import trapezoid
 from scipy.stats import binomtest
 
 
+@lru_cache(maxsize=65536)
 def interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927), as fractions in [0, 1].
 

@@ -1,6 +1,7 @@
 """Suite files: what a benchmark runs, in TOML, checked before any work is done."""
 
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -118,9 +119,9 @@ class Suite(BaseModel):
     @model_validator(mode="after")
     def _combinations(self) -> "Suite":
         for kind in ("models", "defenses", "attacks"):
-            titles = [entry.title for entry in getattr(self, kind)]
-            for title in titles:
-                if titles.count(title) > 1:
+            titles = Counter(entry.title for entry in getattr(self, kind))
+            for title, count in titles.items():
+                if count > 1:
                     raise ValueError(f"two {kind} are called '{title}': give one a label")
         if any(entry.title == "worst-case" for entry in self.attacks):
             raise ValueError("an attack cannot be called 'worst-case': the tables use that name")

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ class Cell:
         """What is attacked, by the names that people gave it."""
         return tuple(str(self.about[name]) for name in ("dataset", "norm", "model", "defense"))
 
-    @property
+    @cached_property
     def experiment(self) -> tuple[object, ...]:
         """What cells must share to be combined: also weights, seed, grid, and the very examples."""
         about = (self.about[name] for name in ("weights_hash", "seed", "leaderboard_epsilon"))
@@ -98,28 +99,25 @@ def curve_of(records: pd.DataFrame, epsilons: Sequence[str]) -> pd.DataFrame:
     under = records["under_attack"].to_numpy(dtype=bool)
     broken, attacked = _grid(records, "broken"), _grid(records, "attacked")
     costs = records[["forward", "backward", "queries"]][under]
-    rows = []
-    for point, epsilon in enumerate(epsilons):
-        robust = int((right & ~broken[:, point]).sum())
-        low, high = interval(robust, total)
-        rows.append(
-            {
-                "epsilon": epsilon,
-                "n_examples": total,
-                "clean_accuracy": right.mean(),
-                "robust_accuracy": robust / total,
-                "ci_low": low,
-                "ci_high": high,
-                "attack_success_rate": _mean(broken[under, point]),
-                "forward_mean": _mean(costs["forward"]),
-                "backward_mean": _mean(costs["backward"]),
-                "queries_mean": _mean(costs["queries"]),
-                "queries_median": float(costs["queries"].median()),
-                "verified": int(broken[:, point].sum()),
-                "attacked": _mean(attacked[under, point]),
-            }
-        )
-    return pd.DataFrame(rows)
+    robust = (right[:, None] & ~broken).sum(axis=0).tolist()
+    low, high = zip(*(interval(count, total) for count in robust), strict=True)
+    return pd.DataFrame(
+        {
+            "epsilon": list(epsilons),
+            "n_examples": total,
+            "clean_accuracy": right.mean(),
+            "robust_accuracy": [count / total for count in robust],
+            "ci_low": low,
+            "ci_high": high,
+            "attack_success_rate": _means(broken[under]),
+            "forward_mean": _mean(costs["forward"]),
+            "backward_mean": _mean(costs["backward"]),
+            "queries_mean": _mean(costs["queries"]),
+            "queries_median": float(costs["queries"].median()),
+            "verified": broken.sum(axis=0),
+            "attacked": _means(attacked[under]),
+        }
+    )
 
 
 def worst_case(cells: Sequence[Cell], missing: Sequence[str] = ()) -> Cell:
@@ -266,3 +264,8 @@ def _grid(records: pd.DataFrame, name: str) -> "np.ndarray[Any, np.dtype[np.bool
 
 def _mean(values: Any) -> float:
     return float(np.mean(values)) if len(values) else float("nan")
+
+
+def _means(values: "np.ndarray[Any, np.dtype[np.bool_]]") -> list[float]:
+    """Means of the columns of (N, E)."""
+    return [_mean(column) for column in values.T]

@@ -13,7 +13,7 @@ from filelock import FileLock
 from torch import nn
 
 from . import registry
-from .checkpoints import load_checkpoint, save_checkpoint
+from .checkpoints import load_checkpoint, read_about, save_checkpoint
 from .datasets.memory import channel_statistics, fingerprint
 from .errors import BadCheckpoint, BadParameter
 from .protocols import Defense, ImageData, InputSpec, Progress, Trained, Training, configuration
@@ -25,6 +25,7 @@ class Order:
     """What to train: everything that can change the weights.
 
     model: a spec. defense: a plugin. data: to train on. norm, epsilon: the threat to train against.
+    data_hash: the data's fingerprint, where it is known: many orders may be for the same data.
     """
 
     model: Mapping[str, Any]
@@ -34,6 +35,7 @@ class Order:
     device: torch.device
     norm: Norm
     epsilon: float | None
+    data_hash: str = ""
 
     def build(self) -> nn.Module:
         """Build the network, with weights that depend on the seed alone.
@@ -46,14 +48,11 @@ class Order:
 
     def key(self) -> str:
         """Name the trained network by what it is made of."""
-        factory = registry.find("models", self.model["name"])
         return digest(
             {
-                "model": dict(self.model),
-                "model_version": str(getattr(factory.load(), "version", "1")),
-                "model_source": factory.digest,
+                **architecture(self.model),
                 "defense": configuration(self.defense),
-                "data": fingerprint(self.data),
+                "data": self.data_hash or fingerprint(self.data),
                 "seed": self.seed,
                 "device": self.device.type,
                 "norm": self.norm,
@@ -61,6 +60,16 @@ class Order:
                 "torch": torch.__version__,
             }
         )
+
+
+def architecture(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What an architecture is, as JSON: its spec, and the version and the code of its plugin."""
+    plugin = registry.find("models", model["name"])
+    return {
+        "model": dict(model),
+        "model_version": str(getattr(plugin.load(), "version", "1")),
+        "model_source": plugin.digest,
+    }
 
 
 def build_network(model: Mapping[str, Any], inputs: InputSpec, seed: int) -> nn.Module:
@@ -88,7 +97,7 @@ def obtain(order: Order, cache: Path | None, progress: Progress) -> Trained:
     """
     if cache is None:
         return _train(order, progress)[0]
-    path = cache / "networks" / f"{order.key()}.safetensors"
+    path = _cached(order.key(), cache)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if path.is_file():
@@ -113,6 +122,16 @@ def obtain(order: Order, cache: Path | None, progress: Progress) -> Trained:
     return trained
 
 
+def cached_weights(key: str, cache: Path | None) -> str | None:
+    """Name the weights that the cache says it holds for an order; None where it holds none."""
+    if cache is None or not _cached(key, cache).is_file():
+        return None
+    try:
+        return str(read_about(_cached(key, cache)).get("weights"))
+    except BadCheckpoint:  # to be trained anew, when it is needed
+        return None
+
+
 def train_proxy(
     seed: int,
     device: torch.device,
@@ -126,6 +145,10 @@ def train_proxy(
     defense = registry.build("defenses", {"name": "none", **parameters})
     seed = zlib.crc32(b"proxy %d" % seed)  # never the victim's own first weights
     return obtain(Order(model, defense, data, seed, device, "Linf", None), cache, progress).model
+
+
+def _cached(key: str, cache: Path) -> Path:
+    return cache / "networks" / f"{key}.safetensors"
 
 
 def _train(order: Order, progress: Progress) -> tuple[Trained, bool]:

@@ -1,5 +1,6 @@
-"""Models with known answers, and a small real one."""
+"""Models with known answers, a small real one, and finished runs of any size."""
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,3 +72,69 @@ def digits():
                 nn.functional.cross_entropy(module(x[batch]), y[batch]).backward()
                 optimizer.step()
     return Digits(module.eval(), x[1597:], y[1597:])
+
+
+FLAT = """
+from dataclasses import dataclass
+from torch import nn
+from quintain.bench import registry
+from quintain.bench.protocols import Trained
+
+@registry.model("flat")
+def flat(inputs, number: int = 0):
+    channels, height, width = inputs.shape
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, inputs.n_classes))
+
+@registry.defense("as-is")
+@dataclass(frozen=True)
+class AsIs:
+    number: int = 0
+
+    def fit(self, model, training):
+        return Trained(model)
+"""
+
+
+def _entries(kind, name, key, count):
+    return "".join(
+        f'[[{kind}]]\nname = "{name}"\nlabel = "{name}-{i}"\n{key} = {i}\n'
+        for i in range(1, count + 1)
+    )
+
+
+@pytest.fixture(scope="session")
+def fabricate():
+    """Make a suite and its run directory, `out`, in a folder, finished by the real runner.
+
+    Only the first attack is run: its result stands for all the others'.
+    """
+    from quintain.bench import cli, runner
+
+    def make(folder, models, defenses, attacks, n_examples=100):
+        (folder / "flat.py").write_text(FLAT)
+        suite = folder / "suite.toml"
+        suite.write_text(
+            f'plugins = ["flat.py"]\ndataset = "digits"\nn_examples = {n_examples}\n'
+            'epsilons = ["1/255", "2/255", "4/255", "8/255", "16/255", "0.10", "0.2", "0.3"]\n'
+            + _entries("models", "flat", "number", models)
+            + _entries("defenses", "as-is", "number", defenses)
+            + _entries("attacks", "pgd", "steps", attacks)
+        )
+        real, results = runner.assess, []
+
+        def canned(*arguments):
+            if not results:
+                results.append(real(*arguments))
+            return results[0]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.setenv("QUINTAIN_CACHE", str(folder / "cache"))
+            patch.setattr(runner, "assess", canned)
+            patch.setattr(os, "fsync", lambda handle: None)
+            with pytest.raises(SystemExit) as ending:
+                cli.main(["run", suite.name, "--out", "out", "--device", "cpu"])
+        assert ending.value.code == 0
+        return suite
+
+    return make

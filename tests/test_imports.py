@@ -157,3 +157,22 @@ def test_importing_the_package_is_not_enough_to_import_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     code = "import sys; from quintain.bench import evaluate; sys.exit('torch' not in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [("--help", 0), ("run --help", 0), ("list", 0), ("--version", 0), ("run --no-such-option", 2)],
+)
+def test_commands_that_do_no_work_import_nothing_heavy(arguments, status):
+    """The start-up times in tests/benchmarks hang on it."""
+    code = (
+        "import sys; from quintain.bench import cli\n"
+        "try: cli.main(sys.argv[1:])\n"
+        "except SystemExit as ending: status = ending.code\n"
+        "heavy = {'torch', 'numpy', 'pandas', 'scipy', 'pyarrow', 'sklearn'} & set(sys.modules)\n"
+        "sys.exit(f'imports {heavy}' if heavy else status)"
+    )
+    command = [sys.executable, "-c", code, *arguments.split()]
+    answer = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert answer.returncode == status, answer.stderr
+    assert "imports" not in answer.stderr

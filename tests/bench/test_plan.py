@@ -8,7 +8,7 @@ from quintain.attacks.pgd import PGD
 from quintain.bench import registry
 from quintain.bench.checkpoints import save_checkpoint, weights_hash
 from quintain.bench.errors import BadCheckpoint, BadSuite
-from quintain.bench.plan import load_split, make_plan, open_checkpoint
+from quintain.bench.plan import load_split, make_plan, open_checkpoint, try_models
 from quintain.bench.suite import read_suite
 
 
@@ -78,10 +78,12 @@ def test_weights_of_unknown_making_must_fit_the_network(plan, tmp_path):
 
     save_file({"x": torch.zeros(2)}, str(tmp_path / "theirs.safetensors"))
     models = '[[models]]\nname = "resnet"\ndepth = 8\ncheckpoint = "theirs.safetensors"\n'
+    made = plan(models=models)
+    try_models(made, "tiny.toml", {"another"})
     with pytest.raises(
-        BadSuite, match=r"models\[1\]: checkpoint .*theirs\.safetensors (lacks|is f)"
+        BadSuite, match=r"tiny.toml: models\[1\]: checkpoint .*theirs\.safetensors (lacks|is f)"
     ):
-        plan(models=models)
+        try_models(made, "tiny.toml", {"resnet"})
 
 
 def test_an_attack_that_does_not_know_the_norm_is_refused(plan):

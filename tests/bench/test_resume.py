@@ -70,10 +70,10 @@ def inode(path):
 
 
 def start(forge, out, suite, *more):
-    """Start a run and wait until it is past its checks, and has written the manifest anew."""
-    before = inode(out / "manifest.json")
+    """Start a run and wait until it is past its checks, and has written the suite's copy anew."""
+    before = inode(out / "suite.toml")
     forge.start("run", suite, "--out", out, "--device", "cpu", *more)
-    wait(lambda: inode(out / "manifest.json") != before)
+    wait(lambda: inode(out / "suite.toml") != before)
 
 
 def wait(ready):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
+from quintain.bench import logbook
 from quintain.bench.directory import RunDirectory
 from quintain.bench.records import read_cell
 from quintain.bench.tables import LEADERBOARD_COLUMNS, TRADEOFF_COLUMNS
@@ -530,9 +531,14 @@ def test_adversarial_examples_are_saved_on_request_and_hold(quintain, write_suit
     assert "2 were there already" in third.out
 
 
-def test_a_manifest_counts_every_cell_as_soon_as_it_is_there(
-    quintain, write_suite, tmp_path, monkeypatch
+@pytest.mark.parametrize(
+    ("rest", "expected"),
+    [(0.0, [[], ["fgsm"], ["fgsm", "pgd"], ["fgsm", "pgd"]]), (1e9, [[], ["fgsm", "pgd"]])],
+)
+def test_a_manifest_counts_every_cell_as_soon_as_that_costs_little(
+    rest, expected, quintain, write_suite, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(logbook, "_REST", rest)
     seen = []
     written = RunDirectory.write_manifest
 
@@ -542,7 +548,7 @@ def test_a_manifest_counts_every_cell_as_soon_as_it_is_there(
 
     monkeypatch.setattr(RunDirectory, "write_manifest", look)
     quintain("run", write_suite(), "--out", tmp_path / "out", "--device", "cpu")
-    assert seen == [[], ["fgsm"], ["fgsm", "pgd"], ["fgsm", "pgd"]]
+    assert seen == expected
 
 
 def test_an_unwritable_cache_is_refused_before_any_work(

@@ -225,8 +225,8 @@ def test_ranks_follow_robust_accuracy_then_area_then_clean_accuracy_then_name():
 
 def test_clean_accuracy_breaks_the_last_tie():
     cells = [
-        make(["000", "111"], wrong={1}, model="a", epsilons=["0.5"], epsilon_values=[0.5]),
-        make(["000", "100"], model="b", epsilons=["0.5"], epsilon_values=[0.5]),
+        make(["0", "1"], wrong={1}, model="a", epsilons=["0.5"], epsilon_values=[0.5]),
+        make(["0", "1"], model="b", epsilons=["0.5"], epsilon_values=[0.5]),
     ]
     for cell in cells:
         cell.about["leaderboard_epsilon"] = "0.5"

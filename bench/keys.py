@@ -1,0 +1,97 @@
+"""Names of a plan's networks and cells: hashes of everything that can change a number."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import registry
+from .datasets.memory import fingerprint, tensor_hash
+from .manifest import software
+from .plan import Plan, Subject
+from .protocols import configuration
+from .settings import Member
+from .suite import AttackEntry
+from .training import Order, architecture, digest
+
+RECORDS_VERSION = 2
+
+
+class Keys:
+    """The names for one plan on one kind of device. What many cells share is hashed once."""
+
+    def __init__(self, plan: Plan, device: torch.device) -> None:
+        self.plan = plan
+        self.device = device
+        self._train_hash = fingerprint(plan.train)
+        self.data_hash = fingerprint(plan.test) + self._train_hash
+        self._shared = digest(
+            {
+                "records": RECORDS_VERSION,
+                "data": self.data_hash,
+                "indices": tensor_hash(plan.indices),
+                "device": device.type,
+                "dtype": "float32",
+                "software": software(),
+            }
+        )
+        self._attacks = [digest(self._attack(*one)) for one in plan.attacks]
+
+    def order(self, subject: Subject) -> Order:
+        """What to train for a subject that has no checkpoint."""
+        assert subject.defense is not None
+        suite = self.plan.suite
+        return Order(
+            subject.model.spec,
+            subject.defense,
+            self.plan.train,
+            suite.seed,
+            self.device,
+            suite.norm,
+            suite.headline.value,
+            self._train_hash,
+        )
+
+    def network(self, subject: Subject) -> str:
+        """Name a network by what it is made of, before it is made.
+
+        Raises: OSError when its checkpoint cannot be read.
+        """
+        path = self.plan.checkpoint(subject.model)
+        if subject.defense is not None or path is None:
+            return self.order(subject).key()
+        return digest(
+            {
+                **architecture(subject.model.spec),
+                "checkpoint": _file_hash(path),
+                "data": self._train_hash,  # networks normalise by its statistics
+                "torch": torch.__version__,
+            }
+        )
+
+    def cells(self, subject: Subject, weights: str) -> list[str]:
+        """Name a subject's cells, one for each attack of the plan, by its weights' hash."""
+        made = digest(
+            {
+                "weights": weights,
+                "defense": configuration(subject.defense),
+                **architecture(subject.model.spec),
+            }
+        )
+        return [digest([self._shared, made, attack]) for attack in self._attacks]
+
+    def _attack(self, attack: AttackEntry, member: Member) -> dict[str, Any]:
+        return {
+            "local_sources": registry.local_sources(attack.spec),
+            "attack": attack.spec,
+            "attack_source": registry.find("attacks", attack.name).digest,
+            "configuration": configuration(member.attack),
+            "restarts": member.restarts,
+            "settings": configuration(self.plan.settings(attack)),
+        }
+
+
+def _file_hash(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

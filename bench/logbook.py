@@ -1,0 +1,154 @@
+"""What a run has come to so far: its manifest, and in the end its tables."""
+
+import shlex
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .directory import RunDirectory
+from .keys import Keys
+from .manifest import hardware, software
+from .standings import Standings, up_to_date
+from .survey import Finished, Survey
+
+Place = tuple[int, int]  # a cell of the plan: the number of its subject, and of its attack
+
+_REST = 10.0  # so many times as long as writing the manifest took, it is left alone
+
+
+class Logbook:
+    """Networks, finished cells and failed ones (place -> reason), in the order of the plan.
+
+    A cell that the manifest does not list yet is not lost when the run is killed: its records say
+    what it is. So the manifest, which grows with the run, need not be written after every cell.
+    """
+
+    def __init__(self, keys: Keys, survey: Survey, directory: RunDirectory, file: str) -> None:
+        self.directory = directory
+        self.done: dict[Place, Finished] = {}
+        self.failed: dict[Place, str] = {}
+        self._networks: dict[int, Mapping[str, Any]] = {}
+        self._plan = keys.plan
+        self._keys = keys
+        self._survey = survey
+        self._file = file
+        self._tables: Mapping[str, Any] = survey.manifest.get("tables") or {}
+        self._began = _now()
+        self._resting_until = 0.0
+
+    def network(self, number: int, about: Mapping[str, Any]) -> None:
+        """Note a subject's network. Its cells that were made with other weights are dropped."""
+        before = self._networks.get(number, about)
+        if before["weights_hash"] != about["weights_hash"]:
+            self.done = {place: one for place, one in self.done.items() if place[0] != number}
+        self._networks[number] = about
+
+    def book(self, place: Place, cell: Finished) -> None:
+        """Note a finished cell."""
+        self.done[place] = cell
+        error = cell.path.with_suffix(".error.txt")
+        if error.name in self._survey.errors:
+            error.unlink(missing_ok=True)
+
+    def fail(self, place: Place, reason: str) -> None:
+        """Note a cell that failed."""
+        self.failed[place] = reason
+
+    def missing(self, number: int) -> list[int]:
+        """The attacks that are not done on a subject."""
+        attacks = range(len(self._plan.attacks))
+        return [one for one in attacks if (number, one) not in self.done]
+
+    def titles(self, place: Place) -> dict[str, Any]:
+        """What a cell is called, and may be called otherwise without a number changing."""
+        return {
+            "dataset": self._plan.suite.dataset.title,
+            **self._subject(place[0]),
+            "attack": self._plan.attacks[place[1]][0].title,
+            "leaderboard_epsilon": self._plan.suite.headline.text,
+        }
+
+    def close(self) -> Standings | None:
+        """Bring the tables up to date, and say that the run is finished."""
+        cells = [(one, self.titles(place)) for place, one in sorted(self.done.items())]
+        norm = self._plan.suite.norm
+        lost = [self.titles(place) for place in sorted(self.failed)]
+        failed = [
+            (one["dataset"], norm, one["model"], one["defense"], one["attack"]) for one in lost
+        ]
+        self._tables, standings = up_to_date(self.directory, self._tables, cells, failed)
+        lasting, before = self._lasting(), self._survey.manifest
+        idle = not self.failed and not any(one.fresh for one in self.done.values())
+        if not (idle and before.get("finished") and lasting.items() <= before.items()):
+            self._write(lasting, finished=_now())
+        return standings
+
+    def write(self) -> None:
+        """Write the manifest of a run that goes on."""
+        began = time.monotonic()
+        self._write(self._lasting(), finished=None)
+        now = time.monotonic()
+        self._resting_until = now + _REST * (now - began)
+
+    def write_now_and_then(self) -> None:
+        """Write the manifest, unless that would take much of the run's time."""
+        if time.monotonic() >= self._resting_until:
+            self.write()
+
+    def _write(self, lasting: Mapping[str, Any], finished: str | None) -> None:
+        about = hardware(self._keys.device)
+        passing = {"began": self._began, "finished": finished, "hardware": about}
+        self.directory.write_manifest({**passing, **lasting})
+
+    def _lasting(self) -> dict[str, Any]:
+        """What the manifest says that a run with nothing to do would say again."""
+        suite = self._plan.suite
+        return {
+            "suite": suite.resolved(),
+            "suite_file": self._file,
+            "repeat": self._repeat(),
+            "software": software(),
+            "data_hash": self._keys.data_hash,
+            "indices": self._plan.indices.tolist(),
+            "networks": [
+                {**about, **self._subject(number)}
+                for number, about in sorted(self._networks.items())
+            ],
+            "cells": [self._entry(place) for place in sorted({**self.done, **self.failed})],
+            "tables": dict(self._tables),
+        }
+
+    def _entry(self, place: Place) -> dict[str, Any]:
+        titles = self.titles(place)
+        names = {name: titles[name] for name in ("dataset", "model", "defense", "attack")}
+        entry = {**names, "norm": self._plan.suite.norm}
+        if place in self.failed:
+            return {**entry, "status": "failed", "error": self.failed[place]}
+        cell = self.done[place]
+        return {
+            **entry,
+            "status": "done",
+            "file": f"{cell.path.parent.name}/{cell.path.name}",
+            "key": cell.key,
+            "sha256": cell.sha256,
+            "titles": titles,
+        }
+
+    def _subject(self, number: int) -> dict[str, str]:
+        subject = self._plan.subjects[number]
+        return {"model": subject.model.title, "defense": subject.defense_title}
+
+    def _repeat(self) -> str:
+        """Say the command that gives the same numbers, to be run in the run directory."""
+        suite = self._plan.suite
+        source = Path("suite.toml")  # the copy, unless it names files that lie beside the original
+        if suite.plugins or any(one.checkpoint for one in suite.models):
+            source = self._plan.folder / Path(self._file).name
+        command = ["quintain", "run", str(source), "--seed", str(suite.seed)]
+        return shlex.join([*command, "--device", str(self._keys.device), "--out", "NEW_DIRECTORY"])
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,96 @@
+"""A run directory's two tables: made from its records, or read where nothing has changed."""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from pyarrow import csv
+
+from . import statistics, tables
+from .directory import RunDirectory
+from .survey import Finished
+from .tables import LEADERBOARD_COLUMNS, TRADEOFF_COLUMNS, Cell, leaderboard, tradeoff
+
+Titled = tuple[Finished, Mapping[str, Any]]  # a cell, and what it is called in this run
+_NAMES = ("tradeoff.csv", "leaderboard.csv")
+_TEXTS = ["dataset", "model", "defense", "attack", "access", "norm", "epsilon", "flags"]
+_TEXTS += ["device", "dtype", "attacks", "config_hash", "weights_hash"]
+_COUNTS = ["rank", "n_examples", "verified", "seed", "setup_queries", "parameters"]
+_TYPES = {
+    **dict.fromkeys(TRADEOFF_COLUMNS + LEADERBOARD_COLUMNS, pa.float64()),
+    **dict.fromkeys(_TEXTS, pa.string()),
+    **dict.fromkeys(_COUNTS, pa.int64()),
+}
+
+
+@dataclass(frozen=True)
+class Standings:
+    """The tables of one run."""
+
+    tradeoff: pd.DataFrame
+    leaderboard: pd.DataFrame
+
+
+def up_to_date(
+    directory: RunDirectory,
+    before: Mapping[str, Any],
+    cells: Sequence[Titled],
+    failed: Sequence[tuple[str, ...]],
+) -> tuple[Mapping[str, Any], Standings | None]:
+    """Bring the tables' files up to date with the cells; return what to remember, and the tables.
+
+    before: what was to be remembered the last time. The files are made anew if a cell, its title,
+    the failed ones or the code that makes them changed, or if a file is missing or altered.
+
+    Raises: RunDirectoryError when a cell cannot be read.
+    """
+    files = [directory.path / name for name in _NAMES]
+    if not cells:  # older tables would belie the manifest
+        for file in files:
+            file.unlink(missing_ok=True)
+        return {}, None
+    made_of = _made_of(cells, failed)
+    if before == {"made_of": made_of, **_hashes(files)}:
+        return before, Standings(*map(read_table, files))
+    contents = [one.read() for one, _ in cells]
+    named = [
+        Cell({**cell.about, **titles}, cell.records)
+        for cell, (_, titles) in zip(contents, cells, strict=True)
+    ]
+    made = Standings(tradeoff(named, failed), leaderboard(named, failed))
+    for name, table in zip(_NAMES, (made.tradeoff, made.leaderboard), strict=True):
+        directory.write_table(name, table)
+    return {"made_of": made_of, **_hashes(files)}, made
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table as it was when it was written: no title is taken for a number or for nothing."""
+    table: pd.DataFrame = csv.read_csv(
+        path,
+        parse_options=csv.ParseOptions(newlines_in_values=True),
+        convert_options=csv.ConvertOptions(
+            column_types=_TYPES, null_values=[""], strings_can_be_null=False
+        ),
+    ).to_pandas()
+    return table
+
+
+def _made_of(cells: Sequence[Titled], failed: Sequence[tuple[str, ...]]) -> str:
+    """Name everything that the tables follow from."""
+    code = [inspect.getsource(one) for one in (tables, statistics)]
+    listed = [[one.key, one.sha256, list(titles.values())] for one, titles in cells]
+    return _sha256(json.dumps([code, pd.__version__, listed, failed]).encode())
+
+
+def _hashes(files: Sequence[Path]) -> dict[str, str]:
+    return {one.name: _sha256(one.read_bytes()) for one in files if one.is_file()}
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

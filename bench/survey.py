@@ -1,0 +1,118 @@
+"""What a run directory holds of a plan already. Nothing is written, and no network is made."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .directory import RunDirectory, read_manifest
+from .errors import RunDirectoryError
+from .keys import Keys
+from .plan import Subject
+from .records import read_cell
+from .tables import Cell
+from .training import cached_weights
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished cell. sha256: of its file. cell: its content, where that is in memory."""
+
+    path: Path
+    key: str
+    sha256: str
+    fresh: bool = False
+    cell: Cell | None = None
+
+    def read(self) -> Cell:
+        """Read its content. Raises: RunDirectoryError."""
+        return self.cell or read_cell(self.path, self.sha256)
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A subject whose network the manifest remembers, and its cells, None where one is missing."""
+
+    network: Mapping[str, Any]
+    cells: tuple[Finished | None, ...]
+
+
+class Survey:
+    """The manifest, and the records that it lists or that a killed run left behind.
+
+    The manifest remembers each network's weights by what the network is made of, and each records
+    file's SHA-256, so that finished cells need neither networks nor parsing. Where it is silent or
+    another hash is found, records are read and checked value by value.
+
+    subjects: for each of the plan's what is known of it, None where its network must be made first.
+    """
+
+    def __init__(self, keys: Keys, directory: RunDirectory, cache: Path | None) -> None:
+        try:
+            self.manifest = read_manifest(directory.path)
+        except RunDirectoryError:  # there is none, or the directory will be refused when entered
+            self.manifest = {}
+        plan = keys.plan
+        self._records = directory.path / "records"
+        self._saving = plan.suite.save_adversarials
+        self._hashes = _by(self.manifest.get("cells"), "key")
+        self._names = {name[-24:-8]: name for name in _listed(self._records, ".parquet")}
+        self.errors = set(_listed(self._records, ".error.txt"))
+        networks = _by(self.manifest.get("networks"), "order")
+        self.orders: list[str] = []
+        self.subjects: list[Holding | None] = []
+        for subject in plan.subjects:
+            order = _order(keys, subject)
+            network = networks.get(order, {})
+            weights = network.get("weights_hash")
+            self.orders.append(order)
+            if weights is None or cached_weights(order, cache) not in (None, weights):
+                self.subjects.append(None)
+            else:
+                cells = (self.look(key) for key in keys.cells(subject, weights))
+                self.subjects.append(Holding(network, tuple(cells)))
+        self.unfinished = {
+            subject.model.title
+            for subject, known in zip(plan.subjects, self.subjects, strict=True)
+            if known is None or None in known.cells
+        }
+
+    def path(self, key: str) -> Path | None:
+        """Where a cell's records are, whatever its titles were when they were written."""
+        name = self._names.get(key[:16])
+        return None if name is None else self._records / name
+
+    def look(self, key: str, path: Path | None = None) -> Finished | None:
+        """Return a cell that is there and whole; what is damaged is as good as missing."""
+        path = path or self.path(key)
+        if path is None or (self._saving and not path.with_suffix(".safetensors").is_file()):
+            return None
+        try:
+            found = hashlib.sha256(path.read_bytes()).hexdigest()
+            if found == self._hashes.get(key, {}).get("sha256"):
+                return Finished(path, key, found)
+            cell = read_cell(path)
+        except (OSError, RunDirectoryError):
+            return None
+        return Finished(path, key, found, cell=cell) if cell.about.get("key") == key else None
+
+
+def _order(keys: Keys, subject: Subject) -> str:
+    try:
+        return keys.network(subject)
+    except OSError:  # a checkpoint that is not there: said when the model is tried
+        return ""
+
+
+def _by(entries: Any, name: str) -> dict[str, Any]:
+    """The entries of a list in a manifest that have a certain name, by its value."""
+    listed = entries if isinstance(entries, list) else []
+    return {str(one[name]): one for one in listed if isinstance(one, Mapping) and name in one}
+
+
+def _listed(folder: Path, ending: str) -> list[str]:
+    try:
+        return [one.name for one in folder.iterdir() if one.name.endswith(ending)]
+    except OSError:
+        return []
