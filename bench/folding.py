@@ -46,9 +46,10 @@ def fold(module: nn.Module, x: Tensor) -> fx.GraphModule:
         raise CannotFold("it has no batch normalisation to fold")
     for before, norm in pairs:
         layer, batch_norm = (graph.get_submodule(str(one.target)) for one in (before, norm))
-        graph.add_submodule(_flat(norm), _merged(layer, batch_norm))
+        name = f"folded_{norm.name}"  # names of nodes are unique, modules may be called twice
+        graph.add_submodule(name, _merged(layer, batch_norm))
         with graph.graph.inserting_after(before):
-            merged = graph.graph.call_module(_flat(norm), before.args, before.kwargs)
+            merged = graph.graph.call_module(name, before.args, before.kwargs)
         norm.replace_all_uses_with(merged)
         graph.graph.erase_node(norm)
         graph.graph.erase_node(before)
@@ -107,10 +108,6 @@ def _merged(layer: Any, norm: Any) -> Any:
     )
     merged.bias = nn.Parameter(bias.to(weight.dtype))
     return merged
-
-
-def _flat(norm: fx.Node) -> str:
-    return "folded_" + str(norm.target).replace(".", "_")
 
 
 def _hooked(module: nn.Module) -> bool:

@@ -65,20 +65,23 @@ def choose(
     if precision == "float32" or not len(images):
         return Choice()
     timed = precision == "auto"
-    each = multiply_adds(module, images[:1].to(device))
-    if timed and each * len(images) < _WORTHWHILE:
-        return Choice(refused={"all": "too little work to gain anything"})
-    rows = max(_SMALLEST_BATCH, min(batch_size, int(_MULTIPLY_ADDS / max(each, 1.0))))
-    x = images[torch.arange(rows) % len(images)].to(device)
     ratios: dict[str, float] = {}
     refused: dict[str, str] = {}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        try:
+            each = multiply_adds(module, images[:2].to(device))
+        except Exception as error:  # the counter steps into the model's own code
+            return Choice(refused={"all": f"its work cannot be counted: {_line(error)}"})
+        if timed and each * len(images) < _WORTHWHILE:
+            return Choice(refused={"all": "too little work to gain anything"})
+        rows = max(_SMALLEST_BATCH, min(batch_size, int(_MULTIPLY_ADDS / max(each, 1.0))))
+        x = images[torch.arange(rows) % len(images)].to(device)
         for variant in _variants(device) if timed else _forced():
             try:
                 network = quicken(module, variant, x)
                 check_faithful(module, network, x, closely=timed)
-            except (Refused, RuntimeError, TypeError) as error:  # what the model itself cannot do
-                refused[str(variant)] = str(error).partition("\n")[0]
+            except Exception as error:  # a model may fail in any way in such arithmetic
+                refused[str(variant)] = _line(error)
                 continue
             if timed:
                 ratios[str(variant)] = time_ratio(module, network, x)
@@ -90,10 +93,10 @@ def choose(
 
 
 def multiply_adds(module: nn.Module, x: Tensor) -> float:
-    """Count those of one forward pass, of convolutions and matrix products."""
+    """Count those of a forward pass for one row of x: convolutions and matrix products."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(x)
-    return float(counter.get_total_flops()) / 2
+    return float(counter.get_total_flops()) / 2 / len(x)
 
 
 def check_faithful(module: nn.Module, copied: Quick, x: Tensor, *, closely: bool) -> None:
@@ -166,3 +169,8 @@ def _dtypes(device: torch.device) -> tuple[Dtype, ...]:
         bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # else it is emulated, and crawls
         return ("bfloat16", "float32") if bfloat16 else ("float32",)
     return ()
+
+
+def _line(error: Exception) -> str:
+    first = str(error).partition("\n")[0]
+    return first if isinstance(error, Refused) else f"{type(error).__name__}: {first}"
