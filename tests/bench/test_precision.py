@@ -174,8 +174,11 @@ def adversarially_trained(x, y):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("training", ["standard", "adversarial"])
-def test_searching_in_bfloat16_changes_hardly_a_verdict(digits, training):
+@pytest.mark.parametrize(
+    ("training", "epsilons"),
+    [("standard", (0.05, 0.1, 0.2)), ("adversarial", (0.1, 0.2, 0.3))],
+)
+def test_searching_in_bfloat16_changes_hardly_a_verdict(digits, training, epsilons):
     """On more than 1,000 digits and three epsilons, PGD-20 finds as much as in float32."""
     data = load_digits()
     x = torch.from_numpy(data.images / 16).float()[:, None]
@@ -186,11 +189,11 @@ def test_searching_in_bfloat16_changes_hardly_a_verdict(digits, training):
     x, y = x[right], y[right]
     assert len(x) >= 1000
     copied = quicken(module, FASTEST, x[:16])
-    for epsilon in (0.05, 0.1, 0.2):
+    for epsilon in epsilons:
         plain = attack(module, module, x, y, epsilon)
         quick = attack(copied, module, x, y, epsilon)
         lost, won = int((plain & ~quick).sum()), int((quick & ~plain).sum())
         print(f"{training} {epsilon}: {len(x)} examples, {lost} verdicts lost, {won} won")
         assert 0.02 < plain.float().mean() < 0.999
-        assert lost <= 0.01 * len(x)
-        assert abs(lost - won) <= 0.005 * len(x)
+        assert lost + won <= 0.03 * len(x)
+        assert lost - won <= 4 * (lost + won) ** 0.5  # as often won as lost, but for chance
