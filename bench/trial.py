@@ -21,7 +21,9 @@ _SECONDS = 1.0  # no further round after so much timing
 _WORTHWHILE = 1e9  # multiply-adds of one forward pass over all examples; below, plain float32
 _CLEARLY_FASTER = 0.8  # of the plain module's time: noise must not decide
 _AGREE = 0.9  # of the rows, in the class that comes out
-_ALIKE = 0.9  # median cosine of the input gradients
+# Median cosine of the input gradients. Of 1,194 digits PGD-20 on a GoogLeNet's copy at 0.956 lost
+# 39 verdicts and won 24, maybe by chance; a ResNet's copies, above 0.99, lost as many as they won.
+_ALIKE = 0.97
 
 
 @dataclass(frozen=True)
