@@ -58,7 +58,7 @@ class FiniteDifferences:
     def _slopes(self, problem: Problem, x: Tensor, axes: Tensor, loss: Loss) -> Tensor:
         """(B, n): difference quotients along axes (B, n)."""
         flat = x.flatten(1)
-        batch, count = axes.shape
+        count = axes.shape[1]
         centre = flat.gather(1, axes)
         upper = (centre + self.spacing).clamp(max=1.0)
         lower = (centre - self.spacing).clamp(min=0.0)

@@ -82,7 +82,7 @@ def test_it_asks_exactly_its_samples_in_mirrored_pairs(source):
 
 @sources
 def test_the_mean_approaches_the_gradient_with_the_variance_of_theory(source):
-    """With m pairs on a straight loss the covariance is (|g|^2 + g_i^2 (k - 2)) / m on the diagonal.
+    """With m pairs on a straight loss the variance is (|g|^2 + (k - 2) g_i^2) / m.
 
     k is the fourth moment of a direction's coordinate: 3 for normals, 1 for signs.
     """
