@@ -39,7 +39,7 @@ def transfer(
     return PGD(steps, step_size, random_start, loss, gradient)
 
 
-def nes(
+def pgd_nes(
     *,
     steps: int = 100,
     step_size: float | None = None,
@@ -55,7 +55,7 @@ def nes(
     return PGD(steps, step_size, random_start, loss, gradient)
 
 
-def spsa(
+def pgd_spsa(
     *,
     steps: int = 100,
     step_size: float | None = None,

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from quintain.attacks.gradients.spsa import SPSA
-from quintain.attacks.presets import spsa
+from quintain.attacks.presets import pgd_spsa
 from quintain.bench import evaluate
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
@@ -79,7 +79,7 @@ def test_spsa_breaks_as_much_as_theirs_with_as_many_queries(digits, samples):
     robust = []
     for source in (SPSA(samples), TheirSPSA(digits.module, samples)):
         torch.manual_seed(0)
-        attack = spsa(steps=10, gradient=source)
+        attack = pgd_spsa(steps=10, gradient=source)
         result = evaluate(digits.module, x, y, attack, epsilons=[0.12], early_leaving=False)
         robust.append(result.curve["robust_accuracy"].item())
     assert 0.05 < robust[1] < 0.95

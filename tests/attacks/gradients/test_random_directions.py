@@ -181,7 +181,7 @@ def test_a_budget_that_ends_in_a_gradient_is_spent_to_the_last_query(name, budge
         module = nn.Sequential(nn.Flatten(), nn.Linear(D, 2))
     with torch.no_grad():
         module[1].bias[0] = 100.0  # nothing breaks it
-    attack = {"name": name, "steps": 9, "gradient": {"name": name, "samples": 16}}
+    attack = {"name": f"pgd-{name}", "steps": 9, "gradient": {"name": name, "samples": 16}}
     found = evaluate(module, middle(5), torch.zeros(5).long(), attack, query_budget=budget)
     assert found.records["queries"].tolist() == [budget] * 5
     assert found.curve["robust_accuracy"].tolist() == [1.0]
@@ -190,7 +190,7 @@ def test_a_budget_that_ends_in_a_gradient_is_spent_to_the_last_query(name, budge
 @pytest.mark.parametrize("name", ["nes", "spsa"])
 def test_it_breaks_a_network_and_counts_every_query(digits, name):
     x, y = digits.images[:40], digits.labels[:40]
-    attack = {"name": name, "steps": 20, "gradient": {"name": name, "samples": 64}}
+    attack = {"name": f"pgd-{name}", "steps": 20, "gradient": {"name": name, "samples": 64}}
     result = evaluate(digits.module, x, y, attack, epsilons=[0.3], early_leaving=False)
     assert result.curve["robust_accuracy"].item() < 0.2
     under = result.records["under_attack"]
