@@ -18,7 +18,7 @@ _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
-_AT_ONCE = 1 << 13  # numbers whose intermediate results a processor's cache holds
+_AT_ONCE = 1 << 14  # numbers whose intermediate results a processor's cache holds
 
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -35,21 +35,14 @@ def philox(counter: Words, key: tuple[Tensor, Tensor]) -> Words:
         product0 = c0 * _MULTIPLIERS[0]
         product1 = c2 * _MULTIPLIERS[1]
         c0, c1, c2, c3 = (
-            _xor((product1 >> 32).bitwise_and_(_MASK), c1, k0),
-            product1.bitwise_and_(_MASK),
-            _xor((product0 >> 32).bitwise_and_(_MASK), c3, k1),
-            product0.bitwise_and_(_MASK),
+            ((product1 >> 32) & _MASK) ^ c1 ^ k0,
+            product1 & _MASK,
+            ((product0 >> 32) & _MASK) ^ c3 ^ k1,
+            product0 & _MASK,
         )
         k0 = (k0 + _WEYL[0]) & _MASK
         k1 = (k1 + _WEYL[1]) & _MASK
     return c0, c1, c2, c3
-
-
-def _xor(high: Tensor, word: Tensor, key: Tensor) -> Tensor:
-    """high ^ word ^ key, in place once the operands no longer broadcast."""
-    if high.shape == torch.broadcast_shapes(high.shape, word.shape, key.shape):
-        return high.bitwise_xor_(word).bitwise_xor_(key)
-    return high ^ word ^ key
 
 
 @dataclass(frozen=True)
