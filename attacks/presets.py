@@ -2,7 +2,9 @@
 
 from ..bench.protocols import GradientSource, Loss
 from .gradients.finite_differences import FiniteDifferences
+from .gradients.nes import NES
 from .gradients.proxy import Proxy
+from .gradients.spsa import SPSA
 from .losses import CrossEntropy, Margin
 from .pgd import PGD
 
@@ -33,5 +35,36 @@ def transfer(
     """PGD on a proxy network that was trained on the victim's answers: the transfer attack.
 
     Source: Papernot et al. 2017 (arXiv:1602.02697).
+    """
+    return PGD(steps, step_size, random_start, loss, gradient)
+
+
+def pgd_nes(
+    *,
+    steps: int = 100,
+    step_size: float | None = None,
+    random_start: bool = False,
+    loss: Loss = CrossEntropy(),
+    gradient: GradientSource = NES(),
+) -> PGD:
+    """PGD on gradients that natural evolution strategies estimate from the victim's scores.
+
+    Source: Ilyas et al. 2018 (arXiv:1804.08598), section 2.2, the query-limited setting, with a
+    fixed number of steps and a fixed step size.
+    """
+    return PGD(steps, step_size, random_start, loss, gradient)
+
+
+def pgd_spsa(
+    *,
+    steps: int = 100,
+    step_size: float | None = None,
+    random_start: bool = False,
+    loss: Loss = Margin(),
+    gradient: GradientSource = SPSA(),
+) -> PGD:
+    """PGD on gradients that SPSA estimates from the victim's scores.
+
+    Source: Uesato et al. 2018 (arXiv:1802.05666), section 3.3, with PGD's steps instead of Adam's.
     """
     return PGD(steps, step_size, random_start, loss, gradient)

@@ -8,7 +8,7 @@ Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3": Philo
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
+_AT_ONCE = 1 << 14  # numbers whose intermediate results a processor's cache holds
 
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -63,14 +64,26 @@ class Draws:
         """(B, count) int64: uniform over 0 to 2**32 - 1."""
         blocks = -(-count // 4)
         device = self.example.device
-        element = torch.arange(blocks, device=device)[None, :]
         purpose = torch.tensor(zlib.crc32(stream.encode()), device=device)
         seed = torch.tensor(self.seed & _MASK, device=device)
-        out = philox(
-            (element, self.step[:, None], self.restart[:, None], purpose),
-            (seed, self.example[:, None] & _MASK),
-        )
-        return torch.stack(torch.broadcast_tensors(*out), dim=-1).flatten(1)[:, :count]
+        out = torch.empty(len(self.example), blocks, 4, dtype=torch.int64, device=device)
+        for piece in self._pieces(blocks):
+            element = torch.arange(piece.start, piece.stop, device=device)[None, :]
+            four = philox(
+                (element, self.step[:, None], self.restart[:, None], purpose),
+                (seed, self.example[:, None] & _MASK),
+            )
+            for word, values in enumerate(four):
+                out[:, piece, word] = values
+        return out.flatten(1)[:, :count]
+
+    def _pieces(self, count: int) -> Iterator[slice]:
+        """Parts of 0 to count - 1 to work on one after another: all of it at once on a GPU."""
+        size = max(1, _AT_ONCE // max(1, len(self.example)))
+        if self.example.device.type != "cpu":
+            size = max(1, count)
+        for begin in range(0, count, size):
+            yield slice(begin, min(begin + size, count))
 
     def uniform(self, shape: Sequence[int], stream: str) -> Tensor:
         """(B, *shape) float32: uniform over [0, 1), in multiples of 2**-24."""
@@ -81,11 +94,22 @@ class Draws:
         """(B, *shape) float32: standard normal, by Box and Muller's transform in float64."""
         count = math.prod(shape)
         half = -(-count // 2)
-        unit = (self.words(2 * half, stream).double() + 0.5) * 2.0**-32
-        radius = (-2.0 * unit[:, :half].log()).sqrt()
-        angle = 2.0 * math.pi * unit[:, half:]
-        both = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
-        return both[:, :count].float().reshape(-1, *shape)
+        words = self.words(2 * half, stream)
+        both = torch.empty(len(words), 2, half, device=words.device)
+        for piece in self._pieces(half):
+            first, second = (one[:, piece].double() for one in words.split(half, dim=1))
+            radius = first.add_(0.5).mul_(2.0**-32).log_().mul_(-2.0).sqrt_()
+            angle = second.add_(0.5).mul_(2.0**-32).mul_(2.0 * math.pi)
+            both[:, 0, piece] = angle.cos().mul_(radius)
+            both[:, 1, piece] = angle.sin_().mul_(radius)
+        return both.flatten(1)[:, :count].reshape(-1, *shape)
+
+    def signs(self, shape: Sequence[int], stream: str) -> Tensor:
+        """(B, *shape) float32: -1 or 1, each with probability 1/2: the bits of words."""
+        count = math.prod(shape)
+        words = self.words(-(-count // 32), stream)
+        bits = words[..., None] >> torch.arange(32, device=words.device) & 1
+        return (2.0 * bits.float() - 1.0).flatten(1)[:, :count].reshape(-1, *shape)
 
     def permutation(self, count: int, stream: str) -> Tensor:
         """(B, count) int64: a random order of 0 to count - 1 for each example."""

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from ...bench.errors import BadParameter
 from ...bench.protocols import Access, Loss, Problem
-
-_PROBES_AT_ONCE = 1 << 24  # numbers held in one batch of probes: 64 MiB
+from .probing import PROBES_AT_ONCE, differences
 
 
 @dataclass(frozen=True)
@@ -52,22 +51,18 @@ class FiniteDifferences:
         else:
             axes = problem.draws.permutation(total, "axes")[:, : self.coordinates]
         estimate = torch.zeros_like(flat)
-        for some in axes.split(max(1, _PROBES_AT_ONCE // (2 * flat.numel())), dim=1):
+        for some in axes.split(max(1, PROBES_AT_ONCE // (2 * flat.numel())), dim=1):
             estimate.scatter_(1, some, self._slopes(problem, x, some, loss))
         return estimate.reshape(x.shape)
 
     def _slopes(self, problem: Problem, x: Tensor, axes: Tensor, loss: Loss) -> Tensor:
         """(B, n): difference quotients along axes (B, n)."""
         flat = x.flatten(1)
-        batch, count = axes.shape
+        count = axes.shape[1]
         centre = flat.gather(1, axes)
         upper = (centre + self.spacing).clamp(max=1.0)
         lower = (centre - self.spacing).clamp(min=0.0)
         moved = torch.stack([upper, lower], dim=2)
         probes = flat[:, None, None, :].repeat(1, count, 2, 1)
         probes.scatter_(3, axes[:, :, None, None].expand(-1, -1, 2, 1), moved[..., None])
-        rows = torch.arange(batch, device=x.device).repeat_interleave(2 * count)
-        scores = problem.victim.scores(probes.reshape(-1, *x.shape[1:]), rows)
-        values = loss(scores, problem.y[rows], targeted=problem.targeted)
-        values = values.double().reshape(batch, count, 2)
-        return ((values[..., 0] - values[..., 1]) / (upper - lower)).to(x.dtype)
+        return (differences(problem, probes, loss) / (upper - lower)).to(x.dtype)

@@ -135,7 +135,7 @@ def test_subsets_differ_between_examples_and_steps_and_cover_everything():
 def test_it_may_ask_in_parts(x, monkeypatch):
     """So that the probes of large images fit in memory."""
     whole, _ = estimate(FiniteDifferences(), x)
-    monkeypatch.setattr("quintain.attacks.gradients.finite_differences._PROBES_AT_ONCE", 500)
+    monkeypatch.setattr("quintain.attacks.gradients.finite_differences.PROBES_AT_ONCE", 500)
     parts, victim = estimate(FiniteDifferences(), x)
     assert len(victim.points) > 1
     assert max(probes.numel() for probes, _ in victim.points) <= 500

@@ -1,0 +1,51 @@
+"""The gradient of the smoothed loss, from the victim's scores: natural evolution strategies."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from ...bench.errors import BadParameter
+from ...bench.protocols import Access, Loss, Problem
+from .probing import along_random
+
+
+@dataclass(frozen=True)
+class NES:
+    """Natural evolution strategies: antithetic Gaussian directions. Score access.
+
+    The mean of (L(x + sigma u) - L(x - sigma u)) u / 2 sigma over normal u, which on a straight
+    loss is right on average; with n samples in D coordinates its cosine to the gradient is about
+    sqrt(n / (n + 2 D)). Source: Ilyas et al. 2018 (arXiv:1804.08598), algorithm 1. Unlike there,
+    probes stop at the border of [0, 1]; 2 sigma is then, for each coordinate, the mean distance
+    between probes as the estimate weighs them, so that it stays right on average.
+
+    samples: queries for each gradient, two for each direction.
+    sigma: standard deviation of the directions, on the [0, 1] scale.
+    """
+
+    monotone: ClassVar[bool] = False
+
+    samples: int = 50
+    sigma: float = 0.001
+
+    def __post_init__(self) -> None:
+        if self.samples < 2 or self.samples % 2:
+            raise BadParameter(f"samples must be even and at least 2, not {self.samples}")
+        if not 0.0 < self.sigma <= 0.5:
+            raise BadParameter(f"sigma must be above 0 and at most 0.5, not {self.sigma}")
+
+    @property
+    def access(self) -> Access:
+        """Score."""
+        return "score"
+
+    def __call__(self, problem: Problem, x: Tensor, loss: Loss) -> Tensor:
+        """(B, C, H, W): the estimate at x."""
+        found = along_random(
+            problem, x, loss, self.samples // 2, self.sigma, problem.draws.normal
+        ).reshape(x.shape)
+        # Stein's lemma: E[u m(u)] = E[m'(u)] for a probe that moves by m(u) = min(sigma u, room).
+        scale = 1.0 / (self.sigma * math.sqrt(2.0))
+        return found / (self.sigma * ((scale * x).erf() + (scale * (1.0 - x)).erf()))

@@ -1,0 +1,47 @@
+"""The gradient by simultaneous perturbation of all coordinates, from the victim's scores."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from ...bench.errors import BadParameter
+from ...bench.protocols import Access, Loss, Problem
+from .probing import along_random
+
+
+@dataclass(frozen=True)
+class SPSA:
+    """Simultaneous perturbation: directions of random signs. Score access.
+
+    The mean of (L(x + delta s) - L(x - delta s)) s / 2 delta over signs s, which on a straight loss
+    is right on average; with n samples in D coordinates its cosine to the gradient is about
+    sqrt(n / (n + 2 D)). Source: Spall 1992; Uesato et al. 2018 (arXiv:1802.05666), section 3.3.
+    Unlike there, probes stop at the border of [0, 1], and the quotient of each coordinate is taken
+    over the distance that it moved, so that it stays right on average.
+
+    samples: queries for each gradient, two for each direction.
+    delta: how far each coordinate is moved, on the [0, 1] scale.
+    """
+
+    monotone: ClassVar[bool] = False
+
+    samples: int = 128
+    delta: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.samples < 2 or self.samples % 2:
+            raise BadParameter(f"samples must be even and at least 2, not {self.samples}")
+        if not 0.0 < self.delta <= 0.5:
+            raise BadParameter(f"delta must be above 0 and at most 0.5, not {self.delta}")
+
+    @property
+    def access(self) -> Access:
+        """Score."""
+        return "score"
+
+    def __call__(self, problem: Problem, x: Tensor, loss: Loss) -> Tensor:
+        """(B, C, H, W): the estimate at x."""
+        found = along_random(problem, x, loss, self.samples // 2, self.delta, problem.draws.signs)
+        moved = (x + self.delta).clamp(max=1.0) - (x - self.delta).clamp(min=0.0)
+        return found.reshape(x.shape) / moved
