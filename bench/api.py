@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from .paths import cache_folder
 from .preparation import Attackers
 from .progress import Bar
 from .protocols import ImageData, Progress, Silent
-from .settings import Member, SearchName, Settings
+from .settings import Member, Precision, SearchName, Settings
 from .threat import NORMS, Norm, parse_grid
 from .training import train_proxy
 
@@ -42,6 +42,7 @@ def evaluate(
     batch_size: int | None = None,
     indices: Tensor | None = None,
     attacker_images: Tensor | ImageData | None = None,
+    precision: Precision = "auto",
     progress: bool = False,
 ) -> Result:
     """Measure how robust a classifier is against one attack or the worst of several.
@@ -60,6 +61,9 @@ def evaluate(
     batch_size: rows a pass; chosen for the device by default. It does not change the numbers.
     indices: (N,) int64, what each example is called; its random numbers hang on it. 0 to N - 1.
     attacker_images: what the attacker may show the victim to train a proxy on.
+    precision: of the gradients that white-box attacks follow: "float32", "bfloat16", or "auto",
+        what a short trial finds to be clearly faster and faithful. It may change which examples
+        are found; what is found is verified by the float32 model.
 
     Raises: BadData, BadParameter, UnknownPlugin for what cannot be used; CellError when the model
     or the attack misbehaves.
@@ -72,6 +76,7 @@ def evaluate(
         query_budget=_checked_count("query_budget", query_budget),
         early_leaving=early_leaving,
         targeted=targets is not None,
+        precision=_checked_precision(precision),
     )
     if not isinstance(model, nn.Module):
         raise BadParameter(f"model must be a torch.nn.Module, not {type(model).__name__}")
@@ -182,6 +187,13 @@ def _checked_search(search: str) -> Any:
     if search not in ("bracket", "exhaustive"):
         raise BadParameter(f"search {search!r} is not one of bracket, exhaustive")
     return search
+
+
+def _checked_precision(precision: str) -> Any:
+    known = get_args(Precision)
+    if precision not in known:
+        raise BadParameter(f"precision {precision!r} is not one of {', '.join(known)}")
+    return precision
 
 
 def _checked_seed(seed: int) -> int:

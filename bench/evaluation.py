@@ -25,6 +25,7 @@ from .pursuit import Field
 from .settings import Member, Settings
 from .tables import curve_of
 from .threat import Epsilon, Norm
+from .trial import Choice, choose
 
 _LOOK_EVERY = 4  # steps on a GPU; a look waits for the device, an idle row wastes at most 3
 
@@ -52,13 +53,15 @@ class Result:
     """What the attacks showed.
 
     records: one row for each example. flags: what makes the numbers doubtful. report: figures of
-    the attacks' preparation, such as a proxy's fidelity.
+    the attacks' preparation, such as a proxy's fidelity. choice: what the search computed its
+    gradients with; None when it followed none.
     """
 
     records: pd.DataFrame
     grid: tuple[Epsilon, ...]
     flags: tuple[str, ...]
     report: Mapping[str, float]
+    choice: Choice | None
     _images: Images
     _album: Album | None
 
@@ -100,10 +103,12 @@ def assess(
     progress: Progress,
     batch_size: int | None = None,
     gallery: Gallery | None = None,
+    choice: Choice | None = None,
 ) -> Result:
     """Attack, verify, and record every example.
 
-    gallery: where adversarial examples go; only an Album can be asked for them later.
+    gallery: where adversarial examples go; only an Album can be asked for them later. choice: what
+    the search computes its gradients with, where that is known already.
 
     Raises: BadData for images or labels that cannot be used; CellError when the model or an attack
     misbehaves; BadParameter.
@@ -132,13 +137,27 @@ def assess(
             progress,
             look_every=_LOOK_EVERY if case.device.type == "cuda" else 1,
         )
-        book = Engine(field, keep=keep).run(prepared)
+        if not _follows_gradients(members, settings):
+            choice = None
+        elif choice is None:
+            sample = case.images.read(rows[:size])
+            choice = choose(case.module, sample, len(rows), case.device, size, settings.precision)
+        fast = None
+        if choice is not None and choice.network is not None:
+            fast = Network(choice.network, case.device, size, choice.tolerance)
+        book = Engine(field, fast, keep).run(prepared)
         access = {member.attack.access for member in members}
         refuted, cut_short = int(book.refuted.sum()), int(book.cut_short.sum())
         flags = doubts(network, case.images, case.labels, rows, access, refuted, cut_short)
     records = _records(case, predicted, rows, book, settings)
     album = gallery if isinstance(gallery, Album) else None
-    return Result(records, settings.grid, flags, report, case.images, album)
+    return Result(records, settings.grid, flags, report, choice, case.images, album)
+
+
+def _follows_gradients(members: Sequence[Member], settings: Settings) -> bool:
+    """Whether there are gradients of the victim's to compute faster; a budget is kept exactly."""
+    white = any(member.attack.access == "white-box" for member in members)
+    return white and settings.query_budget is None
 
 
 def _keep(gallery: Gallery, rows: Sequence[int], owner: int, point: int, x_adv: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 import torch
@@ -14,7 +14,7 @@ from .protocols import Answer
 # Matrix kernels for a handful of rows round differently from those for many: on the CPUs tried,
 # every row was the same to the bit from 8 rows up. Smaller batches are filled up.
 SMALLEST_BATCH = 16
-_FORWARD_ONLY = 4  # times the rows: a pass without gradient keeps no activations
+_FORWARD_ONLY = 4  # times the rows on a GPU, since a pass without gradient keeps no activations
 _NOT_FINITE = "the model returned logits that are not finite"
 _NO_MEMORY = re.compile("not enough memory|can't allocate memory|out of memory|ALLOC_FAILED")
 
@@ -37,7 +37,8 @@ class Network:
         self.batch_size = max(batch_size, SMALLEST_BATCH)
         self.tolerance = tolerance
         self.n_classes = 0
-        self._forward_only = _FORWARD_ONLY
+        self._forward_only = _FORWARD_ONLY if device.type == "cuda" else 1
+        self._arithmetic = getattr(module, "arithmetic", nullcontext)
         self._finite: Tensor | None = None
 
     def logits(self, x: Tensor) -> Tensor:
@@ -79,7 +80,7 @@ class Network:
 
     def _pull_back(self, x: Tensor, objective: Callable[[Tensor], Tensor]) -> Answer:
         x = x.to(self.device).detach().requires_grad_()
-        with torch.enable_grad():
+        with torch.enable_grad(), self._arithmetic():
             logits = self._forward(x)
             if not logits.requires_grad:
                 raise CellError("the model cannot be differentiated: its logits carry no gradient")

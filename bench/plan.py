@@ -16,7 +16,7 @@ from .datasets.memory import channel_statistics, select
 from .errors import BadCheckpoint, BadData, BadParameter, BadSuite, QuintainError
 from .evaluation import check_members
 from .protocols import Dataset, Defense, ImageData, InputSpec
-from .settings import Member
+from .settings import Member, Settings
 from .suite import AttackEntry, Entry, ModelEntry, Suite
 from .training import build_network
 
@@ -68,6 +68,7 @@ class Plan:
             seed=suite.seed,
             search=attack.search or suite.search,
             query_budget=attack.query_budget or suite.query_budget,
+            precision=suite.precision,
         )
 
 

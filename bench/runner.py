@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,6 +21,7 @@ from .gallery import Spool
 from .keys import Keys
 from .logbook import Logbook, Place
 from .manifest import software
+from .network import frozen
 from .plan import Plan, Subject, make_plan, open_checkpoint, try_models
 from .preparation import Attackers
 from .progress import Bar, Lines
@@ -30,6 +32,7 @@ from .suite import Suite
 from .survey import Finished, Survey
 from .tables import Cell
 from .training import obtain, train_proxy
+from .trial import Choice, recall
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class Runner:
         self.device = keys.device
         self.cache = cache
         self.lines = Lines()
+        self._about: dict[str, Any] = {}  # of the network at work, and what its search uses
+        self._choice: Choice | None = None
 
     def run(self) -> Outcome:
         """Run what is missing, then bring the tables up to date."""
@@ -118,17 +123,32 @@ class Runner:
                 self.logbook.fail((number, attack), one_line(error))
             return
         weights = weights_hash(trained.model)
-        about = {
+        self._choice = self._recall(weights, trained.model)
+        about = self._about = {
             "order": self.survey.orders[number],
             "weights_hash": weights,
             "parameters": parameter_count(trained.model),
             "flags": list(trained.flags),
             "history": [dict(one) for one in trained.history],
+            "precision": None if self._choice is None else self._choice.about(),
         }
         self.logbook.network(number, about)
         keys = self.keys.cells(subject, weights)
         for attack in self.logbook.missing(number):
             self._run_cell((number, attack), trained, weights, keys[attack])
+
+    def _recall(self, weights: str, module: nn.Module) -> Choice | None:
+        """What the search on this network used when a part of the run was made, so that the rest is
+        like it; None when it is not known.
+        """
+        if self.plan.suite.precision != "auto":
+            return None
+        for one in self.survey.manifest.get("networks", []):
+            if one.get("weights_hash") == weights and one.get("precision"):
+                sample = self.plan.test.images.read(torch.arange(min(16, len(self.plan.test))))
+                with frozen(module):
+                    return recall(one["precision"], module, sample.to(self.device))
+        return None
 
     def _run_cell(self, place: Place, trained: Trained, weights: str, key: str) -> None:
         subject, (attack, _) = self.plan.subjects[place[0]], self.plan.attacks[place[1]]
@@ -202,7 +222,11 @@ class Runner:
             Bar(title),
             suite.batch_size,
             spool,
+            self._choice,
         )
+        if result.choice is not None and self._choice is None:
+            self._choice = result.choice
+            self._about["precision"] = result.choice.about()
         seconds = time.monotonic() - began
         about = {
             "n_examples": len(self.plan.test),
@@ -215,7 +239,7 @@ class Runner:
             "query_budget": settings.query_budget,
             "seconds": round(seconds, 3),
             "device": str(self.device),
-            "dtype": "float32",
+            "dtype": "float32" if result.choice is None else result.choice.variant.dtype,
             "flags": [*trained.flags, *result.flags],
             "report": dict(result.report),
             "parameters": parameter_count(trained.model),

@@ -7,6 +7,7 @@ from .protocols import Attack, WholeAttack
 from .threat import Epsilon, Norm
 
 SearchName = Literal["bracket", "exhaustive"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Settings:
 
     query_budget: queries for each example, over the whole curve (for each epsilon of an exhaustive
     search). early_leaving=False keeps broken examples to the last step, for timing work.
+    precision: of the gradients that the search follows; "auto" is what a trial on the model finds
+    to be clearly faster and faithful. Verdicts are always the float32 model's.
     """
 
     norm: Norm
@@ -32,6 +35,7 @@ class Settings:
     query_budget: int | None = None
     early_leaving: bool = True
     targeted: bool = False
+    precision: Precision = "auto"
 
     @property
     def radii(self) -> tuple[float, ...]:

@@ -110,6 +110,7 @@ class Suite(BaseModel):
     leaderboard_epsilon: Radius | None = None
     search: Literal["bracket", "exhaustive"] = "bracket"
     query_budget: Annotated[int, Field(ge=1)] | None = None
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     batch_size: Annotated[int, Field(ge=1)] | None = None
     save_adversarials: bool = False
     models: Annotated[list[ModelEntry], Field(min_length=1)]

@@ -4,15 +4,14 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .precision import Dtype, Quick, Refused, Variant, alike, input_gradient, quicken
-
-Precision = Literal["auto", "float32", "bfloat16"]
+from .settings import Precision
 
 _SMALLEST_BATCH = 16
 _MULTIPLY_ADDS = 2e9  # of the trial's batch in one forward pass: its rows are as many as that takes
@@ -30,11 +29,13 @@ _ALIKE = 0.97
 class Choice:
     """What the search computes its gradients with, and why.
 
-    network: the copy, or None for the module itself. ratios: variant -> its time over the plain
+    network: the copy, or None for the module itself. tolerance: by how much its logits' lead of the
+    best class over another was seen to be off. ratios: variant -> its time over the plain
     module's. refused: variant -> why it was not taken.
     """
 
     network: Quick | None = None
+    tolerance: float = 0.0
     ratios: Mapping[str, float] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
 
@@ -46,23 +47,25 @@ class Choice:
     def about(self) -> dict[str, Any]:
         """Describe it for the manifest."""
         ratios = {name: round(one, 3) for name, one in self.ratios.items()}
-        return {"variant": str(self.variant), "ratios": ratios, "refused": dict(self.refused)}
+        about = {"variant": str(self.variant), "tolerance": self.tolerance}
+        return {**about, "ratios": ratios, "refused": dict(self.refused)}
 
 
 def choose(
     module: nn.Module,
     images: Tensor,
+    examples: int,
     device: torch.device,
     batch_size: int,
     precision: Precision = "auto",
 ) -> Choice:
     """Choose the first variant, lowest precision first, that is faithful and clearly faster.
 
-    module: in evaluation mode on the device, weights frozen. images: (N, C, H, W) in [0, 1], all
-    that will be attacked: by their number and the module's multiply-adds it is decided whether a
-    trial is worth its second or two. batch_size: rows of the search's passes; a small module gains
-    in large batches only. precision: "float32" is the module itself, "bfloat16" the first bfloat16
-    copy that works, untimed.
+    module: in evaluation mode on the device, weights frozen. images: (n, C, H, W) in [0, 1], some
+    of those that will be attacked. examples: how many there are: by their number and the module's
+    multiply-adds it is decided whether a trial is worth its second or two. batch_size: rows of the
+    search's passes; a small module gains in large batches only. precision: "float32" is the module
+    itself, "bfloat16" the first bfloat16 copy that works, untimed.
     """
     if precision == "float32" or not len(images):
         return Choice()
@@ -74,14 +77,14 @@ def choose(
             each = multiply_adds(module, images[:2].to(device))
         except Exception as error:  # the counter steps into the model's own code
             return Choice(refused={"all": f"its work cannot be counted: {_line(error)}"})
-        if timed and each * len(images) < _WORTHWHILE:
+        if timed and each * examples < _WORTHWHILE:
             return Choice(refused={"all": "too little work to gain anything"})
         rows = max(_SMALLEST_BATCH, min(batch_size, int(_MULTIPLY_ADDS / max(each, 1.0))))
         x = images[torch.arange(rows) % len(images)].to(device)
         for variant in _variants(device) if timed else _forced():
             try:
                 network = quicken(module, variant, x)
-                check_faithful(module, network, x, closely=timed)
+                tolerance = check_faithful(module, network, x, closely=timed)
             except Exception as error:  # a model may fail in any way in such arithmetic
                 refused[str(variant)] = _line(error)
                 continue
@@ -90,8 +93,8 @@ def choose(
                 if ratios[str(variant)] > _CLEARLY_FASTER:
                     refused[str(variant)] = "not clearly faster"
                     continue
-            return Choice(network, ratios, refused)
-    return Choice(None, ratios, refused)
+            return Choice(network, tolerance, ratios, refused)
+    return Choice(None, 0.0, ratios, refused)
 
 
 def multiply_adds(module: nn.Module, x: Tensor) -> float:
@@ -101,8 +104,24 @@ def multiply_adds(module: nn.Module, x: Tensor) -> float:
     return float(counter.get_total_flops()) / 2 / len(x)
 
 
-def check_faithful(module: nn.Module, copied: Quick, x: Tensor, *, closely: bool) -> None:
+def recall(about: Mapping[str, Any], module: nn.Module, images: Tensor) -> Choice | None:
+    """Make an earlier choice again, as `about` described it; None when it cannot be."""
+    known = {str(one): one for one in (Variant(), *_variants(images.device), *_forced())}
+    variant = known.get(about["variant"])
+    if variant is None:
+        return None
+    try:
+        network = None if variant == Variant() else quicken(module, variant, images)
+    except Exception:  # as in choose
+        return None
+    return Choice(network, about["tolerance"], about["ratios"], about["refused"])
+
+
+def check_faithful(module: nn.Module, copied: Quick, x: Tensor, *, closely: bool) -> float:
     """Refuse a copy that breaks down on x or, when asked closely, tells another direction.
+
+    Returns by how much the copy's logits are off the module's at most: in the lead of the best
+    other class over the one that the module sees.
 
     Raises: Refused.
     """
@@ -110,8 +129,9 @@ def check_faithful(module: nn.Module, copied: Quick, x: Tensor, *, closely: bool
     y = wanted.argmax(dim=1)
     with copied.arithmetic():
         logits, ours = input_gradient(copied, x, y)
+    off = float((_lead(logits, y) - _lead(wanted, y)).abs().max())
     if not closely:
-        return
+        return off
     agreement = float((logits.argmax(dim=1) == y).float().mean())
     likeness = alike(ours, theirs)
     if not (agreement >= _AGREE and likeness >= _ALIKE):
@@ -119,6 +139,12 @@ def check_faithful(module: nn.Module, copied: Quick, x: Tensor, *, closely: bool
             f"not faithful: {agreement:.0%} of the classes agree, "
             f"the median cosine of the gradients is {likeness:.3f}"
         )
+    return off
+
+
+def _lead(logits: Tensor, y: Tensor) -> Tensor:
+    others = logits.scatter(1, y[:, None], -torch.inf).amax(dim=1)
+    return others - logits.gather(1, y[:, None])[:, 0]
 
 
 def time_ratio(

@@ -148,12 +148,19 @@ class GuardedVictim:
 
     def _ask(self, x: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor | None]:
         x, admitted = self._admit(x.detach(), rows)
-        logits = self._network.logits(x)
+        logits = self._answers(x, admitted)
         if rows is None:
             self._observe(x, logits, admitted, 0.0)
         else:
             self._observe_probes(x, logits, rows, admitted)
         return logits, admitted
+
+    def _answers(self, x: Tensor, admitted: Tensor | None) -> Tensor:
+        """(N, K) logits; where nothing was admitted they are not computed but zero."""
+        if admitted is None or admitted.all():
+            return self._network.logits(x)
+        some = self._network.logits(x[admitted])
+        return some.new_zeros(len(x), some.shape[1]).index_put((admitted,), some)
 
     def _require(self, what: str, *levels: Access) -> None:
         if self._access not in levels:
