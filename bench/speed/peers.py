@@ -15,16 +15,23 @@ def installed() -> tuple[list[Rerun], list[str]]:
     """The peers that can be used here, and a line about each that cannot."""
     found, missing = [], []
     for peer, module in PEERS:
-        if find_spec(module.partition(".")[0]) is None:
-            missing.append(f"{peer.name} is not installed: {_REMEDY.get(peer.name, _EXTRA)}")
-            continue
-        try:
-            _load(module)
-        except ImportError as error:  # of what it needs itself
-            missing.append(f"{peer.name} cannot be imported: {error}; {_EXTRA}")
-            continue
-        found.append(peer)
+        fault = _fault(module)
+        if fault is None:
+            found.append(peer)
+        else:
+            missing.append(f"{peer.name} {fault}: {_REMEDY.get(peer.name, _EXTRA)}")
     return found, missing
+
+
+def _fault(module: str) -> str | None:
+    """Why a peer cannot be used."""
+    if find_spec(module.partition(".")[0]) is None:
+        return "is not installed"
+    try:
+        _load(module)
+    except ImportError as error:  # of something that it needs itself
+        return f"cannot be imported ({error})"
+    return None
 
 
 def _load(module: str) -> Any:

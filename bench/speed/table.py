@@ -125,7 +125,7 @@ def _boasts(scores: Sequence[Score]) -> list[str]:
             best = min(peers, key=lambda one: one.ratio.median)
             times = Spread.of_ratios(best.seconds, ours.seconds)
             lines.append(
-                f"{measurement[0]}, batch {measurement[1]}: {times.median:.3g} times as fast as "
-                f"{best.contender}, the fastest peer ({times.low:.3g} to {times.high:.3g})"
+                f"{measurement[0]}, batch {measurement[1]}: quintain is {times.median:.3g} times "
+                f"({times.low:.3g} to {times.high:.3g}) as fast as {best.contender}, the best peer"
             )
     return lines

@@ -26,7 +26,8 @@ class BuiltIn:
 
     shape: (C, H, W) of the images when no dataset is named: the digits that ship, upsampled.
     train_images: most to train on. epochs: of plain training; the adversarial one takes twice that.
-    epsilon: what the adversarial training is against; grids reach half as far again.
+    epsilon: what the adversarial training is against. Grids reach half as far again, or half as
+    far when the training is plain.
     """
 
     model: Mapping[str, Any]
@@ -38,7 +39,7 @@ class BuiltIn:
 
 BUILT_INS: Mapping[str, BuiltIn] = {
     "cnn": BuiltIn({"name": "small-cnn"}, (1, 28, 28), 1348, 3, 0.15),
-    "resnet18": BuiltIn({"name": "resnet", "depth": 18}, (3, 32, 32), 1348, 2, 0.08),
+    "resnet18": BuiltIn({"name": "resnet", "depth": 18}, (3, 32, 32), 512, 4, 0.05),
     "alexnet": BuiltIn({"name": "alexnet"}, (3, 224, 224), 512, 6, 0.05),
     "resnet50": BuiltIn({"name": "resnet", "depth": 50}, (3, 224, 224), 512, 6, 0.05),
 }
@@ -108,8 +109,8 @@ class Candidate:
         module = self._network(device)
         module = module.to(device, memory_format=torch.contiguous_format)
         module = module.eval().requires_grad_(False)
-        x = self.test.images.read(torch.arange(min(len(self.test), 2 * count)))
-        y = self.test.labels[: len(x)]
+        some = select(self.test, _spread(len(self.test), 2 * count))
+        x, y = some.images.read(torch.arange(len(some))), some.labels
         with torch.no_grad():
             predicted = [module(part.to(device)).argmax(1).cpu() for part in x.split(64)]
         rows = (torch.cat(predicted) == y).nonzero().flatten()[:count]
@@ -138,7 +139,7 @@ def built_in(name: str, dataset: Spec | None, epsilon: float | None) -> Candidat
     train, test = _splits(dataset or {"name": "digits", "size": recipe.shape[1]})
     if dataset is None:
         train, test = (_coloured(one, recipe.shape[0]) for one in (train, test))
-    train = select(train, torch.arange(min(recipe.train_images, len(train))))
+    train = select(train, _spread(len(train), recipe.train_images))
     defense = _PLAIN | {"epochs": recipe.epochs}
     if training == "adversarial":
         epochs = 2 * recipe.epochs
@@ -148,7 +149,8 @@ def built_in(name: str, dataset: Spec | None, epsilon: float | None) -> Candidat
             "warmup_epochs": epochs // 2,
             "validate_every": epochs,
         }
-    title, largest = _title(dataset), epsilon or 1.5 * recipe.epsilon
+    reach = 1.5 if training == "adversarial" else 0.5
+    title, largest = _title(dataset), epsilon or reach * recipe.epsilon
     return Candidate(name, title, train, test, dict(recipe.model), defense, None, largest)
 
 
@@ -174,6 +176,12 @@ def _title(dataset: Spec | None) -> str:
 def _splits(dataset: Spec) -> tuple[ImageData, ImageData]:
     source = registry.build("datasets", dataset)
     return load_split(source, dataset["name"], "train"), load_split(source, dataset["name"], "test")
+
+
+def _spread(total: int, count: int) -> Tensor:
+    """(n,) int64: at most `count` rows of a dataset, which may be sorted by class."""
+    chosen = min(count, total)
+    return torch.arange(chosen) * total // chosen
 
 
 def _coloured(data: ImageData, channels: int) -> ImageData:
