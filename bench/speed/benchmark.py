@@ -62,7 +62,7 @@ def _measure(
 ) -> Iterator[list[Score]]:
     middle, repeats = workload.epsilon / 2, effort.repeats
     if "one-epsilon" in effort.measurements:
-        contenders = [BARE, Quintain(whole=True), *peers]
+        contenders: list[Contender] = [BARE, Quintain(whole=True), *peers]
         for size in effort.batch_sizes:
             yield measure_attack(
                 "one-epsilon",

@@ -22,7 +22,7 @@ class Machine:
     device: str
     name: str
     threads: int
-    torch: str
+    torch_version: str
     matmul_rate: float | None = None
 
     @classmethod

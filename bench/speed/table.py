@@ -70,7 +70,7 @@ def _row(entry: Entry, machine: Machine) -> dict[str, object]:
         "device": machine.device,
         "device_name": machine.name,
         "threads": machine.threads,
-        "torch": machine.torch,
+        "torch": machine.torch_version,
     }
 
 
@@ -105,7 +105,7 @@ def _markdown(entries: Sequence[Entry]) -> str:
         if entry.matmul_share is not None:
             row["of matrix rate"] = f"{entry.matmul_share:.1%}"
         rows.append(row)
-    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
+    return str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
 
 
 def _middle(robust: Sequence[float | None]) -> str:

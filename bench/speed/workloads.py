@@ -107,7 +107,7 @@ class Candidate:
         Raises: BadData when it gets none right; CellError when training diverges.
         """
         module = self._network(device)
-        module = module.to(device, memory_format=torch.contiguous_format)
+        module = module.to(device).to(memory_format=torch.contiguous_format)
         module = module.eval().requires_grad_(False)
         some = select(self.test, _spread(len(self.test), 2 * count))
         x, y = some.images.read(torch.arange(len(some))), some.labels
