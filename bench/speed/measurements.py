@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from .contenders import BareForward, Contender, Job, QuintainQueries
+from .contenders import BareForward, Contender, Job, Outcome, QuintainQueries
 from .counting import Counted
 from .timing import Clock, Spread, take_turns
 
@@ -61,41 +60,31 @@ def measure_attack(
     """
     grid = tuple(epsilons)
     middle = (grid[len(grid) // 2],)
-    runs = [middle if sampled and one.one_price else grid for one in contenders]
-    with torch.random.fork_rng():
+    runs = [_Run(one, job, middle if sampled and one.one_price else grid) for one in contenders]
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
-        accounts = [_account(one, job, run) for one, run in zip(contenders, runs, strict=True)]
-        raw = take_turns(
-            {
-                one.name: partial(one.attack, job, run)
-                for one, run in zip(contenders, runs, strict=True)
-            },
-            repeats,
-            clock,
+        accounts = [run.account() for run in runs]
+        raw = take_turns({run.contender.name: run for run in runs}, repeats, clock)
+    scores: list[Score] = []
+    for run, account in zip(runs, accounts, strict=True):
+        scale = len(grid) / len(run.epsilons)
+        seconds = tuple(scale * value for value in raw[run.contender.name])
+        scores.append(
+            Score(
+                measurement=measurement,
+                contender=run.contender.name,
+                version=run.contender.version,
+                job=job,
+                epsilons=grid,
+                timed=len(run.epsilons),
+                seconds=seconds,
+                ratio=Spread.of_ratios(seconds, scores[0].seconds if scores else seconds),
+                forward=scale * account.forward,
+                backward=scale * account.backward,
+                robust=tuple(account.robust.get(epsilon) for epsilon in grid),
+            )
         )
-    scales = [len(grid) / len(run) for run in runs]
-    seconds = [
-        tuple(scale * value for value in raw[one.name])
-        for one, scale in zip(contenders, scales, strict=True)
-    ]
-    return [
-        Score(
-            measurement=measurement,
-            contender=one.name,
-            version=one.version,
-            job=job,
-            epsilons=grid,
-            timed=len(run),
-            seconds=spent,
-            ratio=Spread.of_ratios(spent, seconds[0]),
-            forward=scale * account.forward,
-            backward=scale * account.backward,
-            robust=tuple(account.robust.get(epsilon) for epsilon in grid),
-        )
-        for one, run, scale, spent, account in zip(
-            contenders, runs, scales, seconds, accounts, strict=True
-        )
-    ]
+    return scores
 
 
 def measure_queries(
@@ -106,7 +95,7 @@ def measure_queries(
     The loop runs at the best of several batch sizes, whatever the attack uses.
     """
     ours = QuintainQueries(coordinates)
-    queries = round(_account(ours, job, [epsilon]).forward * len(job.x))
+    queries = round(_Run(ours, job, (epsilon,)).account().forward * len(job.x))
     bare = BareForward(queries, _best_rows(job, clock))
     return measure_attack(
         "queries", job, [epsilon], [bare, ours], repeats=repeats, sampled=False, clock=clock
@@ -115,24 +104,35 @@ def measure_queries(
 
 @dataclass(frozen=True)
 class _Account:
+    """Passes for each example, and the robust accuracy at the epsilons that were run."""
+
     forward: float
     backward: float
     robust: dict[float, float]
 
 
-def _account(contender: Contender, job: Job, epsilons: Sequence[float]) -> _Account:
-    """Run once, count the passes, and judge what was found, alike for every contender."""
-    counted = Counted(job.module).eval()
-    outcome = contender.attack(replace(job, module=counted), epsilons)
-    tally, count = counted.tally, len(job.x)
-    forward, backward = outcome.passes or (tally.forward / count, tally.backward / count)
-    if outcome.x_adv is None:
-        return _Account(forward, backward, {})
-    robust = {
-        epsilon: robust_accuracy(job, outcome.x_adv(number), epsilon)
-        for number, epsilon in enumerate(epsilons)
-    }
-    return _Account(forward, backward, robust)
+@dataclass(frozen=True)
+class _Run:
+    """A contender at work."""
+
+    contender: Contender
+    job: Job
+    epsilons: tuple[float, ...]
+
+    def __call__(self) -> Outcome:
+        return self.contender.attack(self.job, self.epsilons)
+
+    def account(self) -> _Account:
+        """Run once, count the passes, and judge what was found, alike for every contender."""
+        counted = Counted(self.job.module).eval()
+        outcome = self.contender.attack(replace(self.job, module=counted), self.epsilons)
+        tally, count = counted.tally, len(self.job.x)
+        forward, backward = outcome.passes or (tally.forward / count, tally.backward / count)
+        robust = {}
+        if outcome.x_adv is not None:
+            for number, epsilon in enumerate(self.epsilons):
+                robust[epsilon] = robust_accuracy(self.job, outcome.x_adv(number), epsilon)
+        return _Account(forward, backward, robust)
 
 
 def robust_accuracy(job: Job, x_adv: Tensor, epsilon: float) -> float:
