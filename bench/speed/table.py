@@ -77,7 +77,10 @@ def _row(entry: Entry, machine: Machine) -> dict[str, object]:
 def summary(entries: Sequence[Entry], machine: Machine) -> str:
     """Markdown to read: ratios to the bare loop, and how many times faster than the best peer."""
     titles = dict.fromkeys((entry.workload, entry.dataset) for entry in entries)
-    parts = [f"On {machine.name}, {machine.threads} threads; times as multiples of the bare loop's"]
+    parts = [
+        f"On {machine.name}, {machine.threads} threads. time: over the bare loop's in its round. "
+        "runs: passes, over those of one run at a single epsilon. robust: at the middle epsilon."
+    ]
     for title in titles:
         here = [entry for entry in entries if (entry.workload, entry.dataset) == title]
         parts += [f"{title[0]} on {title[1]}:", _markdown(here)]
@@ -98,6 +101,7 @@ def _markdown(entries: Sequence[Entry]) -> str:
             "lowest to highest": f"{score.ratio.low:.3g} to {score.ratio.high:.3g}",
             "forward": f"{score.forward:.1f}",
             "backward": f"{score.backward:.1f}",
+            "runs": f"{score.runs_worth:.2f}" if score.backward else _NOT_RUN,
             "robust": _middle(score.robust),
         }
         if entry.throughput is not None:

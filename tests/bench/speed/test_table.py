@@ -51,6 +51,7 @@ def test_the_summary_says_what_was_scaled_and_names_the_best_peer():
     assert "scaled" not in next(line for line in text.splitlines() if "quintain" in line)
     assert "quintain is 17.5 times (15 to 20) as fast as fast, the best peer" in text
     assert "images x steps" not in text
+    assert "| 2.00   | 0.50 " in text  # runs, and the accuracy at the middle epsilon
 
 
 def test_without_peers_there_is_nothing_to_boast_of():
