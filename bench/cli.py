@@ -109,6 +109,62 @@ def train(out: Path | None, **options: Any) -> int:
     return DONE
 
 
+@quintain.command()
+@click.option(
+    "--workload",
+    "workloads",
+    multiple=True,
+    metavar="NAME",
+    help="Built in: cnn, resnet18, alexnet, resnet50, each -standard or -adversarial. "
+    "[both of cnn; all on a GPU]",
+)
+@click.option(
+    "--measure",
+    "measurements",
+    multiple=True,
+    metavar="NAME",
+    help="one-epsilon, curve-8, curve-32, queries. [all]",
+)
+@click.option("--model", help="A model plugin's name, to measure on a network of your own.")
+@click.option("--defense", default="none", show_default=True, help="To train --model with.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Weights, instead of training.")
+@click.option("--dataset", help="A dataset plugin's name. [digits, in the network's shape]")
+@click.option("--epsilon", help='The largest of a curve, such as "8/255". [by the network]')
+@click.option("--steps", type=click.IntRange(1), default=20, show_default=True)
+@click.option(
+    "--examples", type=click.IntRange(1), default=64, show_default=True, help="In curves."
+)
+@click.option(
+    "--batch-size",
+    "batch_sizes",
+    type=click.IntRange(1),
+    multiple=True,
+    default=(32, 128),
+    show_default=True,
+)
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Rounds.")
+@click.option(
+    "--whole",
+    is_flag=True,
+    help="Run the others at every epsilon of a curve, not at one whose time is multiplied.",
+)
+@click.option("--device", default="auto", show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("runs/bench"), show_default=True
+)
+@click.option("--set", "settings", multiple=True, metavar="PART.KEY=VALUE", help="As for `train`.")
+@click.option("--plugin", "plugins", multiple=True, type=click.Path(path_type=Path))
+def bench(**options: Any) -> int:
+    """Time PGD against a bare loop and other libraries, side by side on this machine.
+
+    Writes benchmarks.csv. Foolbox, torchattacks, ART and adv-lib take part where installed.
+    """
+    from .speed.command import Request, bench_command
+
+    click.echo(bench_command(Request(**options)))
+    return DONE
+
+
 @quintain.command(name="leaderboard")
 @click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--format", "form", default="markdown", show_default=True)

@@ -12,8 +12,6 @@ from .files import check_writable, write_text
 from .report import FORMATS, Format, leaderboard_table
 from .tables import Cell, leaderboard
 
-_PARTS = ("model", "defense", "dataset")
-
 
 def joint_leaderboard(directories: Sequence[Path], form: str) -> str:
     """One leaderboard of several run directories, as text.
@@ -62,7 +60,7 @@ def train_checkpoint(
 
     for plugin in plugins:
         registry.load_file(plugin)
-    specs = _specs({"model": model, "defense": defense, "dataset": dataset}, settings)
+    specs = read_specs({"model": model, "defense": defense, "dataset": dataset}, settings)
     if path.suffix != ".safetensors":
         raise BadParameter(f"a checkpoint is a .safetensors file, not {path.name}")
     try:
@@ -72,7 +70,7 @@ def train_checkpoint(
     plugin = registry.build("defenses", specs["defense"])
     source = registry.build("datasets", specs["dataset"])
     where, threat = parse_device(device), checked_norm(norm)
-    with _writing(path):
+    with writing(path):
         check_writable(path)
     data = load_split(source, dataset, "train")
     check_training(data)
@@ -86,7 +84,7 @@ def train_checkpoint(
         "history": [dict(one) for one in trained.history],
         "flags": list(trained.flags),
     }
-    with _writing(path):
+    with writing(path):
         save_checkpoint(path, trained.model, about)
     last = trained.history[-1] if trained.history else {}
     figures = ", ".join(f"{key} {value:.4g}" for key, value in last.items())
@@ -99,27 +97,35 @@ def write_output(path: Path, text: str) -> None:
 
     Raises: BadParameter when it cannot be written.
     """
-    with _writing(path):
+    with writing(path):
         write_text(path, text)
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Say of a file that cannot be written which one it is.
+
+    Raises: BadParameter.
+    """
     try:
         yield
     except OSError as error:
         raise BadParameter(f"{path} cannot be written: {error.strerror or error}") from None
 
 
-def _specs(names: Mapping[str, str], settings: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Plugin specs from names and `part.key=value` settings, whose values are TOML."""
+def read_specs(names: Mapping[str, str], settings: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Plugin specs from names and `part.key=value` settings, whose values are TOML.
+
+    Raises: BadParameter for a setting of a part that was not named.
+    """
     specs: dict[str, dict[str, Any]] = {part: {"name": name} for part, name in names.items()}
     for setting in settings:
         left, separator, right = setting.partition("=")
         part, dot, key = left.strip().partition(".")
         if not (separator and dot and key) or part not in specs:
             raise BadParameter(
-                f"--set {setting}: expected PART.KEY=VALUE with PART one of {', '.join(_PARTS)}"
+                f"--set {setting}: expected PART.KEY=VALUE with PART one of "
+                + (", ".join(names) or "those that other options name")
             )
         try:
             specs[part][key] = tomllib.loads(f"value = {right}")["value"]

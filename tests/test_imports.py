@@ -113,6 +113,25 @@ def test_datasets_know_the_seams_and_each_other(module):
         assert one.startswith("bench.datasets") or one.removeprefix("bench.") in SEAMS | {"paths"}
 
 
+BENCHMARK_SEES = {
+    "api", "checkpoints", "commands", "datasets.memory", "errors", "files", "paths", "plan",
+    "progress", "protocols", "registry", "threat", "training",
+}  # fmt: skip
+PEERS = {"foolbox", "torchattacks", "art", "adv_lib"}
+
+
+@pytest.mark.parametrize("module", [one for one in sorted(SOURCES) if one.startswith("bench.")])
+def test_the_benchmark_measures_what_a_user_can_call(module):
+    """It reaches no deeper than `evaluate`, and only the command line knows of it."""
+    inside, outside = imported(module)
+    own = {one for one in inside if one.startswith("bench.speed")}
+    if module.startswith("bench.speed"):
+        assert {one.removeprefix("bench.") for one in inside - own} <= BENCHMARK_SEES | {"bench"}
+    else:
+        assert not own or module == "bench.cli"
+    assert not outside & PEERS
+
+
 ORDER = ["bench.cli", "bench.runner", "bench.engine", "bench.protocols", "bench.threat"]
 
 

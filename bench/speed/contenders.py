@@ -1,0 +1,208 @@
+"""Who is measured: quintain, a bare loop, and other libraries, all with the same face."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..api import evaluate
+
+Perturb = Callable[[Tensor, Tensor, float], Tensor]
+"""One batch attacked at one epsilon: (B, C, H, W), (B,), epsilon -> (B, C, H, W)."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Linf PGD from a random start: what every contender has to do.
+
+    module: in evaluation mode, weights frozen, contiguous float32. x: (N, C, H, W) in [0, 1] and y:
+    (N,), on the module's device, all classified rightly. step_size: as a fraction of epsilon.
+    batch_size: rows a pass.
+    """
+
+    module: nn.Module
+    x: Tensor
+    y: Tensor
+    n_classes: int
+    steps: int
+    step_size: float
+    batch_size: int
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images and labels, batch by batch."""
+        return zip(self.x.split(self.batch_size), self.y.split(self.batch_size), strict=True)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a contender returns.
+
+    x_adv: (N, C, H, W) for the number of an epsilon, if it attacks at all. passes: forward and
+    backward passes for each example, where it counts them itself.
+    """
+
+    x_adv: Callable[[int], Tensor] | None
+    passes: tuple[float, float] | None = None
+
+
+class Contender(Protocol):
+    """A way to attack all examples at several epsilons."""
+
+    @property
+    def name(self) -> str:
+        """What the tables call it."""
+
+    @property
+    def version(self) -> str:
+        """Of the library that does the work."""
+
+    @property
+    def one_price(self) -> bool:
+        """Whether every epsilon costs the same, so that a few tell what all would take."""
+
+    def attack(self, job: Job, epsilons: Sequence[float]) -> Outcome:
+        """Do the job at every epsilon."""
+
+
+@dataclass(frozen=True)
+class Quintain:
+    """This harness through its public `evaluate`: verdicts, verification and records included.
+
+    whole: every example runs all steps at every epsilon, as the others do, instead of leaving when
+    it is broken and sharing what one epsilon shows with the next.
+    """
+
+    whole: bool = False
+    name: str = "quintain"
+    one_price: bool = False
+
+    @property
+    def version(self) -> str:
+        """The installed version."""
+        return metadata.version("quintain")
+
+    def attack(self, job: Job, epsilons: Sequence[float]) -> Outcome:
+        """One call for all epsilons."""
+        pgd = {"name": "pgd", "steps": job.steps, "step_size": job.step_size}
+        return _evaluated(job, epsilons, pgd, whole=self.whole)
+
+
+@dataclass(frozen=True)
+class QuintainQueries:
+    """This harness, with gradients from finite differences of the model's scores.
+
+    coordinates: how many pixels of each image are probed in a step, at two queries each.
+    """
+
+    coordinates: int
+    name: str = "quintain"
+    one_price: bool = False
+
+    @property
+    def version(self) -> str:
+        """The installed version."""
+        return metadata.version("quintain")
+
+    def attack(self, job: Job, epsilons: Sequence[float]) -> Outcome:
+        """One call for all epsilons, every example asking all of its queries."""
+        pgd = {
+            "name": "pgd-finite-differences",
+            "steps": job.steps,
+            "step_size": job.step_size,
+            "gradient": {"name": "finite-differences", "coordinates": self.coordinates},
+        }
+        return _evaluated(job, epsilons, pgd, whole=True)
+
+
+def _evaluated(
+    job: Job, epsilons: Sequence[float], attack: Mapping[str, Any], *, whole: bool
+) -> Outcome:
+    """Call `evaluate`. The passes are those of the records: under attack, not before or after."""
+    result = evaluate(
+        job.module,
+        job.x,
+        job.y,
+        attack,
+        epsilons=epsilons,
+        search="exhaustive" if whole else "bracket",
+        early_leaving=not whole,
+        batch_size=job.batch_size,
+    )
+    counted = result.records[["forward", "backward"]].mean()
+    return Outcome(
+        lambda number: result.adversarials(epsilons[number]).to(job.x.device),
+        (float(counted["forward"]), float(counted["backward"])),
+    )
+
+
+@dataclass(frozen=True)
+class BareForward:
+    """As many forward passes without gradient as asked for, `rows` at a time, and nothing else."""
+
+    images: int
+    rows: int
+    name: str = "bare loop"
+    one_price: bool = False
+
+    @property
+    def version(self) -> str:
+        """Of torch."""
+        return metadata.version("torch")
+
+    def attack(self, job: Job, epsilons: Sequence[float]) -> Outcome:
+        """Look at the job's images again and again; the epsilons do not matter."""
+        batch = job.x[torch.arange(self.rows, device=job.x.device) % len(job.x)]
+        with torch.no_grad():
+            for done in range(0, self.images, self.rows):
+                job.module(batch[: self.images - done])
+        return Outcome(None)
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """An attack on one batch at one epsilon, run anew for every batch and every epsilon.
+
+    distribution: what is installed. prepare: makes the attack ready for a job, once a call.
+    """
+
+    name: str
+    distribution: str
+    prepare: Callable[[Job], Perturb]
+    one_price: bool = True
+
+    @property
+    def version(self) -> str:
+        """The installed version."""
+        return metadata.version(self.distribution)
+
+    def attack(self, job: Job, epsilons: Sequence[float]) -> Outcome:
+        """Epsilon after epsilon, batch after batch."""
+        perturb = self.prepare(job)
+        found = [
+            torch.cat([perturb(x, y, epsilon) for x, y in job.batches()]) for epsilon in epsilons
+        ]
+        return Outcome(found.__getitem__)
+
+
+def bare_loop(job: Job) -> Perturb:
+    """Forward, backward, step, and nothing else: the floor that the others are compared with."""
+
+    def perturb(x: Tensor, y: Tensor, epsilon: float) -> Tensor:
+        lower, upper = (x - epsilon).clamp(min=0.0), (x + epsilon).clamp(max=1.0)
+        x_adv = torch.empty_like(x).uniform_(-epsilon, epsilon).add_(x).clamp_(lower, upper)
+        for _ in range(job.steps):
+            x_adv.requires_grad_()
+            loss = functional.cross_entropy(job.module(x_adv), y, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, x_adv)
+            x_adv = x_adv.detach().add_(gradient.sign_(), alpha=job.step_size * epsilon)
+            x_adv.clamp_(lower, upper)
+        return x_adv
+
+    return perturb
+
+
+BARE = Rerun("bare loop", "torch", bare_loop)
