@@ -18,7 +18,7 @@ from . import rows as table
 from .book import Book
 from .errors import CellError
 from .judge import Claim, Judge
-from .network import Network
+from .network import SMALLEST_BATCH, Network
 from .protocols import Access, Images, Problem, Progress, WholeAttack
 from .random import Draws
 from .search import Search
@@ -110,6 +110,7 @@ class Pursuit:
         self.note = note
         self.continuing: deque[Candidate] = deque()
         self.under: list[Candidate | None] = []  # one for each row of the slots
+        self.unjudged: list[tuple[Slots, Sequence[Candidate]]] = []  # whose last iterates are
         self.advance: Advance = self._advance
         if self.field.look_every > 1:
             on_cuda = self.field.network.device.type == "cuda"
@@ -132,14 +133,15 @@ class Pursuit:
             leaving = self._leaving(slots)
             if leaving:
                 rows = torch.tensor(leaving, device=slots.step.device)
-                self._leave(table.take(slots, rows), leaving)
+                candidates = [one for row in leaving if (one := self.under[row]) is not None]
+                self._part(table.take(slots, rows), candidates)
                 slots = self._refill(slots, rows)
                 self.field.progress.update(self.decided, self.total, self.note)
         self.judge.settle()
 
     def _candidates(self, most: int) -> list[Candidate]:
         """Return tries to begin: the next ones of examples under attack, then fresh examples."""
-        chosen = [self.continuing.popleft() for _ in range(min(most, len(self.continuing)))]
+        chosen = self._continue(most)
         begun: list[tuple[int, Search, Any]] = []
         while len(chosen) + len(begun) < most and (owner := next(self.fresh, None)) is not None:
             search = self.begin(owner)
@@ -152,7 +154,13 @@ class Pursuit:
             images = self.field.images.read(torch.tensor([owner for owner, _, _ in begun]))
             images = images.to(self.field.network.device)
             chosen += [Candidate(*one, image) for one, image in zip(begun, images, strict=True)]
+        if len(chosen) < most and self.unjudged:
+            self._judge()
+            chosen += self._continue(most - len(chosen))
         return chosen
+
+    def _continue(self, most: int) -> list[Candidate]:
+        return [self.continuing.popleft() for _ in range(min(most, len(self.continuing)))]
 
     def _enter(self, candidates: Sequence[Candidate]) -> Slots:
         """Put tries into new slots, and let the attack begin there."""
@@ -217,26 +225,43 @@ class Pursuit:
         return done | slots.ledger.broken if self.settings.early_leaving else done
 
     def _leaving(self, slots: Slots) -> list[int]:
-        """Rows that are done, their last iterates judged at the price of a query."""
-        ledger = slots.ledger
-        judged = table.where(slots.over & ~ledger.broken & ~ledger.exhausted)
-        if len(judged) and not getattr(self.attack, "asks_iterates", False):
-            self._problem(slots).victim.labels(slots.iterates[judged], judged)
+        """Rows that are done."""
         done = table.where(self._done(slots)).tolist()
         return [row for row in done if self.under[row] is not None]
 
-    def _leave(self, gone: Slots, rows: Sequence[int]) -> None:
+    def _part(self, gone: Slots, candidates: Sequence[Candidate]) -> None:
+        """Let rows leave: at once when they are decided, else when their iterates are judged."""
+        ledger = gone.ledger
+        open_ended = gone.over & ~ledger.broken & ~ledger.exhausted
+        if getattr(self.attack, "asks_iterates", False):
+            open_ended = torch.zeros_like(open_ended)
+        for wanted, act in ((False, self._leave), (True, self._await_judgement)):
+            rows = table.where(open_ended == wanted)
+            if len(rows):
+                act(table.take(gone, rows), [candidates[row] for row in rows.tolist()])
+
+    def _await_judgement(self, gone: Slots, candidates: Sequence[Candidate]) -> None:
+        self.unjudged.append((gone, candidates))
+        if sum(len(some) for _, some in self.unjudged) >= SMALLEST_BATCH:
+            self._judge()
+
+    def _judge(self) -> None:
+        """Judge last iterates at the price of a query, when there are enough to fill a pass."""
+        parts, self.unjudged = self.unjudged, []
+        gone = table.join([slots for slots, _ in parts])
+        self._problem(gone).victim.labels(gone.iterates)
+        self._leave(gone, [one for _, candidates in parts for one in candidates])
+
+    def _leave(self, gone: Slots, candidates: Sequence[Candidate]) -> None:
         """Book what the rows that leave have shown, and queue the tries that they ask for next."""
         ledger, book = gone.ledger, self.book
         last, nearest = gone.iterates, ledger.nearest
         if not last[~ledger.exhausted].isfinite().all():
             raise CellError("the attack's x_adv is not finite")
         columns = ledger.distance, ledger.exhausted, ledger.forward, ledger.backward, ledger.queries
-        for place, (row, distance, spent, forward, backward, queries) in enumerate(
-            zip(rows, *(column.tolist() for column in columns), strict=True)
+        for place, (one, distance, spent, forward, backward, queries) in enumerate(
+            zip(candidates, *(column.tolist() for column in columns), strict=True)
         ):
-            one = self.under[row]
-            assert one is not None
             book.forward[one.owner] += forward
             book.backward[one.owner] += backward
             book.queries[one.owner, one.attempt.point] += queries

@@ -3,7 +3,7 @@
 What the engine does to the examples in its slots, whatever an attack's state holds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar, cast
 
@@ -25,6 +25,15 @@ def put(table: T, rows: Tensor, values: T) -> T:
     if isinstance(table, Tensor):
         return cast(T, table.index_copy(0, rows, cast(Tensor, values).to(table.dtype)))
     return _over_fields(table, lambda value, other: put(value, rows, other), values)
+
+
+def join(tables: Sequence[T]) -> T:
+    """Return the rows of all tables, one after another."""
+    first, *others = tables
+    if isinstance(first, Tensor):
+        return cast(T, torch.cat(cast(Sequence[Tensor], tables)))
+    joined: T = _over_fields(first, lambda *values: join(values), *others)
+    return joined
 
 
 def write(table: Any, rows: Tensor, values: Any) -> None:
