@@ -22,6 +22,9 @@ from .search import Bracket, Exhaustive, Narrowing, Order, Search, Try
 from .threat import Ball, Epsilon, Norm, make_ball, measure, per_example
 from .victim import UNLIMITED, GuardedVictim, Ledger
 
+_WALK = 0.4  # of an attack's steps: as many as a walk may take
+_LONG = 5  # steps of a walk are as long as those of an attack of so many steps
+
 SearchName = Literal["bracket", "exhaustive"]
 
 
@@ -86,6 +89,7 @@ class Slots:
 
     owner: (B,) int64, the example's position in the run. example: the number that its randomness
     hangs on. point: the grid's. step, restart: done so far. limit: steps to take at most.
+    brief: whether it is a single long step, whose end is not asked about.
     """
 
     owner: Tensor
@@ -94,6 +98,7 @@ class Slots:
     restart: Tensor
     step: Tensor
     limit: Tensor
+    brief: Tensor
     start_points: Tensor
     warm: Tensor
     ledger: Ledger
@@ -185,7 +190,7 @@ class Engine:
             return Bracket(*known, order="ascend")
         if attack.steps == 1:
             return Bracket(*known, order="descend" if found.images else "bisect")
-        return Narrowing(*known)
+        return Narrowing(*known, walk=math.ceil(_WALK * attack.steps))
 
     def _pursue(self, attack: Any, searches: list[Search], note: str) -> None:
         """Keep the slots full until no search asks for another try."""
@@ -216,13 +221,15 @@ class Engine:
         x = self.images[owner.to(self.images.device)].to(device)
         radii = [settings.radii[one.point] for _, one in tries]
         ball = make_ball(settings.norm, x, torch.tensor(radii, dtype=torch.float64, device=device))
+        ball.pace[column(i for i, (_, one) in enumerate(tries) if one.brief)] = _pace(attack)
         slots = Slots(
             owner=owner.to(device),
             example=self.examples[owner].to(device),
             point=column(one.point for _, one in tries),
             restart=column(one.restart for _, one in tries),
             step=column(0 for _ in tries),
-            limit=column(math.ceil(one.share * attack.steps) for _, one in tries),
+            limit=column(1 if one.brief else attack.steps for _, one in tries),
+            brief=column(one.brief for _, one in tries).bool(),
             start_points=x,
             warm=column(one.start is not None for _, one in tries).bool(),
             ledger=Ledger.open(
@@ -267,7 +274,7 @@ class Engine:
         """(n,) int64: rows that are done, their last iterates judged at the price of a query."""
         ledger = slots.ledger
         over = slots.step >= slots.limit
-        judged = table.where(over & ~ledger.broken & ~ledger.exhausted)
+        judged = table.where(over & ~slots.brief & ~ledger.broken & ~ledger.exhausted)
         if len(judged) and not getattr(attack, "asks_iterates", False):
             problem.victim.labels(_iterate(slots)[judged], judged)
         done = over | ledger.exhausted
@@ -279,10 +286,10 @@ class Engine:
         last, nearest = _iterate(gone).cpu(), ledger.nearest.cpu()
         if not last[~ledger.exhausted.cpu()].isfinite().all():
             raise CellError("the attack's x_adv is not finite")
-        columns = (gone.owner, gone.point, ledger.distance, ledger.exhausted)
+        columns = (gone.owner, gone.point, ledger.distance, ledger.lead, ledger.exhausted)
         counts = (ledger.forward, ledger.backward, ledger.queries)
         again = []
-        for row, (owner, point, distance, spent, forward, backward, queries) in enumerate(
+        for row, (owner, point, distance, lead, spent, forward, backward, queries) in enumerate(
             zip(*(column.tolist() for column in columns + counts), strict=True)
         ):
             found, search = self.found[owner], searches[owner]
@@ -291,7 +298,7 @@ class Engine:
             found.queries_at[point] = found.queries_at.get(point, 0) + queries
             found.distance = min(found.distance, distance)
             hit = nearest[row].clone() if distance < float("inf") else None
-            search.report(last[row].clone(), hit, distance, spent=spent)
+            search.report(last[row].clone(), hit, distance, spent=spent, lead=lead)
             following = search.next()
             if following is not None:
                 again.append((owner, following))
@@ -310,6 +317,10 @@ class Engine:
         kept = torch.ones(len(slots.owner), dtype=torch.bool, device=free.device)
         kept[free[len(tries) :]] = False
         return table.take(slots, table.where(kept)) if kept.any() else None
+
+
+def _pace(attack: Any) -> float:
+    return max(1.0, attack.steps / _LONG)
 
 
 def _pop(waiting: deque[tuple[int, Try]], most: int) -> list[tuple[int, Try]]:

@@ -22,7 +22,7 @@ class Ledger:
     ball: around the clean images. y: (B,), the goals. forward, backward, queries: (B,) int64,
     counted. allowance: (B,) int64, queries that are left. distance: (B,) float64, norm of the
     smallest adversarial perturbation seen, infinite before the first; nearest: (B, C, H, W), that
-    point.
+    point. lead: (B,), how far the logits last seen were from the goal, NaN before the first.
     """
 
     ball: Ball
@@ -33,6 +33,7 @@ class Ledger:
     allowance: Tensor
     distance: Tensor
     nearest: Tensor
+    lead: Tensor
 
     @classmethod
     def open(cls, ball: Ball, y: Tensor, allowance: Tensor) -> "Ledger":
@@ -40,7 +41,7 @@ class Ledger:
         zeros = torch.zeros_like(y)
         distance = torch.full(y.shape, torch.inf, dtype=torch.float64, device=y.device)
         counts = zeros, zeros.clone(), zeros.clone()
-        return cls(ball, y, *counts, allowance, distance, ball.x.clone())
+        return cls(ball, y, *counts, allowance, distance, ball.x.clone(), distance * torch.nan)
 
     @property
     def broken(self) -> Tensor:
@@ -144,6 +145,8 @@ class GuardedVictim:
     def _observe(self, x: Tensor, logits: Tensor, owners: Tensor, admitted: Tensor) -> None:
         """Remember the adversarial point nearest to each clean image."""
         ledger = self._ledger
+        leads = lead(logits, ledger.y[owners], targeted=self._targeted).double()
+        ledger.lead.scatter_reduce_(0, owners, leads, "amin", include_self=False)
         hit = table.where(fooled(logits, ledger.y[owners], targeted=self._targeted) & admitted)
         if not len(hit):
             return
@@ -165,6 +168,13 @@ def fooled(logits: Tensor, y: Tensor, *, targeted: bool) -> Tensor:
     """(N,) bool: whether the prediction is what the attack wants: not y, or y when targeted."""
     predicted = logits.argmax(dim=1)
     return predicted == y if targeted else predicted != y
+
+
+def lead(logits: Tensor, y: Tensor, *, targeted: bool) -> Tensor:
+    """(N,): how far the logit of y is above the best other, or below it when targeted."""
+    own = logits.gather(1, y[:, None])[:, 0]
+    other = logits.scatter(1, y[:, None], -torch.inf).amax(dim=1)
+    return other - own if targeted else own - other
 
 
 def _ranks(owners: Tensor, examples: int) -> Tensor:
