@@ -22,8 +22,8 @@ from .search import Bracket, Exhaustive, Narrowing, Order, Search, Try
 from .threat import Ball, Epsilon, Norm, make_ball, measure, per_example
 from .victim import UNLIMITED, GuardedVictim, Ledger
 
-_WALK = 0.4  # of an attack's steps: as many as a walk may take
-_LONG = 5  # steps of a walk are as long as those of an attack of so many steps
+_WALK = 0.5  # of an attack's steps: as many as a walk may take
+_LONG = 4.0  # steps of a walk are as long as those of an attack that takes so many
 
 SearchName = Literal["bracket", "exhaustive"]
 
@@ -221,7 +221,8 @@ class Engine:
         x = self.images[owner.to(self.images.device)].to(device)
         radii = [settings.radii[one.point] for _, one in tries]
         ball = make_ball(settings.norm, x, torch.tensor(radii, dtype=torch.float64, device=device))
-        ball.pace[column(i for i, (_, one) in enumerate(tries) if one.brief)] = _pace(attack)
+        brief = column(one.brief for _, one in tries).bool()
+        ball.pace[brief] = max(1.0, attack.steps / _LONG)
         slots = Slots(
             owner=owner.to(device),
             example=self.examples[owner].to(device),
@@ -229,7 +230,7 @@ class Engine:
             restart=column(one.restart for _, one in tries),
             step=column(0 for _ in tries),
             limit=column(1 if one.brief else attack.steps for _, one in tries),
-            brief=column(one.brief for _, one in tries).bool(),
+            brief=brief,
             start_points=x,
             warm=column(one.start is not None for _, one in tries).bool(),
             ledger=Ledger.open(
@@ -317,10 +318,6 @@ class Engine:
         kept = torch.ones(len(slots.owner), dtype=torch.bool, device=free.device)
         kept[free[len(tries) :]] = False
         return table.take(slots, table.where(kept)) if kept.any() else None
-
-
-def _pace(attack: Any) -> float:
-    return max(1.0, attack.steps / _LONG)
 
 
 def _pop(waiting: deque[tuple[int, Try]], most: int) -> list[tuple[int, Try]]:

@@ -167,22 +167,24 @@ class Bracket(Descent):
         return min(self.high, self._low if self._low >= 0 else self.high) - 1
 
 
-_PATIENCE = 3  # steps of a walk that break nothing new
-_SLOWEST = 0.4  # part of the clean image's lead: less than that fallen is a poor guide
+_SLOWEST = 0.4  # of the clean image's lead: when less has gone, proportion is a poor guide
+_BEYOND = 1.08  # times a radius: a boundary expected farther out will not come nearer in time
+_PATIENCE = 2  # steps that fail just below what is broken, when the boundary is expected nearer
 
 
 @dataclass
 class Narrowing(Descent):
     """Walk to the boundary, then spend the full budget only just below it.
 
-    A walk takes single long steps. Each starts where the last one led, scaled into the ball of the
-    point at which the attack's goal would be reached if the lead of the logits fell in proportion
-    to the distance, as Newton's method would have it (like DeepFool, arXiv:1511.04599), always
-    below what is broken. It ends when steps no longer help. Then the point just below the smallest
-    broken one is tried with all steps and restarts from the attack's own start, just as an
-    exhaustive search would. When that fails, the point and all below it count as robust; when it
-    succeeds, the walk goes on from there. From the second success on, whole tries stride twice as
-    far down each time; after a failure they halve what is left, so that they are never many.
+    A walk takes single long steps. Each starts where the last one led, scaled to fill the ball of
+    another point: the smallest at which the attack's goal would be reached if the lead of the
+    label's logit fell in proportion to the distance (a secant step, in the spirit of DeepFool,
+    arXiv:1511.04599), but always below what is broken. It ends when its steps no longer help. Then
+    the point just below the smallest broken one is tried with all steps and restarts from the
+    attack's own start, just as an exhaustive search would. When that fails, the point and all below
+    it count as robust; when it succeeds, the walk goes on from there. From the second success on,
+    whole tries stride twice as far down each time, and after a failure they halve what is left, so
+    that they are never many, however poor a guide the walk is.
 
     walk: steps that a walk may take.
     """
@@ -192,7 +194,7 @@ class Narrowing(Descent):
     _low: int = -1  # the largest point that a whole try failed at
     _stride: float | None = 0.5  # of whole tries, at least 1; None: halve what is between
     _taken: int = 0  # steps of this walk
-    _idle: int = 0  # of these, how many the last ones were that broke nothing new
+    _idle: int = 0  # of these, the last ones that failed just below what is broken
     _lead: float = math.nan  # at the clean image
     _aim: float = math.inf  # distance at which the boundary is expected
 
@@ -226,35 +228,41 @@ class Narrowing(Descent):
         lead: float = math.nan,
     ) -> None:
         """Go on by the rules above."""
-        before, clean = self.high, self._last is None
+        first, lowest = self._last is None, self.high - 1
         broken = self._book(last, found, distance, spent=spent)
         if self._walking:
-            self._walked(last, lead, clean=clean, idle=self.high == before)
-        elif broken:
-            self._stride = 2 * self._stride if self._stride else None
-            self._set_out()
-        elif self._restart + 1 < self.restarts:
+            self._last = last
+            self._taken += 1
+            if first:  # it asked about the clean image
+                self._lead = lead
+                self._aim = self.grid[lowest // 2] if lead > 0 else math.inf
+            else:
+                self._learn(lead, failed=not broken and self._current == lowest)
+            self._walking = self._taken < self.walk and self._idle < _PATIENCE
+        elif not broken and self._restart + 1 < self.restarts:
             self._restart += 1
         else:
-            self._low, self._stride = self._current, None
-            self._set_out()
+            self._decide(broken=broken)
 
-    def _set_out(self) -> None:
+    def _learn(self, lead: float, *, failed: bool) -> None:
+        """Aim anew after a step of the walk. failed: just below what is broken."""
+        radius = self.grid[self._current]
+        if self._lead > 0:
+            gone = max(self._lead - lead, _SLOWEST * self._lead)
+            self._aim = radius * self._lead / gone
+        if not failed:
+            self._idle = 0
+        else:
+            self._idle += _PATIENCE if self._aim > _BEYOND * radius else 1
+
+    def _decide(self, *, broken: bool) -> None:
+        """Take in how the whole tries at a point ended, and walk again."""
+        if broken:
+            self._stride = 2 * self._stride if self._stride else None
+        else:
+            self._low, self._stride = self._current, None
         self._walking, self._taken, self._idle, self._restart = True, 0, 0, 0
         self._aim = math.inf
-
-    def _walked(self, last: Tensor, lead: float, *, clean: bool, idle: bool) -> None:
-        """Aim anew after a step of the walk, or end it."""
-        if clean:
-            self._lead, self._aim = lead, self.grid[(len(self.grid) - 1) // 2]
-        else:
-            self._idle = self._idle + 1 if idle else 0
-            if self._lead > 0:
-                fallen = max(self._lead - lead, _SLOWEST * self._lead)
-                self._aim = self.grid[self._current] * self._lead / fallen
-        self._last = last
-        self._taken += 1
-        self._walking = self._taken < self.walk and self._idle < _PATIENCE
 
 
 def _below(high: int, low: int, stride: float | None) -> int:

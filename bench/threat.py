@@ -83,7 +83,7 @@ class Ball(ABC):
 
     @property
     def radius(self) -> Tensor:
-        """(B, 1, 1, 1) in x's dtype: epsilon, ready to scale a step."""
+        """(B, 1, 1, 1) in x's dtype: epsilon times the pace, ready to scale a step."""
         return per_example(self.epsilon * self.pace, self.x).to(self.x.dtype)
 
     @abstractmethod
@@ -118,7 +118,9 @@ class LinfBall(Ball):
         radii = epsilon.to(device=x.device, dtype=torch.float64)
         exact, width = x.double(), per_example(radii, x)
         lower = round_inwards(x, -exact.minimum(width))
-        return cls(x, radii, torch.ones_like(radii), lower, round_inwards(x, (1.0 - exact).minimum(width)))
+        return cls(
+            x, radii, torch.ones_like(radii), lower, round_inwards(x, (1.0 - exact).minimum(width))
+        )
 
     def project(self, points: Tensor) -> Tensor:
         """Clip each coordinate: the exact projection."""
