@@ -22,7 +22,7 @@ from .search import Bracket, Exhaustive, Narrowing, Order, Search, Try
 from .threat import Ball, Epsilon, Norm, make_ball, measure, per_example
 from .victim import UNLIMITED, GuardedVictim, Ledger
 
-_WALK = 0.5  # of an attack's steps: as many as a walk may take
+_WALK = 0.65  # of an attack's steps: as many as a walk may take
 _LONG = 4.0  # steps of a walk are as long as those of an attack that takes so many
 
 SearchName = Literal["bracket", "exhaustive"]

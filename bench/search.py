@@ -169,7 +169,7 @@ class Bracket(Descent):
 
 _SLOWEST = 0.4  # of the clean image's lead: when less has gone, proportion is a poor guide
 _BEYOND = 1.08  # times a radius: a boundary expected farther out will not come nearer in time
-_PATIENCE = 2  # steps that fail just below what is broken, when the boundary is expected nearer
+_PATIENCE = 3  # steps that fail just below what is broken, when the boundary is expected nearer
 
 
 @dataclass
@@ -182,7 +182,7 @@ class Narrowing(Descent):
     arXiv:1511.04599), but always below what is broken. It ends when its steps no longer help. Then
     the point just below the smallest broken one is tried with all steps and restarts from the
     attack's own start, just as an exhaustive search would. When that fails, the point and all below
-    it count as robust; when it succeeds, the walk goes on from there. From the second success on,
+    it count as robust; when it succeeds, the walk goes on from there. From the third success on,
     whole tries stride twice as far down each time, and after a failure they halve what is left, so
     that they are never many, however poor a guide the walk is.
 
@@ -192,7 +192,7 @@ class Narrowing(Descent):
     walk: int = 10
     _walking: bool = True
     _low: int = -1  # the largest point that a whole try failed at
-    _stride: float | None = 0.5  # of whole tries, at least 1; None: halve what is between
+    _stride: float | None = 0.25  # of whole tries, at least 1; None: halve what is between
     _taken: int = 0  # steps of this walk
     _idle: int = 0  # of these, the last ones that failed just below what is broken
     _lead: float = math.nan  # at the clean image

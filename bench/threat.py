@@ -118,9 +118,8 @@ class LinfBall(Ball):
         radii = epsilon.to(device=x.device, dtype=torch.float64)
         exact, width = x.double(), per_example(radii, x)
         lower = round_inwards(x, -exact.minimum(width))
-        return cls(
-            x, radii, torch.ones_like(radii), lower, round_inwards(x, (1.0 - exact).minimum(width))
-        )
+        upper = round_inwards(x, (1.0 - exact).minimum(width))
+        return cls(x, radii, torch.ones_like(radii), lower, upper)
 
     def project(self, points: Tensor) -> Tensor:
         """Clip each coordinate: the exact projection."""

@@ -299,7 +299,7 @@ class UnknownNorm(Honest):
     ("attack", "failing"),
     [
         (OutsideBall, {"ball"}),
-        (OutsideBox, {"box", "noise", "targeted"}),
+        (OutsideBox, {"box"}),
         (FixedRadius, {"ball", "noise", "targeted"}),
         (FirstEpsilon, {"batches"}),
         (SomeoneElse, {"ball", "batches", "single", "noise", "targeted"}),
