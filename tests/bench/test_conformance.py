@@ -303,7 +303,7 @@ class UnknownNorm(Honest):
         (FixedRadius, {"ball", "noise", "targeted"}),
         (FirstEpsilon, {"batches"}),
         (SomeoneElse, {"ball", "batches", "single", "noise", "targeted"}),
-        (ChangesImages, {"inputs", "ball"}),
+        (ChangesImages, {"inputs", "ball", "noise"}),
         (ChangesState, {"inputs"}),
         (NotFinite, {"finite", "runs"}),
         (LosesAnAxis, {"shape", "runs"}),
