@@ -43,8 +43,3 @@ class Book:
             backward=empty(examples, of=np.int64),
             queries=empty(examples, points, of=np.int32),
         )
-
-    def smallest(self, example: int) -> int:
-        """Smallest point at which an example is broken, or E."""
-        row = self.broken[example]
-        return int(row.argmax()) if row.any() else len(row)

@@ -3,11 +3,10 @@
 What is held in memory is the slots of the attack at hand and a few bytes for each example.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
-
-import torch
 
 from .book import Book
 from .judge import Judge, Keep
@@ -15,6 +14,8 @@ from .network import Network
 from .pursuit import Field, Pursuit, in_steps
 from .search import Bracket, Exhaustive, Narrowing, Order, Search
 from .settings import Member
+
+_WALK = 0.65  # of an attack's steps: as many as a walk may take
 
 
 class Engine:
@@ -70,10 +71,10 @@ class Engine:
     def _search(self, attack: Any, restarts: int, owner: int) -> Search:
         """Begin an example's way through the grid with one attack."""
         settings, radii = self.field.settings, self.field.settings.radii
-        known = {point: torch.empty(0) for point in self.book.broken[owner].nonzero()[0].tolist()}
+        broken = self.book.broken[owner].nonzero()[0].tolist()
         if settings.search == "exhaustive":
-            return Exhaustive(radii, restarts, known)
-        start = radii, restarts, known, float(self.book.distance[owner])
+            return Exhaustive(radii, restarts, frozenset(broken))
+        start = radii, restarts, min(broken, default=None), float(self.book.distance[owner])
         monotone = getattr(attack, "monotone", True)
         if settings.query_budget is not None:  # it may not last for more than the largest
             order: Order = "descend" if monotone else "sweep"
@@ -81,5 +82,5 @@ class Engine:
         if not monotone:
             return Bracket(*start, order="ascend")
         if attack.steps == 1:
-            return Bracket(*start, order="descend" if known else "bisect")
-        return Narrowing(*start)
+            return Bracket(*start, order="descend" if broken else "bisect")
+        return Narrowing(*start, walk=math.ceil(_WALK * attack.steps))

@@ -24,7 +24,7 @@ from .random import Draws
 from .search import Search
 from .settings import Settings
 from .slots import Candidate, Slots, open_slots
-from .stepping import Advance, Captured, capture_graph, repeat
+from .stepping import Captured, capture_graph, repeat
 from .victim import UNLIMITED, GuardedVictim
 
 
@@ -111,11 +111,10 @@ class Pursuit:
         self.continuing: deque[Candidate] = deque()
         self.under: list[Candidate | None] = []  # one for each row of the slots
         self.unjudged: list[tuple[Slots, Sequence[Candidate]]] = []  # whose last iterates are
-        self.advance: Advance = self._advance
-        if self.field.look_every > 1:
-            on_cuda = self.field.network.device.type == "cuda"
-            capture = capture_graph if on_cuda else repeat
-            self.advance = Captured(self._advance, self.field.look_every, capture)
+        self.advance: Callable[[Slots, int], None] = self._advance_all
+        if field.look_every > 1:
+            on_cuda = field.network.device.type == "cuda"
+            self.advance = Captured(self._advance_some, capture_graph if on_cuda else repeat)
         self.total = len(owners)
         self.decided = 0
 
@@ -128,7 +127,7 @@ class Pursuit:
         self.under = [*entering]
         slots = self._enter(entering) if entering else None
         while slots is not None:
-            self.advance(slots)
+            self.advance(slots, 1 if self._walking else self.field.look_every)
             self.hunting.check()
             leaving = self._leaving(slots)
             if leaving:
@@ -200,6 +199,7 @@ class Pursuit:
                 targeted=targeted,
                 fast=self.hunting,
                 limited=self.settings.query_budget is not None,
+                leading=self._walking or self.field.look_every > 1,  # a captured step is for all
                 going=going,
             ),
             draws=Draws(self.settings.seed, slots.example, slots.restart, slots.step),
@@ -208,16 +208,25 @@ class Pursuit:
             warm=slots.warm,
         )
 
-    def _advance(self, slots: Slots) -> None:
-        """One step of every row that is not done."""
-        if self.field.look_every == 1:  # then no row is done
-            slots.state = self.attack.step(self._problem(slots), slots.state)
-            slots.step = slots.step + 1
-        else:
-            going = ~self._done(slots)
-            state = self.attack.step(self._problem(slots, going), slots.state)
-            slots.state = table.choose(going, state, slots.state)
-            slots.step = slots.step + going
+    @property
+    def _walking(self) -> bool:
+        """Whether a try under way is a single step, whose lead is of interest."""
+        return any(one is not None and one.attempt.brief for one in self.under)
+
+    def _advance_all(self, slots: Slots, times: int) -> None:
+        """Take one step of every row: all are under way when the host looks after each step."""
+        assert times == 1
+        slots.state = self.attack.step(self._problem(slots), slots.state)
+        slots.step = slots.step + 1
+        slots.check()
+
+    def _advance_some(self, slots: Slots) -> None:
+        """Take one step of every row that is not done."""
+        going = ~self._done(slots)
+        state = self.attack.step(self._problem(slots, going), slots.state)
+        slots.state = table.choose(going, state, slots.state)
+        slots.step = slots.step + going
+        slots.check()
 
     def _done(self, slots: Slots) -> Tensor:
         """(B,) bool: rows that take no further step."""
@@ -232,7 +241,7 @@ class Pursuit:
     def _part(self, gone: Slots, candidates: Sequence[Candidate]) -> None:
         """Let rows leave: at once when they are decided, else when their iterates are judged."""
         ledger = gone.ledger
-        open_ended = gone.over & ~ledger.broken & ~ledger.exhausted
+        open_ended = gone.over & ~gone.brief & ~ledger.broken & ~ledger.exhausted
         if getattr(self.attack, "asks_iterates", False):
             open_ended = torch.zeros_like(open_ended)
         for wanted, act in ((False, self._leave), (True, self._await_judgement)):
@@ -258,15 +267,16 @@ class Pursuit:
         last, nearest = gone.iterates, ledger.nearest
         if not last[~ledger.exhausted].isfinite().all():
             raise CellError("the attack's x_adv is not finite")
-        columns = ledger.distance, ledger.exhausted, ledger.forward, ledger.backward, ledger.queries
-        for place, (one, distance, spent, forward, backward, queries) in enumerate(
-            zip(candidates, *(column.tolist() for column in columns), strict=True)
+        columns = (ledger.distance, ledger.lead, ledger.exhausted)
+        counts = (ledger.forward, ledger.backward, ledger.queries)
+        for place, (one, distance, lead, spent, forward, backward, queries) in enumerate(
+            zip(candidates, *(column.tolist() for column in columns + counts), strict=True)
         ):
             book.forward[one.owner] += forward
             book.backward[one.owner] += backward
             book.queries[one.owner, one.attempt.point] += queries
             hit = nearest[place].clone() if distance < float("inf") else None
-            one.search.report(last[place].clone(), hit, distance, spent=spent)
+            one.search.report(last[place].clone(), hit, distance, spent=spent, lead=lead)
             attempt = one.search.next()
             if attempt is not None:
                 self.continuing.append(Candidate(one.owner, one.search, attempt, one.clean))
@@ -279,8 +289,7 @@ class Pursuit:
         self.book.cut_short[one.owner] |= spent and not one.search.decided
         self.book.attacked[one.owner, list(one.search.attacked)] = True
         for point, x_adv in one.search.images.items():
-            if x_adv.numel():
-                self.judge.hear(Claim(one.owner, point, one.clean, x_adv))
+            self.judge.hear(Claim(one.owner, point, one.clean, x_adv))
 
     def _refill(self, slots: Slots, free: Tensor) -> Slots | None:
         """Give free rows to tries that wait; without enough of them the batch shrinks."""

@@ -31,7 +31,7 @@ def join(tables: Sequence[T]) -> T:
     """Return the rows of all tables, one after another."""
     first, *others = tables
     if isinstance(first, Tensor):
-        return cast(T, torch.cat(cast(Sequence[Tensor], tables)))
+        return cast(T, torch.cat(cast(list[Tensor], list(tables))))
     joined: T = _over_fields(first, lambda *values: join(values), *others)
     return joined
 

@@ -1,5 +1,7 @@
 """Which epsilon of the grid an example is tried at next, and what its tries have shown."""
 
+import math
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -9,22 +11,20 @@ Order = Literal["bisect", "ascend", "descend", "sweep"]
 
 
 CLEAN: Literal["clean"] = "clean"
-_APPROACH = 0.4  # of an attack's steps: as far as 2.5 / steps of epsilon each takes it to the rim
-_PROBE = 0.25  # of an attack's steps, from where an earlier try ended
 
 
 @dataclass(frozen=True)
 class Try:
-    """One try: a point of the grid, a restart, where to start, and how far to go.
+    """One try: a point of the grid, a restart, where to start, and whether to go all the way.
 
     start: None for the attack's own start, CLEAN for the clean image, or where an earlier try
-    ended, (C, H, W). share: the part of the attack's steps to take at most.
+    ended, (C, H, W). brief: take one long step instead of all, and do not ask where it led.
     """
 
     point: int
     restart: int
     start: Tensor | Literal["clean"] | None
-    share: float = 1.0
+    brief: bool = False
 
 
 class Search(Protocol):
@@ -33,11 +33,20 @@ class Search(Protocol):
     def next(self) -> Try | None:
         """Return the next try, or None when every point is decided."""
 
-    def report(self, last: Tensor, found: Tensor | None, distance: float, *, spent: bool) -> None:
+    def report(
+        self,
+        last: Tensor,
+        found: Tensor | None,
+        distance: float,
+        *,
+        spent: bool,
+        lead: float = math.nan,
+    ) -> None:
         """Say how the try ended.
 
         last: (C, H, W), its last iterate. found, distance: the nearest adversarial point that it
         asked about, if any. spent: the query budget is used up, nothing more can be tried.
+        lead: how far the attack was from its goal when it asked last, in logits; NaN: unknown.
         """
 
     @property
@@ -61,14 +70,15 @@ class Search(Protocol):
 class Descent:
     """What searches share that infer: whatever breaks one point breaks all above it.
 
-    images, distance: the smallest adversarial perturbation found so far, at its point; to begin
-    with, that of earlier attacks.
+    before: the smallest point that earlier attacks have broken. distance: norm of the smallest
+    adversarial perturbation known; to begin with, theirs. images: a smaller one, at its point.
     """
 
     grid: tuple[float, ...]
     restarts: int
-    images: dict[int, Tensor] = field(default_factory=dict)
+    before: int | None = None
     distance: float = float("inf")
+    images: dict[int, Tensor] = field(default_factory=dict)
     attacked: set[int] = field(default_factory=set)
     _restart: int = 0
     _current: int = -1
@@ -78,7 +88,8 @@ class Descent:
     @property
     def high(self) -> int:
         """Smallest point broken, or the number of points."""
-        return min(self.images, default=len(self.grid))
+        before = len(self.grid) if self.before is None else self.before
+        return min(self.images, default=before)
 
     @property
     def broken(self) -> set[int]:
@@ -128,7 +139,15 @@ class Bracket(Descent):
         warm = self.warm and self._restart == 0 and self.order != "ascend"
         return Try(self._current, self._restart, self._last if warm else None)
 
-    def report(self, last: Tensor, found: Tensor | None, distance: float, *, spent: bool) -> None:
+    def report(
+        self,
+        last: Tensor,
+        found: Tensor | None,
+        distance: float,
+        *,
+        spent: bool,
+        lead: float = math.nan,
+    ) -> None:
         """Lower the upper end to the norm found, or raise the lower end after the last restart."""
         if self._book(last, found, distance, spent=spent) or spent:
             self._restart = 0
@@ -150,39 +169,48 @@ class Bracket(Descent):
         return min(self.high, self._low if self._low >= 0 else self.high) - 1
 
 
+_SLOWEST = 0.4  # of the clean image's lead: when less has gone, proportion is a poor guide
+_BEYOND = 1.08  # times a radius: a boundary expected farther out will not come nearer in time
+_PATIENCE = 3  # steps that fail just below what is broken, when the boundary is expected nearer
+
+
 @dataclass
 class Narrowing(Descent):
-    """Come near cheaply, then spend the full budget only just below.
+    """Walk to the boundary, then spend the full budget only just below it.
 
-    The first try approaches the rim of the largest ball from the clean image, and is likely to
-    cross the boundary near its smallest perturbation. Probes, a quarter of the steps each, follow
-    it down from where the last try ended. Then the point just below the smallest broken one is
-    tried with all steps and restarts from the attack's own start, just as an exhaustive search
-    would. When that fails, the point and all below it count as robust; when it succeeds, probing
-    goes on from there. Probes stride twice as far down after each success, whole tries from the
-    second one on; both halve what is left after a failure, so that neither takes more than a few.
+    A walk takes single long steps. Each starts where the last one led, scaled to fill the ball of
+    another point: the smallest at which the attack's goal would be reached if the lead of the
+    label's logit fell in proportion to the distance (a secant step, in the spirit of DeepFool,
+    arXiv:1511.04599), but always below what is broken. It ends when its steps no longer help. Then
+    the point just below the smallest broken one is tried with all steps and restarts from the
+    attack's own start, just as an exhaustive search would. When that fails, the point and all below
+    it count as robust; when it succeeds, the walk goes on from there. From the third success on,
+    whole tries stride twice as far down each time, and after a failure they halve what is left, so
+    that they are never many, however poor a guide the walk is.
+
+    walk: steps that a walk may take.
     """
 
-    _phase: Literal["approach", "probe", "whole"] = "approach"
+    walk: int = 10
+    _walking: bool = True
     _low: int = -1  # the largest point that a whole try failed at
-    _stride: float | None = 0.5  # of whole tries, at least 1; None: halve what is between
-    _probed: int = -1  # the largest point that a probe failed at, since the last whole try
-    _probe_stride: float | None = 1
+    _stride: float | None = 0.25  # of whole tries, at least 1; None: halve what is between
+    _taken: int = 0  # steps of this walk
+    _idle: int = 0  # of these, the last ones that failed just below what is broken
+    _lead: float = math.nan  # at the clean image
+    _aim: float = math.inf  # distance at which the boundary is expected
 
     def __post_init__(self) -> None:
-        if self.images or len(self.grid) == 1:
-            self._phase = "whole"
+        self._walking = self.before is None and len(self.grid) > 1
 
     def next(self) -> Try | None:
         """Return the next try, or None when every point is decided."""
-        if self._spent or self.high - self._low <= 1:
+        if self._spent or self.decided:
             return None
-        if self._phase == "approach":
-            self._current = self.high - 1
-            return Try(self._current, 0, CLEAN, _APPROACH)
-        if self._phase == "probe":
-            self._current = _below(self.high, max(self._low, self._probed), self._probe_stride)
-            return Try(self._current, 0, self._last, _PROBE)
+        if self._walking:
+            aimed = bisect_left(self.grid, self._aim)
+            self._current = max(self._low + 1, min(aimed, self.high - 1))
+            return Try(self._current, 0, CLEAN if self._last is None else self._last, brief=True)
         if self._restart == 0:
             self._current = _below(self.high, self._low, self._stride)
         return Try(self._current, self._restart, None)
@@ -192,23 +220,51 @@ class Narrowing(Descent):
         """Whether a whole try has failed just below the smallest broken point."""
         return self.high - self._low <= 1
 
-    def report(self, last: Tensor, found: Tensor | None, distance: float, *, spent: bool) -> None:
+    def report(
+        self,
+        last: Tensor,
+        found: Tensor | None,
+        distance: float,
+        *,
+        spent: bool,
+        lead: float = math.nan,
+    ) -> None:
         """Go on by the rules above."""
+        first, lowest = self._last is None, self.high - 1
         broken = self._book(last, found, distance, spent=spent)
-        if self._phase == "probe":
-            self._probe_stride = 2 * self._probe_stride if broken and self._probe_stride else None
-            self._probed = self._probed if broken else self._current
-        elif self._phase == "whole" and broken:
-            self._stride = 2 * self._stride if self._stride else None
-            self._restart = 0
-            self._probed, self._probe_stride = -1, 1
-        elif self._phase == "whole" and self._restart + 1 < self.restarts:
+        if self._walking:
+            self._last = last
+            self._taken += 1
+            if first:  # it asked about the clean image
+                self._lead = lead
+                self._aim = self.grid[lowest // 2] if lead > 0 else math.inf
+            else:
+                self._learn(lead, failed=not broken and self._current == lowest)
+            self._walking = self._taken < self.walk and self._idle < _PATIENCE
+        elif not broken and self._restart + 1 < self.restarts:
             self._restart += 1
-        elif self._phase == "whole":
-            self._low, self._stride, self._restart = self._current, None, 0
-        probing = self._phase == "probe" or broken
-        undecided = self.high - max(self._low, self._probed) > 1
-        self._phase = "probe" if probing and undecided else "whole"
+        else:
+            self._decide(broken=broken)
+
+    def _learn(self, lead: float, *, failed: bool) -> None:
+        """Aim anew after a step of the walk. failed: just below what is broken."""
+        radius = self.grid[self._current]
+        if self._lead > 0:
+            gone = max(self._lead - lead, _SLOWEST * self._lead)
+            self._aim = radius * self._lead / gone
+        if not failed:
+            self._idle = 0
+        else:
+            self._idle += _PATIENCE if self._aim > _BEYOND * radius else 1
+
+    def _decide(self, *, broken: bool) -> None:
+        """Take in how the whole tries at a point ended, and walk again."""
+        if broken:
+            self._stride = 2 * self._stride if self._stride else None
+        else:
+            self._low, self._stride = self._current, None
+        self._walking, self._taken, self._idle, self._restart = True, 0, 0, 0
+        self._aim = math.inf
 
 
 def _below(high: int, low: int, stride: float | None) -> int:
@@ -218,10 +274,14 @@ def _below(high: int, low: int, stride: float | None) -> int:
 
 @dataclass
 class Exhaustive:
-    """Try every point on its own, from the clean image, and infer nothing."""
+    """Try every point on its own, from the clean image, and infer nothing.
+
+    before: points that earlier attacks have broken.
+    """
 
     grid: tuple[float, ...]
     restarts: int
+    before: frozenset[int] = frozenset()
     images: dict[int, Tensor] = field(default_factory=dict)
     attacked: set[int] = field(default_factory=set)
     _point: int = 0
@@ -230,7 +290,7 @@ class Exhaustive:
     @property
     def broken(self) -> set[int]:
         """Points broken at their own epsilon."""
-        return set(self.images)
+        return {*self.before, *self.images}
 
     @property
     def decided(self) -> bool:
@@ -239,11 +299,19 @@ class Exhaustive:
 
     def next(self) -> Try | None:
         """Return the next restart, else the next point that is not broken yet."""
-        while self._point in self.images:
+        while self._point in self.broken:
             self._point += 1
         return Try(self._point, self._restart, None) if self._point < len(self.grid) else None
 
-    def report(self, last: Tensor, found: Tensor | None, distance: float, *, spent: bool) -> None:
+    def report(
+        self,
+        last: Tensor,
+        found: Tensor | None,
+        distance: float,
+        *,
+        spent: bool,
+        lead: float = math.nan,
+    ) -> None:
         """Go on to the next point when this one is broken or out of restarts or queries."""
         self.attacked.add(self._point)
         broken = found is not None and distance <= self.grid[self._point]

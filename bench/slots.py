@@ -1,8 +1,7 @@
 """The batch under attack: one row for each try under way."""
 
-import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -13,6 +12,8 @@ from .errors import CellError
 from .search import Search, Try
 from .threat import Ball, Norm, make_ball, measure, per_example
 from .victim import Ledger
+
+_LONG = 4.0  # steps of a walk are as long as those of an attack that takes so many
 
 
 @dataclass
@@ -33,13 +34,15 @@ class Slots:
     """One row for each try under way, B of them.
 
     example: (B,) int64, the number that its randomness hangs on. restart: (B,). step: (B,), done so
-    far. limit: (B,), steps to take at most. start_points, warm: as in Problem. state: the attack's.
+    far. limit: (B,), steps to take at most. brief: (B,) bool, a single long step whose end is not
+    asked about. start_points, warm: as in Problem. state: the attack's.
     """
 
     example: Tensor
     restart: Tensor
     step: Tensor
     limit: Tensor
+    brief: Tensor
     start_points: Tensor
     warm: Tensor
     ledger: Ledger
@@ -55,15 +58,19 @@ class Slots:
 
     @property
     def iterates(self) -> Tensor:
-        """(B, C, H, W): the attack's iterates.
+        """(B, C, H, W): the attack's iterates."""
+        x_adv: Tensor = self.state.x_adv
+        return x_adv.detach()
 
-        Raises: CellError when they cannot be images.
+    def check(self) -> None:
+        """Look whether the attack's iterates can be images.
+
+        Raises: CellError.
         """
         x_adv = getattr(self.state, "x_adv", None)
         shape = self.ledger.ball.x.shape
         if not isinstance(x_adv, Tensor) or x_adv.shape != shape:
             raise CellError(f"the attack's state must hold x_adv of shape {tuple(shape)}")
-        return x_adv.detach()
 
     def rest(self, rows: Tensor) -> None:
         """Leave some rows, (n,) int64, without a try: they ask for nothing more."""
@@ -73,8 +80,9 @@ class Slots:
     def refill(self, rows: Tensor, other: "Slots") -> None:
         """Put other tries into some rows, (n,) int64."""
         self.state = table.put(self.state, rows, other.state)  # it may share memory with the rest
-        for name in ("example", "restart", "step", "limit", "start_points", "warm", "ledger"):
-            table.write(getattr(self, name), rows, getattr(other, name))
+        for one in fields(self):
+            if one.name != "state":
+                table.write(getattr(self, one.name), rows, getattr(other, one.name))
 
 
 def open_slots(
@@ -100,6 +108,8 @@ def open_slots(
     tries = [one.attempt for one in candidates]
     owners = torch.tensor([one.owner for one in candidates])
     ball = make_ball(norm, x, column((radii[one.point] for one in tries), torch.float64))
+    brief = column(one.brief for one in tries).bool()
+    ball.pace[brief] = max(1.0, steps / _LONG)
     start_points = x.clone()
     earlier = {row: one.start for row, one in enumerate(tries) if isinstance(one.start, Tensor)}
     if earlier:
@@ -109,7 +119,8 @@ def open_slots(
         example=examples[owners].to(device),
         restart=column(one.restart for one in tries),
         step=torch.zeros(len(tries), dtype=torch.int64, device=device),
-        limit=column(math.ceil(one.share * steps) for one in tries),
+        limit=column(1 if one.brief else steps for one in tries),
+        brief=brief,
         start_points=start_points,
         warm=column(one.start is not None for one in tries).bool(),
         ledger=Ledger.open(ball, goals[owners].to(device), column(allowances)),

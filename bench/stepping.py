@@ -22,31 +22,30 @@ class Captured:
     next replay. A step that cannot be captured, because it asks the device a question on its way,
     is run as it is.
 
-    advance: one step of the slots. times: steps between looks. capture: from a function without
-    arguments to what repeats its work on the device; a CUDA graph.
+    advance: one step of the slots. capture: from a function without arguments to what repeats its
+    work on the device; a CUDA graph.
     """
 
-    def __init__(self, advance: Advance, times: int, capture: Capture) -> None:
+    def __init__(self, advance: Advance, capture: Capture) -> None:
         self._advance = advance
-        self._times = times
         self._capture = capture
         self._replay: Callable[[], None] | None = None
         self._state: Any = None
         self._step: Tensor
         self._refused = False
 
-    def __call__(self, slots: Slots) -> None:
-        """Advance."""
+    def __call__(self, slots: Slots, times: int) -> None:
+        """Take some steps."""
         if self._replay is None and not self._refused:
             self._try_capture(slots)
         if self._replay is None:
-            for _ in range(self._times):
+            for _ in range(times):
                 self._advance(slots)
             return
         if slots.state is not self._state:
             table.overwrite(self._state, slots.state)
             slots.state = self._state
-        for _ in range(self._times):
+        for _ in range(times):
             self._replay()
 
     def _try_capture(self, slots: Slots) -> None:

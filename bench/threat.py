@@ -67,21 +67,24 @@ class Ball(ABC):
 
     x: (B, C, H, W) float32 in [0, 1], the clean images.
     epsilon: (B,) float64.
+    pace: (B,) float64, how much longer than usual the steps are that an attack takes in the ball.
     """
 
     norm: ClassVar[Norm]
     x: Tensor
     epsilon: Tensor
+    pace: Tensor
 
     @classmethod
     def around(cls, x: Tensor, epsilon: Tensor) -> Self:
         """Make the ball of each example."""
-        return cls(x, epsilon.to(device=x.device, dtype=torch.float64))
+        radii = epsilon.to(device=x.device, dtype=torch.float64)
+        return cls(x, radii, torch.ones_like(radii))
 
     @property
     def radius(self) -> Tensor:
-        """(B, 1, 1, 1) in x's dtype: epsilon, ready to scale a step."""
-        return per_example(self.epsilon, self.x).to(self.x.dtype)
+        """(B, 1, 1, 1) in x's dtype: epsilon times the pace, ready to scale a step."""
+        return per_example(self.epsilon * self.pace, self.x).to(self.x.dtype)
 
     @abstractmethod
     def project(self, points: Tensor) -> Tensor:
@@ -115,7 +118,8 @@ class LinfBall(Ball):
         radii = epsilon.to(device=x.device, dtype=torch.float64)
         exact, width = x.double(), per_example(radii, x)
         lower = round_inwards(x, -exact.minimum(width))
-        return cls(x, radii, lower, round_inwards(x, (1.0 - exact).minimum(width)))
+        upper = round_inwards(x, (1.0 - exact).minimum(width))
+        return cls(x, radii, torch.ones_like(radii), lower, upper)
 
     def project(self, points: Tensor) -> Tensor:
         """Clip each coordinate: the exact projection."""

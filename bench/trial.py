@@ -107,7 +107,7 @@ def multiply_adds(module: nn.Module, x: Tensor) -> float:
 class _Counter(TorchFunctionMode):
     """Counts multiply-adds; torch's own counter takes seconds to import."""
 
-    total = 0
+    total = 0.0
 
     def __torch_function__(self, function: Any, _: Any, given: Any = (), named: Any = None) -> Any:
         result = function(*given, **(named or {}))

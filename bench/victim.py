@@ -23,7 +23,8 @@ class Ledger:
     ball: around the clean images. y: (B,), the goals. forward, backward, queries: (B,) int64,
     counted. allowance: (B,) int64, queries that are left. distance: (B,) float64, norm of the
     smallest adversarial perturbation seen, infinite before the first; nearest: (B, C, H, W), that
-    point.
+    point. lead: (B,), how far the logits last seen were from the goal, NaN before the first and
+    when nobody wants to know.
     """
 
     ball: Ball
@@ -34,6 +35,7 @@ class Ledger:
     allowance: Tensor
     distance: Tensor
     nearest: Tensor
+    lead: Tensor
 
     @classmethod
     def open(cls, ball: Ball, y: Tensor, allowance: Tensor) -> "Ledger":
@@ -41,7 +43,7 @@ class Ledger:
         zeros = torch.zeros_like(y)
         distance = torch.full(y.shape, torch.inf, dtype=torch.float64, device=y.device)
         counts = zeros, zeros.clone(), zeros.clone()
-        return cls(ball, y, *counts, allowance, distance, ball.x.clone())
+        return cls(ball, y, *counts, allowance, distance, ball.x.clone(), distance * torch.nan)
 
     @property
     def broken(self) -> Tensor:
@@ -81,7 +83,8 @@ class GuardedVictim:
 
     fast: a copy of the network that gradients come from; what it takes for adversarial is so only
     when it exceeds its tolerance, and is to be verified. limited: whether there are budgets to
-    keep. going: (B,) bool, the examples that may still ask; None for all.
+    keep. leading: whether to note the lead. going: (B,) bool, the examples that may still ask; None
+    for all.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class GuardedVictim:
         targeted: bool,
         fast: Network | None = None,
         limited: bool = True,
+        leading: bool = False,
         going: Tensor | None = None,
     ) -> None:
         self._network = network
@@ -101,6 +105,7 @@ class GuardedVictim:
         self._access: Access = access
         self._targeted = targeted
         self._limited = limited
+        self._leading = leading
         self._going = going
 
     @property
@@ -195,6 +200,11 @@ class GuardedVictim:
     ) -> None:
         """Remember the adversarial point nearest to each clean image, one input for each."""
         ledger = self._ledger
+        if self._leading:
+            leads = lead(logits, ledger.y, targeted=self._targeted).double()
+            ledger.lead.copy_(
+                leads if admitted is None else torch.where(admitted, leads, ledger.lead)
+            )
         hit = fooled(logits, ledger.y, targeted=self._targeted, tolerance=tolerance)
         hit = hit if admitted is None else hit & admitted
         x = x.detach()
@@ -217,6 +227,11 @@ class GuardedVictim:
     ) -> None:
         """Remember the adversarial point nearest to each clean image, any number for each."""
         ledger = self._ledger
+        if self._leading:
+            leads = lead(logits, ledger.y[owners], targeted=self._targeted).double()
+            if admitted is not None:
+                leads = leads.masked_fill(~admitted, torch.inf)
+            ledger.lead.scatter_reduce_(0, owners, leads, "amin", include_self=False)
         hit = fooled(logits, ledger.y[owners], targeted=self._targeted)
         hit = table.where(hit if admitted is None else hit & admitted)
         if not len(hit):
@@ -239,11 +254,16 @@ def fooled(logits: Tensor, y: Tensor, *, targeted: bool, tolerance: float = 0.0)
     tolerance: how far ahead the logit must be that makes it so.
     """
     if tolerance:
-        others = logits.scatter(1, y[:, None], -torch.inf).amax(dim=1)
-        ahead = others - logits.gather(1, y[:, None])[:, 0]
-        return -ahead > tolerance if targeted else ahead > tolerance
+        return lead(logits, y, targeted=targeted) < -tolerance
     predicted = logits.argmax(dim=1)
     return predicted == y if targeted else predicted != y
+
+
+def lead(logits: Tensor, y: Tensor, *, targeted: bool) -> Tensor:
+    """(N,): how far the logit of y is above the best other, or below it when targeted."""
+    own = logits.gather(1, y[:, None])[:, 0]
+    other = logits.scatter(1, y[:, None], -torch.inf).amax(dim=1)
+    return other - own if targeted else own - other
 
 
 def _per_owner(owners: Tensor | None, admitted: Tensor | None, examples: int) -> Tensor | int:

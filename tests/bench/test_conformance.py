@@ -299,11 +299,11 @@ class UnknownNorm(Honest):
     ("attack", "failing"),
     [
         (OutsideBall, {"ball"}),
-        (OutsideBox, {"box", "noise", "targeted"}),
+        (OutsideBox, {"box"}),
         (FixedRadius, {"ball", "noise", "targeted"}),
         (FirstEpsilon, {"batches"}),
         (SomeoneElse, {"ball", "batches", "single", "noise", "targeted"}),
-        (ChangesImages, {"inputs", "ball"}),
+        (ChangesImages, {"inputs", "ball", "noise"}),
         (ChangesState, {"inputs"}),
         (NotFinite, {"finite", "runs"}),
         (LosesAnAxis, {"shape", "runs"}),

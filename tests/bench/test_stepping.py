@@ -97,12 +97,12 @@ def test_what_the_engine_replaces_is_copied_into_the_captured_memory():
         slots.step = slots.step + 1
 
     tape = Tape()
-    advanced = Captured(advance, 2, tape)
-    advanced(slots)
+    advanced = Captured(advance, tape)
+    advanced(slots, 2)
     memory = slots.state.x_adv
     assert memory.tolist() == slots.step.tolist() == [2, 2]
     slots.state = State(torch.tensor([10.0, 2.0]))
-    advanced(slots)
+    advanced(slots, 2)
     assert slots.state.x_adv is memory
     assert memory.tolist() == [12, 4]
     assert tape.captured == 1

@@ -279,3 +279,12 @@ def test_a_grid_is_sorted_and_names_nothing_twice():
     for written in ([], "8/255", 0.1):
         with pytest.raises(ValueError, match="epsilons"):
             parse_grid(written)
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+def test_a_pace_lengthens_steps_and_leaves_the_ball_as_it_is(norm):
+    x = torch.full((2, 1, 4, 4), 0.5)
+    ball = make_ball(norm, x, torch.tensor([0.1, 0.1], dtype=torch.float64))
+    ball.pace[1] = 5.0
+    assert ball.radius.flatten().tolist() == pytest.approx([0.1, 0.5])
+    assert ball.contains(ball.project(torch.ones_like(x))).all()

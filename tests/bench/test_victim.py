@@ -9,7 +9,7 @@ from torch import nn
 from quintain.bench.errors import AccessDenied
 from quintain.bench.network import Network
 from quintain.bench.threat import make_ball
-from quintain.bench.victim import UNLIMITED, GuardedVictim, Ledger, fooled
+from quintain.bench.victim import UNLIMITED, GuardedVictim, Ledger, fooled, lead
 
 
 class Threshold(nn.Module):
@@ -228,3 +228,14 @@ def test_fooled_is_leaving_the_label_or_reaching_the_target():
     logits, y = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
     assert fooled(logits, y, targeted=False).tolist() == [False, True]
     assert fooled(logits, y, targeted=True).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_a_lead_is_lost_exactly_when_the_goal_is_reached(targeted):
+    logits = torch.tensor([[2.0, 1.0, -1.0], [2.0, 3.0, -1.0]])
+    y = torch.tensor([0, 0])
+    expected = [-1.0, 1.0] if targeted else [1.0, -1.0]
+    assert lead(logits, y, targeted=targeted).tolist() == expected
+    assert (lead(logits, y, targeted=targeted) < 0).tolist() == fooled(
+        logits, y, targeted=targeted
+    ).tolist()
