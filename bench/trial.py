@@ -101,7 +101,7 @@ def multiply_adds(module: nn.Module, x: Tensor) -> float:
     """Count those of a forward pass for one row of x: convolutions and matrix products."""
     with _Counter() as counter, torch.no_grad():
         module(x)
-    return counter.total / len(x)
+    return float(counter.total) / len(x)
 
 
 class _Counter(TorchFunctionMode):

@@ -314,7 +314,7 @@ class UnknownNorm(Honest):
         (BehindTheVictim, {"counts"}),
         (ClaimsToHaveAsked, {"counts"}),
         (OwnRandomness, {"seed", "batches", "single"}),
-        (SeededRandomness, {"batches"}),
+        (SeededRandomness, {"batches", "single"}),
         (MoreThanItClaims, {"access", "runs"}),
         (ScoresWithoutAccess, {"access", "runs"}),
         (DoesNothing, {"noise", "targeted"}),

@@ -9,7 +9,7 @@ from torch import nn
 from quintain.bench import registry, trial
 from quintain.bench.precision import Quick, Variant, quicken
 from quintain.bench.protocols import InputSpec
-from quintain.bench.trial import Choice, choose, multiply_adds, time_ratio
+from quintain.bench.trial import Choice, choose, multiply_adds, recall, time_ratio
 
 CPU = torch.device("cpu")
 FASTEST = "bfloat16+channels-last+folded"
@@ -41,7 +41,38 @@ def test_the_first_clearly_faster_variant_is_chosen(digits, ratios):
     choice = pick(digits)
     assert choice.variant == Variant("bfloat16", channels_last=True, folded=True)
     assert isinstance(choice.network, Quick)
-    assert choice.about() == {"variant": FASTEST, "ratios": {FASTEST: 0.5}, "refused": {}}
+    about = {"variant": FASTEST, "ratios": {FASTEST: 0.5}, "refused": {}}
+    assert choice.about() == about | {"tolerance": choice.tolerance}
+    assert 0 < choice.tolerance < 1
+
+
+def test_a_choice_can_be_made_again_from_what_is_noted_of_it(digits, ratios):
+    ratios |= {FASTEST: 0.5}
+    choice = pick(digits)
+    again = recall(json.loads(json.dumps(choice.about())), digits.module, digits.images[:16])
+    assert again.variant == choice.variant
+    assert again.about() == choice.about()
+    x = digits.images[:16]
+    assert torch.equal(again.network(x), choice.network(x))
+    assert recall(pick(digits, "float32").about(), digits.module, x).network is None
+    assert recall({"variant": "float8"}, digits.module, x) is None
+
+
+@pytest.mark.parametrize("functional", [False, True])
+def test_multiply_adds_are_counted(functional):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(4, 6, 3, groups=2)
+            self.last = nn.Linear(6, 5)
+
+        def forward(self, x):
+            if functional:
+                x = nn.functional.conv2d(x, self.conv.weight, groups=2)
+                return x.mean((2, 3)) @ self.last.weight.T
+            return self.last(self.conv(x).mean((2, 3)))
+
+    assert multiply_adds(Net(), torch.rand(3, 4, 10, 8)) == 6 * 8 * 6 * 2 * 9 + 30
 
 
 def test_a_small_gain_is_not_taken(digits, ratios):
