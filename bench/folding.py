@@ -10,13 +10,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 
 _CONVOLUTIONS: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv1d: nn.BatchNorm1d,
     nn.Conv2d: nn.BatchNorm2d,
     nn.Conv3d: nn.BatchNorm3d,
 }
+
+
+_NORMALISATIONS = tuple(_CONVOLUTIONS.values())
 
 
 class CannotFold(Exception):
@@ -33,12 +35,14 @@ def fold(module: nn.Module, x: Tensor) -> fx.GraphModule:
     Raises: CannotFold when the module's graph cannot be read, has hooks (which may do anything), or
     holds nothing to fold.
     """
+    if not any(isinstance(one, _NORMALISATIONS) for one in module.modules()):
+        raise CannotFold("it has no batch normalisation to fold")
     if any(_hooked(one) for one in module.modules()):
         raise CannotFold("it has hooks")
     try:
         graph = fx.symbolic_trace(copy.deepcopy(module).eval())
         with torch.no_grad():
-            ShapeProp(graph).propagate(x)
+            _Dimensions(graph).run(x)
     except Exception as error:  # tracing runs the model's own code on stand-ins for tensors
         raise CannotFold(f"its graph cannot be read: {_first_line(error)}") from error
     pairs = _pairs(graph)
@@ -56,6 +60,15 @@ def fold(module: nn.Module, x: Tensor) -> fx.GraphModule:
     graph.delete_all_unused_submodules()
     graph.recompile()
     return graph
+
+
+class _Dimensions(fx.Interpreter):
+    """Notes the shape of what each node returns; torch's own pass takes a second to import."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        n.meta["shape"] = getattr(result, "shape", ())
+        return result
 
 
 def _pairs(graph: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
@@ -84,7 +97,7 @@ def _fit(graph: fx.GraphModule, before: fx.Node, norm: fx.Node, calls: Counter[i
         return False
     if type(layer) is nn.Linear:
         # Of three axes batch normalisation takes the second for channels, not the last.
-        suits = type(batch_norm) is nn.BatchNorm1d and len(before.meta["tensor_meta"].shape) == 2
+        suits = type(batch_norm) is nn.BatchNorm1d and len(before.meta["shape"]) == 2
     else:
         suits = type(layer) in _CONVOLUTIONS and type(batch_norm) is _CONVOLUTIONS[type(layer)]
     return suits and batch_norm.running_mean is not None and not batch_norm.training

@@ -15,8 +15,8 @@ from .settings import Precision
 
 _SMALLEST_BATCH = 16
 _MULTIPLY_ADDS = 2e9  # of the trial's batch in one forward pass: its rows are as many as that takes
-_ROUNDS = 7
-_SECONDS = 1.0  # no further round after so much timing
+_ROUNDS = 5
+_SECONDS = 0.5  # no further round after so much timing
 _WORTHWHILE = 1e9  # multiply-adds of one forward pass over all examples; below, plain float32
 _CLEARLY_FASTER = 0.8  # of the plain module's time: noise must not decide
 _AGREE = 0.9  # of the rows, in the class that comes out

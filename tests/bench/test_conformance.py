@@ -15,8 +15,13 @@ from quintain.bench.conformance.checks import CHECKS
 from quintain.bench.conformance.ground import proving_ground
 from quintain.bench.errors import BadPlugin, UnknownPlugin
 
+REGISTERED = [
+    pytest.param(one.name, marks=[pytest.mark.slow] * (one.name in ("pgd-nes", "pgd-spsa")))
+    for one in registry.plugins("attacks")
+]
 
-@pytest.mark.parametrize("name", [one.name for one in registry.plugins("attacks")])
+
+@pytest.mark.parametrize("name", REGISTERED)
 def test_every_registered_attack_conforms(name):
     (report,) = check_plugin(name)
     assert report.passed, report.text()

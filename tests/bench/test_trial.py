@@ -59,7 +59,7 @@ def test_a_choice_can_be_made_again_from_what_is_noted_of_it(digits, ratios):
 
 
 @pytest.mark.parametrize("functional", [False, True])
-def test_multiply_adds_are_counted(functional):
+def test_multiply_adds_are_counted_however_they_are_called(functional):
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
