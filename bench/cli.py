@@ -148,6 +148,7 @@ def train(out: Path | None, **options: Any) -> int:
     is_flag=True,
     help="Run the others at every epsilon of a curve, not at one whose time is multiplied.",
 )
+@click.option("--peers/--no-peers", default=True, help="Whether to time other libraries as well.")
 @click.option("--device", default="auto", show_default=True)
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs/bench"), show_default=True

@@ -27,7 +27,7 @@ from .tables import curve_of
 from .threat import Epsilon, Norm
 from .trial import Choice, choose
 
-_LOOK_EVERY = 4  # steps on a GPU; a look waits for the device, an idle row wastes at most 3
+LOOK_EVERY = 4  # steps on a GPU; a look waits for the device, an idle row wastes at most 3
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def assess(
             settings,
             size,
             progress,
-            look_every=_LOOK_EVERY if case.device.type == "cuda" else 1,
+            look_every=LOOK_EVERY if case.device.type == "cuda" else 1,
         )
         if not _follows_gradients(members, settings):
             choice = None

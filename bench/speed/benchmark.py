@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from .contenders import BARE, Contender, Job, Quintain
+from .contenders import BARE, AttackAlone, Contender, Job, Quintain
 from .machine import Machine, flops_per_step
 from .measurements import Score, measure_attack, measure_queries
 from .table import Entry
@@ -62,7 +62,7 @@ def _measure(
 ) -> Iterator[list[Score]]:
     middle, repeats = workload.epsilon / 2, effort.repeats
     if "one-epsilon" in effort.measurements:
-        contenders: list[Contender] = [BARE, Quintain(whole=True), *peers]
+        contenders: list[Contender] = [BARE, AttackAlone(), Quintain(whole=True), *peers]
         for size in effort.batch_sizes:
             yield measure_attack(
                 "one-epsilon",

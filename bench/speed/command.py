@@ -40,6 +40,7 @@ class Request:
     batch_sizes: Sequence[int]
     repeats: int
     whole: bool
+    peers: bool
     device: str
 
     def effort(self) -> Effort:
@@ -92,17 +93,17 @@ def bench_command(request: Request) -> str:
     path = request.out / "benchmarks.csv"
     with writing(path):
         check_writable(path)
-    entries, machine = _run(candidates, effort, device)
+    entries, machine = _run(candidates, effort, device, with_peers=request.peers)
     with writing(path):
         write_text(path, benchmarks_table(entries, machine).to_csv(index=False))
     return f"{summary(entries, machine)}\n\nwrote {path}"
 
 
 def _run(
-    candidates: Sequence[Candidate], effort: Effort, device: torch.device
+    candidates: Sequence[Candidate], effort: Effort, device: torch.device, *, with_peers: bool
 ) -> tuple[list[Entry], Machine]:
     lines, clock = Lines(), clock_of(device)
-    peers, missing = installed()
+    peers, missing = installed() if with_peers else ([], [])
     for line in missing:
         lines.say(line)
     machine = Machine.of(device, clock)

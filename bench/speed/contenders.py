@@ -9,7 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .. import registry
 from ..api import evaluate
+from ..datasets.memory import TensorImages
+from ..engine import Engine
+from ..evaluation import LOOK_EVERY
+from ..gallery import Album
+from ..network import Network, frozen
+from ..protocols import Silent
+from ..pursuit import Field
+from ..settings import Member, Precision, Settings
+from ..threat import Epsilon
 
 Perturb = Callable[[Tensor, Tensor, float], Tensor]
 """One batch attacked at one epsilon: (B, C, H, W), (B,), epsilon -> (B, C, H, W)."""
@@ -42,11 +52,12 @@ class Outcome:
     """What a contender returns.
 
     x_adv: (N, C, H, W) for the number of an epsilon, if it attacks at all. passes: forward and
-    backward passes for each example, where it counts them itself.
+    backward passes for each example, where it counts them itself. precision: of its gradients.
     """
 
     x_adv: Callable[[int], Tensor] | None
     passes: tuple[float, float] | None = None
+    precision: str = "float32"
 
 
 class Contender(Protocol):
@@ -64,6 +75,10 @@ class Contender(Protocol):
     def one_price(self) -> bool:
         """Whether every epsilon costs the same, so that a few tell what all would take."""
 
+    @property
+    def counts(self) -> bool:
+        """Whether it counts passes itself: then it is given the model as it is."""
+
     def attack(self, job: Job, epsilons: Sequence[float]) -> Outcome:
         """Do the job at every epsilon."""
 
@@ -73,12 +88,14 @@ class Quintain:
     """This harness through its public `evaluate`: verdicts, verification and records included.
 
     whole: every example runs all steps at every epsilon, as the others do, instead of leaving when
-    it is broken and sharing what one epsilon shows with the next.
+    it is broken and sharing what one epsilon shows with the next. precision: as in `evaluate`.
     """
 
     whole: bool = False
+    precision: Precision = "auto"
     name: str = "quintain"
     one_price: bool = False
+    counts: bool = True
 
     @property
     def version(self) -> str:
@@ -88,7 +105,50 @@ class Quintain:
     def attack(self, job: Job, epsilons: Sequence[float]) -> Outcome:
         """One call for all epsilons."""
         pgd = {"name": "pgd", "steps": job.steps, "step_size": job.step_size}
-        return _evaluated(job, epsilons, pgd, whole=self.whole)
+        return _evaluated(job, epsilons, pgd, whole=self.whole, precision=self.precision)
+
+
+@dataclass(frozen=True)
+class AttackAlone:
+    """The float32 attack of this harness, its success tests and the verification of what it finds.
+
+    Without what `evaluate` does once for each example, however many steps there are: predict the
+    clean image twice, look for vanishing gradients, write a record.
+    """
+
+    name: str = "quintain, attack alone"
+    one_price: bool = True
+    counts: bool = True
+
+    @property
+    def version(self) -> str:
+        """The installed version."""
+        return metadata.version("quintain")
+
+    def attack(self, job: Job, epsilons: Sequence[float]) -> Outcome:
+        """Epsilon after epsilon, all steps of every example."""
+        count, device = len(job.x), job.x.device
+        album = Album()
+        grid = tuple(Epsilon.parse(one) for one in epsilons)
+        field = Field(
+            Network(job.module, device, job.batch_size),
+            TensorImages(job.x),
+            job.y.cpu(),
+            torch.arange(count),
+            Settings("Linf", grid, search="exhaustive", early_leaving=False),
+            job.batch_size,
+            Silent(),
+            look_every=LOOK_EVERY if device.type == "cuda" else 1,
+        )
+        pgd = {"name": "pgd", "steps": job.steps, "step_size": job.step_size}
+        with frozen(job.module):
+            book = Engine(field, keep=album.keep).run([Member(registry.build("attacks", pgd))])
+
+        def x_adv(number: int) -> Tensor:
+            rows = [album.images.get(row, {}).get(number, job.x[row]) for row in range(count)]
+            return torch.stack([row.to(device) for row in rows])
+
+        return Outcome(x_adv, (float(book.forward.mean()), float(book.backward.mean())))
 
 
 @dataclass(frozen=True)
@@ -101,6 +161,7 @@ class QuintainQueries:
     coordinates: int
     name: str = "quintain"
     one_price: bool = False
+    counts: bool = True
 
     @property
     def version(self) -> str:
@@ -115,11 +176,16 @@ class QuintainQueries:
             "step_size": job.step_size,
             "gradient": {"name": "finite-differences", "coordinates": self.coordinates},
         }
-        return _evaluated(job, epsilons, pgd, whole=True)
+        return _evaluated(job, epsilons, pgd, whole=True, precision="float32")
 
 
 def _evaluated(
-    job: Job, epsilons: Sequence[float], attack: Mapping[str, Any], *, whole: bool
+    job: Job,
+    epsilons: Sequence[float],
+    attack: Mapping[str, Any],
+    *,
+    whole: bool,
+    precision: Precision,
 ) -> Outcome:
     """Call `evaluate`. The passes are those of the records: under attack, not before or after."""
     result = evaluate(
@@ -131,11 +197,14 @@ def _evaluated(
         search="exhaustive" if whole else "bracket",
         early_leaving=not whole,
         batch_size=job.batch_size,
+        precision=precision,
     )
+    chosen = result.choice
     counted = result.records[["forward", "backward"]].mean()
     return Outcome(
         lambda number: result.adversarials(epsilons[number]).to(job.x.device),
         (float(counted["forward"]), float(counted["backward"])),
+        "float32" if chosen is None else str(chosen.variant),
     )
 
 
@@ -147,6 +216,7 @@ class BareForward:
     rows: int
     name: str = "bare loop"
     one_price: bool = False
+    counts: bool = False
 
     @property
     def version(self) -> str:
@@ -173,6 +243,7 @@ class Rerun:
     distribution: str
     prepare: Callable[[Job], Perturb]
     one_price: bool = True
+    counts: bool = False
 
     @property
     def version(self) -> str:

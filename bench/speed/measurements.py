@@ -22,7 +22,7 @@ class Score:
     seconds: of each round, for all epsilons. ratio: to the first contender's, round by round.
     forward, backward: exact passes for each example, for all epsilons. robust: accuracy at each
     epsilon, None where it was not run. timed: how many epsilons were run; the time and the passes
-    of the others are taken to be the same.
+    of the others are taken to be the same. precision: of the gradients.
     """
 
     measurement: str
@@ -36,6 +36,7 @@ class Score:
     forward: float
     backward: float
     robust: tuple[float | None, ...]
+    precision: str = "float32"
 
     @property
     def runs_worth(self) -> float:
@@ -82,6 +83,7 @@ def measure_attack(
                 forward=scale * account.forward,
                 backward=scale * account.backward,
                 robust=tuple(account.robust.get(epsilon) for epsilon in grid),
+                precision=account.precision,
             )
         )
     return scores
@@ -109,6 +111,7 @@ class _Account:
     forward: float
     backward: float
     robust: dict[float, float]
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -125,14 +128,15 @@ class _Run:
     def account(self) -> _Account:
         """Run once, count the passes, and judge what was found, alike for every contender."""
         counted = Counted(self.job.module).eval()
-        outcome = self.contender.attack(replace(self.job, module=counted), self.epsilons)
+        job = self.job if self.contender.counts else replace(self.job, module=counted)
+        outcome = self.contender.attack(job, self.epsilons)
         tally, count = counted.tally, len(self.job.x)
         forward, backward = outcome.passes or (tally.forward / count, tally.backward / count)
         robust = {}
         if outcome.x_adv is not None:
             for number, epsilon in enumerate(self.epsilons):
                 robust[epsilon] = robust_accuracy(self.job, outcome.x_adv(number), epsilon)
-        return _Account(forward, backward, robust)
+        return _Account(forward, backward, robust, outcome.precision)
 
 
 def robust_accuracy(job: Job, x_adv: Tensor, epsilon: float) -> float:

@@ -47,7 +47,7 @@ def _row(entry: Entry, machine: Machine) -> dict[str, object]:
         "measurement": score.measurement,
         "contender": score.contender,
         "version": score.version,
-        "precision": "float32",
+        "precision": score.precision,
         "n_examples": len(job.x),
         "batch_size": job.batch_size,
         "steps": job.steps,
@@ -97,6 +97,7 @@ def _markdown(entries: Sequence[Entry]) -> str:
         row = {
             "measurement": f"{score.measurement}, {len(score.job.x)} x {score.job.steps} steps",
             "contender": score.contender + scaled,
+            "gradients": score.precision,
             "time": f"{score.ratio.median:.3g}",
             "lowest to highest": f"{score.ratio.low:.3g} to {score.ratio.high:.3g}",
             "forward": f"{score.forward:.1f}",

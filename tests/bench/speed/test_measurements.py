@@ -18,6 +18,7 @@ class Timed:
     price: float
     clock: list
     one_price: bool = True
+    counts: bool = False
     version: str = "0"
     calls: list = field(default_factory=list)
 
