@@ -117,7 +117,7 @@ BENCHMARK_SEES = {
     "api", "checkpoints", "commands", "datasets.memory", "errors", "files", "paths", "plan",
     "progress", "protocols", "registry", "settings", "threat", "training",
 }  # fmt: skip
-THE_ATTACK_ALONE = {"engine", "evaluation", "gallery", "network", "pursuit"}
+THE_ATTACK_ALONE = {"engine", "evaluation", "gallery", "network", "pursuit", "trial"}
 PEERS = {"foolbox", "torchattacks", "art", "adv_lib"}
 
 

@@ -62,7 +62,13 @@ def _measure(
 ) -> Iterator[list[Score]]:
     middle, repeats = workload.epsilon / 2, effort.repeats
     if "one-epsilon" in effort.measurements:
-        contenders: list[Contender] = [BARE, AttackAlone(), Quintain(whole=True), *peers]
+        contenders: list[Contender] = [
+            BARE,
+            AttackAlone(),
+            AttackAlone("quintain, attack alone, bfloat16", "bfloat16"),
+            Quintain(whole=True),
+            *peers,
+        ]
         for size in effort.batch_sizes:
             yield measure_attack(
                 "one-epsilon",

@@ -20,6 +20,7 @@ from ..protocols import Silent
 from ..pursuit import Field
 from ..settings import Member, Precision, Settings
 from ..threat import Epsilon
+from ..trial import choose
 
 Perturb = Callable[[Tensor, Tensor, float], Tensor]
 """One batch attacked at one epsilon: (B, C, H, W), (B,), epsilon -> (B, C, H, W)."""
@@ -110,13 +111,15 @@ class Quintain:
 
 @dataclass(frozen=True)
 class AttackAlone:
-    """The float32 attack of this harness, its success tests and the verification of what it finds.
+    """The attack of this harness, its success tests and the verification of what it finds.
 
     Without what `evaluate` does once for each example, however many steps there are: predict the
-    clean image twice, look for vanishing gradients, write a record.
+    clean image twice, look for vanishing gradients, write a record; and without a trial of faster
+    copies. precision: of its gradients.
     """
 
     name: str = "quintain, attack alone"
+    precision: Precision = "float32"
     one_price: bool = True
     counts: bool = True
 
@@ -142,13 +145,19 @@ class AttackAlone:
         )
         pgd = {"name": "pgd", "steps": job.steps, "step_size": job.step_size}
         with frozen(job.module):
-            book = Engine(field, keep=album.keep).run([Member(registry.build("attacks", pgd))])
+            copied = choose(job.module, job.x, count, device, job.batch_size, self.precision)
+            fast = None
+            if copied.network is not None:
+                fast = Network(copied.network, device, job.batch_size, copied.tolerance)
+            engine = Engine(field, fast, album.keep)
+            book = engine.run([Member(registry.build("attacks", pgd))])
 
         def x_adv(number: int) -> Tensor:
             rows = [album.images.get(row, {}).get(number, job.x[row]) for row in range(count)]
             return torch.stack([row.to(device) for row in rows])
 
-        return Outcome(x_adv, (float(book.forward.mean()), float(book.backward.mean())))
+        passes = float(book.forward.mean()), float(book.backward.mean())
+        return Outcome(x_adv, passes, str(copied.variant))
 
 
 @dataclass(frozen=True)

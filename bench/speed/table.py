@@ -125,7 +125,7 @@ def _boasts(scores: Sequence[Score]) -> list[str]:
     for measurement in dict.fromkeys((one.measurement, one.job.batch_size) for one in scores):
         here = [one for one in scores if (one.measurement, one.job.batch_size) == measurement]
         ours = next(one for one in here if one.contender == "quintain")
-        peers = [one for one in here[1:] if one is not ours]
+        peers = [one for one in here[1:] if not one.contender.startswith("quintain")]
         if peers:
             best = min(peers, key=lambda one: one.ratio.median)
             times = Spread.of_ratios(best.seconds, ours.seconds)
