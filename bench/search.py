@@ -18,13 +18,15 @@ class Try:
     """One try: a point of the grid, a restart, where to start, and whether to go all the way.
 
     start: None for the attack's own start, CLEAN for the clean image, or where an earlier try
-    ended, (C, H, W). brief: take one long step instead of all, and do not ask where it led.
+    ended, (C, H, W). brief: take one long step instead of all, and do not ask where it led. ease:
+    part of the long step's length to take.
     """
 
     point: int
     restart: int
     start: Tensor | Literal["clean"] | None
     brief: bool = False
+    ease: float = 1.0
 
 
 class Search(Protocol):
@@ -170,8 +172,9 @@ class Bracket(Descent):
 
 
 _SLOWEST = 0.4  # of the clean image's lead: when less has gone, proportion is a poor guide
-_BEYOND = 1.08  # times a radius: a boundary expected farther out will not come nearer in time
-_PATIENCE = 3  # steps that fail just below what is broken, when the boundary is expected nearer
+_BEYOND = 1.15  # times a radius: a boundary expected farther out will not come nearer in time
+_EASE = 0.5  # of a step's length, after each that failed just below what is broken
+_PATIENCE = 4  # steps that fail just below what is broken, when the boundary is expected nearer
 
 
 @dataclass
@@ -181,12 +184,13 @@ class Narrowing(Descent):
     A walk takes single long steps. Each starts where the last one led, scaled to fill the ball of
     another point: the smallest at which the attack's goal would be reached if the lead of the
     label's logit fell in proportion to the distance (a secant step, in the spirit of DeepFool,
-    arXiv:1511.04599), but always below what is broken. It ends when its steps no longer help. Then
-    the point just below the smallest broken one is tried with all steps and restarts from the
-    attack's own start, just as an exhaustive search would. When that fails, the point and all below
-    it count as robust; when it succeeds, the walk goes on from there. From the third success on,
-    whole tries stride twice as far down each time, and after a failure they halve what is left, so
-    that they are never many, however poor a guide the walk is.
+    arXiv:1511.04599), but always below what is broken. Each that fails just below halves the next
+    one's length; a few such failures end the walk. Then the point just below the smallest broken
+    one is tried with all steps and restarts from the attack's own start, just as an exhaustive
+    search would. When that fails, the point and all below it count as robust; when it succeeds, the
+    walk goes on from there. From the third success on, whole tries stride twice as far down each
+    time, and after a failure they halve what is left, so that they are never many, however poor a
+    guide the walk is.
 
     walk: steps that a walk may take.
     """
@@ -210,7 +214,8 @@ class Narrowing(Descent):
         if self._walking:
             aimed = bisect_left(self.grid, self._aim)
             self._current = max(self._low + 1, min(aimed, self.high - 1))
-            return Try(self._current, 0, CLEAN if self._last is None else self._last, brief=True)
+            start = CLEAN if self._last is None else self._last
+            return Try(self._current, 0, start, brief=True, ease=_EASE**self._idle)
         if self._restart == 0:
             self._current = _below(self.high, self._low, self._stride)
         return Try(self._current, self._restart, None)

@@ -109,7 +109,8 @@ def open_slots(
     owners = torch.tensor([one.owner for one in candidates])
     ball = make_ball(norm, x, column((radii[one.point] for one in tries), torch.float64))
     brief = column(one.brief for one in tries).bool()
-    ball.pace[brief] = max(1.0, steps / _LONG)
+    ease = column((one.ease for one in tries), torch.float64)
+    ball.pace[brief] = (ease * steps / _LONG)[brief]
     start_points = x.clone()
     earlier = {row: one.start for row, one in enumerate(tries) if isinstance(one.start, Tensor)}
     if earlier:

@@ -83,8 +83,9 @@ def test_where_the_lead_falls_in_proportion_the_walk_leads_to_the_boundary(thres
 def test_a_walk_aims_at_the_boundary_and_fails_just_below_it():
     tries = play(Narrowing(GRID, 1), 0.45)
     assert [(one.point, one.brief) for one in tries] == [
-        (7, True), (3, True), (4, True), (3, True), (3, False),
+        (7, True), (3, True), (4, True), *[(3, True)] * 4, (3, False),
     ]  # fmt: skip
+    assert [one.ease for one in tries] == [1, 1, 1, 1, 0.5, 0.25, 0.125, 1]
     assert tries[0].start == CLEAN
     assert tries[1].start.item() == pytest.approx(0.8)  # where the step before it led
 
