@@ -13,6 +13,7 @@ from .protocols import Access, Answer
 from .threat import Ball, measure, per_example
 
 UNLIMITED = 2**62
+_BEHIND = 0.25  # of a fast copy's tolerance: most errors are smaller than that
 _ROUGH = 1e-5  # relative error of a norm in float32, generously
 
 
@@ -81,8 +82,9 @@ class Ledger:
 class GuardedVictim:
     """Answers for a batch of examples, as bench.protocols.Victim describes.
 
-    fast: a copy of the network that gradients come from; what it takes for adversarial is so only
-    when it exceeds its tolerance, and is to be verified. limited: whether there are budgets to
+    fast: a copy of the network that gradients come from. Where its logits are within its tolerance
+    of a tie the true network is asked as well, on a GPU they are not believed; what it finds is to
+    be verified. limited: whether there are budgets to
     keep. leading: whether to note the lead. going: (B,) bool, the examples that may still ask; None
     for all.
     """
@@ -129,7 +131,10 @@ class GuardedVictim:
         x, admitted = self._admit(x, None)
         answer = self._fast.gradient(x, objective)
         self._ledger.backward += 1 if admitted is None else admitted
-        self._observe(x, answer.logits, admitted, self._fast.tolerance)
+        logits, tolerance = answer.logits, self._fast.tolerance
+        if tolerance and not x.is_cuda:  # there it would be waited for
+            logits, tolerance = self._settled(x, logits, admitted, tolerance), 0.0
+        self._observe(x, logits, admitted, tolerance)
         if admitted is None or not self._limited:
             return answer
         nan = torch.where(admitted, 0.0, torch.nan)
@@ -194,6 +199,20 @@ class GuardedVictim:
             clean = ledger.ball.x if owners is None else ledger.ball.x[owners]
             x = torch.where(per_example(admitted, x), x, clean)
         return x, admitted
+
+    def _settled(
+        self, x: Tensor, logits: Tensor, admitted: Tensor | None, tolerance: float
+    ) -> Tensor:
+        """The logits, the true network's where the fast one's are too close to tell."""
+        ledger = self._ledger
+        ahead = -lead(logits, ledger.y, targeted=self._targeted)
+        doubtful = (ahead > -_BEHIND * tolerance) & (ahead <= tolerance) & ~ledger.broken
+        rows = table.where(doubtful if admitted is None else doubtful & admitted)
+        if not len(rows):
+            return logits
+        for column in (ledger.forward, ledger.queries):
+            column.index_add_(0, rows, torch.ones_like(rows))
+        return logits.index_copy(0, rows, self._network.logits(x.detach()[rows]))
 
     def _observe(
         self, x: Tensor, logits: Tensor, admitted: Tensor | None, tolerance: float

@@ -105,17 +105,25 @@ def test_examples_that_are_done_ask_nothing_more(limited):
     assert asked.remaining.tolist() == ([1, 3, 1] if limited else [3, 3, 3])
 
 
-def test_a_fast_copy_must_exceed_its_tolerance():
-    fast = Network(Threshold(), torch.device("cpu"), 64, tolerance=0.1)
-    book = ledger(3)
+class Shifted(Threshold):
+    """Sees the first pixel a little brighter than it is."""
+
+    def forward(self, x):
+        return super().forward(x + 0.04)
+
+
+def test_where_a_fast_copy_cannot_tell_the_model_is_asked():
+    fast = Network(Shifted(), torch.device("cpu"), 64, tolerance=0.1)
+    book = ledger(5)
     asked = victim(book, fast=fast)
-    asked.gradient(images(0.74, 0.76, 0.5), first_logit)  # ahead by 0.08 and by 0.12
-    assert book.broken.tolist() == [False, True, False]
-    asked.labels(images(0.71, 0.5, 0.5))  # the true network has no tolerance
-    assert book.broken.tolist() == [True, True, False]
-    book = ledger(3, goal=1)
-    victim(book, fast=fast, targeted=True).gradient(images(0.74, 0.76, 0.5), first_logit)
-    assert book.broken.tolist() == [False, True, False]
+    # the copy is ahead by 0.12, 0.09, 0.02, -0.02 and -0.3: the middle ones are too close to tell
+    asked.gradient(images(0.72, 0.705, 0.67, 0.65, 0.51), first_logit)
+    assert book.broken.tolist() == [True, True, False, False, False]
+    assert book.forward.tolist() == book.queries.tolist() == [1, 2, 2, 2, 1]
+    assert book.backward.tolist() == [1] * 5
+    book = ledger(2, goal=1)
+    victim(book, fast=fast, targeted=True).gradient(images(0.67, 0.72), first_logit)
+    assert book.broken.tolist() == [False, True]
 
 
 def test_inputs_without_an_owner_are_refused():
