@@ -176,7 +176,7 @@ def test_the_ratio_is_a_median_over_rounds(digits):
 
     def clock():
         nonlocal now, running
-        now += next(durations) / 20 if running else 0.0
+        now += next(durations) / 80 if running else 0.0
         running = not running
         return now
 
