@@ -172,7 +172,7 @@ class Bracket(Descent):
 
 
 _SLOWEST = 0.4  # of the clean image's lead: when less has gone, proportion is a poor guide
-_BEYOND = 1.15  # times a radius: a boundary expected farther out will not come nearer in time
+_BEYOND = 2.0  # times a radius: a boundary expected farther out will not come nearer in time
 _EASE = 0.5  # of a step's length, after each that failed just below what is broken
 _PATIENCE = 4  # steps that fail just below what is broken, when the boundary is expected nearer
 
