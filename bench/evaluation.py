@@ -142,9 +142,7 @@ def assess(
         elif choice is None:
             sample = case.images.read(rows[:size])
             choice = choose(case.module, sample, len(rows), case.device, size, settings.precision)
-        fast = None
-        if choice is not None and choice.network is not None:
-            fast = Network(choice.network, case.device, size, choice.tolerance)
+        fast = None if choice is None else choice.open(case.device, size)
         book = Engine(field, fast, keep).run(prepared)
         access = {member.attack.access for member in members}
         refuted, cut_short = int(book.refuted.sum()), int(book.cut_short.sum())

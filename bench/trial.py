@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from .network import Network
 from .precision import Dtype, Quick, Refused, Variant, alike, input_gradient, quicken
 from .settings import Precision
 
@@ -43,6 +44,12 @@ class Choice:
     def variant(self) -> Variant:
         """What was chosen."""
         return Variant() if self.network is None else self.network.variant
+
+    def open(self, device: torch.device, batch_size: int) -> Network | None:
+        """The copy made ready for a search, or None for the module itself."""
+        if self.network is None:
+            return None
+        return Network(self.network, device, batch_size, self.tolerance)
 
     def about(self) -> dict[str, Any]:
         """Describe it for the manifest."""

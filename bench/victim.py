@@ -84,9 +84,8 @@ class GuardedVictim:
 
     fast: a copy of the network that gradients come from. Where its logits are within its tolerance
     of a tie the true network is asked as well, on a GPU they are not believed; what it finds is to
-    be verified. limited: whether there are budgets to
-    keep. leading: whether to note the lead. going: (B,) bool, the examples that may still ask; None
-    for all.
+    be verified. limited: whether there are budgets to keep. leading: whether to note the lead.
+    going: (B,) bool, the examples that may still ask; None for all.
     """
 
     def __init__(

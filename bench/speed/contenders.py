@@ -146,10 +146,7 @@ class AttackAlone:
         pgd = {"name": "pgd", "steps": job.steps, "step_size": job.step_size}
         with frozen(job.module):
             copied = choose(job.module, job.x, count, device, job.batch_size, self.precision)
-            fast = None
-            if copied.network is not None:
-                fast = Network(copied.network, device, job.batch_size, copied.tolerance)
-            engine = Engine(field, fast, album.keep)
+            engine = Engine(field, copied.open(device, job.batch_size), album.keep)
             book = engine.run([Member(registry.build("attacks", pgd))])
 
         def x_adv(number: int) -> Tensor:
