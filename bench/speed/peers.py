@@ -122,4 +122,7 @@ PEERS: Sequence[tuple[Rerun, str]] = (
 )
 
 _EXTRA = 'pip install "quintain[peers]"'
-_REMEDY = {"torchattacks": "pip install --no-deps torchattacks"}  # it pins requests of 2021
+_REMEDY = {
+    "torchattacks": "pip install --no-deps torchattacks",  # it pins requests of 2021
+    "adv-lib": "pip install --no-build-isolation visdom && pip install --no-deps adv-lib",
+}

@@ -19,9 +19,10 @@ def test_without_any_peer_each_is_named_with_its_remedy(monkeypatch):
     found, missing = peers.installed()
     assert found == []
     assert [line.partition(" ")[0] for line in missing] == NAMES
-    for line in missing:
-        remedy = "--no-deps torchattacks" if "torchattacks" in line else '"quintain[peers]"'
-        assert line.endswith(f"is not installed: pip install {remedy}")
+    alone = {name: f"pip install --no-deps {name}" for name in ("torchattacks", "adv-lib")}
+    for name, line in zip(NAMES, missing, strict=True):
+        assert "is not installed: pip install " in line
+        assert line.endswith(alone.get(name, 'pip install "quintain[peers]"'))
 
 
 def test_a_peer_that_lacks_something_itself_is_named_with_what_it_lacks(monkeypatch):
@@ -34,7 +35,8 @@ def test_a_peer_that_lacks_something_itself_is_named_with_what_it_lacks(monkeypa
     found, missing = peers.installed()
     assert [one.name for one in found] == NAMES[:3]
     assert missing == [
-        "adv-lib cannot be imported (No module named 'visdom'): pip install \"quintain[peers]\""
+        "adv-lib cannot be imported (No module named 'visdom'): "
+        "pip install --no-build-isolation visdom && pip install --no-deps adv-lib"
     ]
 
 
