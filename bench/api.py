@@ -125,7 +125,8 @@ def members_of(attack: AttackLike) -> list[Member]:
         return [Member(registry.build("attacks", spec), restarts)]
     if isinstance(attack, type):
         raise BadParameter(f"{attack.__name__} is a class, not an attack: pass {attack.__name__}()")
-    if not hasattr(attack, "access") or not (hasattr(attack, "step") or hasattr(attack, "run")):
+    acts = any(hasattr(attack, name) for name in ("step", "run", "attacks"))
+    if not hasattr(attack, "access") or not acts:
         raise BadParameter(f"{attack!r} is not an attack: it needs access, and start/step or run")
     return [Member(attack)]
 

@@ -14,7 +14,9 @@ class Book:
     broken, attacked: (N, E) bool. distance: (N,) float64, norm of the smallest adversarial
     perturbation that held when the model was asked again, else infinite. refuted: (N,) bool, one
     did not hold. cut_short: (N,) bool, the query budget ended before the search. forward, backward:
-    (N,) int64, passes. queries: (N, E) int32, asked in the tries at each point.
+    (N,) int64, passes. queries: (N, E) int32, asked in the tries at each point. solved: (N, E)
+    int32, how many had been asked when the point was first broken, 0 where it was not and for
+    white-box attacks. member: (N, E) int8, which attack of the cascade broke the point, -1 none.
     """
 
     broken: NDArray[np.bool_]
@@ -25,6 +27,8 @@ class Book:
     forward: NDArray[np.int64]
     backward: NDArray[np.int64]
     queries: NDArray[np.int32]
+    solved: NDArray[np.int32]
+    member: NDArray[np.int8]
 
     @classmethod
     def open(cls, examples: int, points: int) -> "Book":
@@ -42,4 +46,6 @@ class Book:
             forward=empty(examples, of=np.int64),
             backward=empty(examples, of=np.int64),
             queries=empty(examples, points, of=np.int32),
+            solved=empty(examples, points, of=np.int32),
+            member=np.full((examples, points), -1, dtype=np.int8),
         )

@@ -21,12 +21,13 @@ def doubts(
     access: set[Access],
     refuted: int,
     cut_short: int = 0,
+    examples: Tensor | None = None,
 ) -> tuple[str, ...]:
     """Flags of a cell.
 
-    images: N of them. labels: (N,). rows: (n,) int64, the examples under attack. refuted: how
-    many examples had adversarial examples that did not hold when asked again. cut_short: how many
-    were still robust somewhere when their query budget ended.
+    images: N of them. labels: (N,). rows: (n,) int64, the examples under attack. refuted: how many
+    examples had adversarial examples that did not hold when asked again. cut_short: how many were
+    still robust somewhere when their query budget ended. examples: as for `predictions`.
     """
     flags = []
     if refuted:
@@ -34,7 +35,7 @@ def doubts(
     if cut_short:
         flags.append(f"budget-ended:{cut_short}")
     backwards = rows.flip(0)
-    again = predictions(network, images, backwards)
+    again = predictions(network, images, backwards, examples)
     changed = int((again != labels[backwards]).sum())
     if changed:
         flags.append(f"unstable-predictions:{changed}")
@@ -45,10 +46,20 @@ def doubts(
     return tuple(flags)
 
 
-def predictions(network: Network, images: Images, rows: Tensor) -> Tensor:
-    """(n,) int64: predicted classes of some images, rows (n,), on the CPU."""
-    parts = rows.split(network.batch_size)
-    return torch.cat([network.logits(images.read(part)).argmax(1).cpu() for part in parts])
+def predictions(
+    network: Network, images: Images, rows: Tensor, examples: Tensor | None = None
+) -> Tensor:
+    """(n,) int64: predicted classes of some images, rows (n,), on the CPU.
+
+    examples: (N,) int64, what the votes of a stochastic model hang on; by default the positions.
+    """
+    examples = torch.arange(len(images)) if examples is None else examples
+    return torch.cat(
+        [
+            network.verdict(images.read(part), examples[part]).argmax(1).cpu()
+            for part in rows.split(network.batch_size)
+        ]
+    )
 
 
 def _vanishing(network: Network, images: Images, labels: Tensor, rows: Tensor) -> float:

@@ -12,7 +12,7 @@ from .book import Book
 from .judge import Judge, Keep
 from .network import Network
 from .pursuit import Field, Pursuit, in_steps
-from .search import Bracket, Exhaustive, Narrowing, Order, Search
+from .search import Bracket, Exhaustive, Narrowing, Nearest, Order, Search
 from .settings import Member
 
 _WALK = 0.65  # of an attack's steps: as many as a walk may take
@@ -42,14 +42,14 @@ class Engine:
         for number, member in enumerate(members):
             note = f"attack {number + 1} of {len(members)}" if len(members) > 1 else ""
             everyone: Sequence[int] = range(len(self.field.images))
-            if self.fast is not None:
-                everyone = self._pursue(member, self.fast, everyone, note)
-            for owner in self._pursue(member, self.field.network, everyone, note):
+            if self.fast is not None and not nearest(member.attack):
+                everyone = self._pursue(number, member, self.fast, everyone, note)
+            for owner in self._pursue(number, member, self.field.network, everyone, note):
                 self.book.refuted[owner] = True
         return self.book
 
     def _pursue(
-        self, member: Member, hunting: Network, owners: Sequence[int], note: str
+        self, number: int, member: Member, hunting: Network, owners: Sequence[int], note: str
     ) -> list[int]:
         """Run one attack; return those whose adversarial examples the true network refuted."""
         field, settings = self.field, self.field.settings
@@ -57,30 +57,42 @@ class Engine:
             field.network,
             self.book,
             field.goals,
+            field.examples,
             settings.radii,
             settings.norm,
             settings.targeted,
-            covers=settings.search == "bracket",
+            covers=settings.search == "bracket" or nearest(member.attack),
+            member=number,
             keep=self.keep,
         )
         attack = in_steps(member.attack)
-        begin = partial(self._search, attack, member.restarts)
+        restarts = member.restarts * getattr(attack, "tries", 1)
+        begin = partial(self._search, attack, restarts, number == 0)
         Pursuit(field, hunting, attack, begin, owners, self.book, judge, note).run()
         return judge.refuted
 
-    def _search(self, attack: Any, restarts: int, owner: int) -> Search:
-        """Begin an example's way through the grid with one attack."""
+    def _search(self, attack: Any, restarts: int, first: bool, owner: int) -> Search:
+        """Begin an example's way through the grid with one attack. first: of the cascade."""
         settings, radii = self.field.settings, self.field.settings.radii
         broken = self.book.broken[owner].nonzero()[0].tolist()
+        resisted = None if first else len(radii)  # then the largest point is where to begin
+        start = radii, restarts, min(broken, default=resisted), float(self.book.distance[owner])
+        if nearest(attack):
+            return Nearest(*start)
         if settings.search == "exhaustive":
             return Exhaustive(radii, restarts, frozenset(broken))
-        start = radii, restarts, min(broken, default=None), float(self.book.distance[owner])
         monotone = getattr(attack, "monotone", True)
         if settings.query_budget is not None:  # it may not last for more than the largest
             order: Order = "descend" if monotone else "sweep"
             return Bracket(*start, order=order, warm=attack.steps > 1)
         if not monotone:
             return Bracket(*start, order="ascend")
-        if attack.steps == 1:
-            return Bracket(*start, order="descend" if broken else "bisect")
+        walks = getattr(attack, "walks", True)
+        if attack.steps == 1 or not walks:
+            return Bracket(*start, order="bisect" if start[2] is None else "descend", warm=walks)
         return Narrowing(*start, walk=math.ceil(_WALK * attack.steps))
+
+
+def nearest(attack: Any) -> bool:
+    """Whether an attack looks for the nearest adversarial point, whatever the epsilon."""
+    return bool(getattr(attack, "minimum_norm", False))

@@ -22,7 +22,7 @@ from .network import Network, automatic_batch_size, frozen
 from .preparation import Attackers, prepare
 from .protocols import Images, Progress
 from .pursuit import Field
-from .settings import Member, Settings
+from .settings import Member, Settings, single
 from .tables import curve_of
 from .threat import Epsilon, Norm
 from .trial import Choice, choose
@@ -53,7 +53,8 @@ class Result:
     """What the attacks showed.
 
     records: one row for each example. flags: what makes the numbers doubtful. report: figures of
-    the attacks' preparation, such as a proxy's fidelity. choice: what the search computed its
+    the attacks' preparation, such as a proxy's fidelity. members: the attacks, one by one, that the
+    records' column `member` counts. choice: what the search computed its
     gradients with; None when it followed none.
     """
 
@@ -61,6 +62,7 @@ class Result:
     grid: tuple[Epsilon, ...]
     flags: tuple[str, ...]
     report: Mapping[str, float]
+    members: tuple[str, ...]
     choice: Choice | None
     _images: Images
     _album: Album | None
@@ -117,6 +119,7 @@ def assess(
         network, predicted = _first_look(case, batch_size)
         size = network.batch_size
         _check_classes(case, network.n_classes)
+        members = single(members)
         check_members(members, settings.norm, targeted=settings.targeted)
         prepared, report = prepare(members, case.attackers, network, settings.seed)
         goals = case.labels if case.targets is None else case.targets
@@ -137,7 +140,7 @@ def assess(
             progress,
             look_every=LOOK_EVERY if case.device.type == "cuda" else 1,
         )
-        if not _follows_gradients(members, settings):
+        if network.stochastic or not _follows_gradients(members, settings):
             choice = None
         elif choice is None:
             sample = case.images.read(rows[:size])
@@ -146,10 +149,13 @@ def assess(
         book = Engine(field, fast, keep).run(prepared)
         access = {member.attack.access for member in members}
         refuted, cut_short = int(book.refuted.sum()), int(book.cut_short.sum())
-        flags = doubts(network, case.images, case.labels, rows, access, refuted, cut_short)
+        flags = doubts(
+            network, case.images, case.labels, rows, access, refuted, cut_short, case.indices
+        )
     records = _records(case, predicted, rows, book, settings)
     album = gallery if isinstance(gallery, Album) else None
-    return Result(records, settings.grid, flags, report, choice, case.images, album)
+    names = tuple(type(one.attack).__name__ for one in members)
+    return Result(records, settings.grid, flags, report, names, choice, case.images, album)
 
 
 def _follows_gradients(members: Sequence[Member], settings: Settings) -> bool:
@@ -171,7 +177,8 @@ def _first_look(case: Case, batch_size: int | None) -> tuple[Network, Tensor]:
     try:
         size = batch_size or automatic_batch_size(case.module, first.to(case.device), case.device)
         network = Network(case.module, case.device, size)
-        return network, predictions(network, case.images, torch.arange(len(case.images)))
+        every = torch.arange(len(case.images))
+        return network, predictions(network, case.images, every, case.indices)
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
         shape = tuple(first.shape[1:])
@@ -197,7 +204,7 @@ def check_members(members: Sequence[Member], norm: Norm, *, targeted: bool) -> N
 
     Raises: BadParameter.
     """
-    for member in members:
+    for member in single(members):
         kind = type(member.attack).__name__
         norms = getattr(member.attack, "norms", None)
         if norms is not None and norm not in norms:
@@ -236,5 +243,7 @@ def _records(
             "backward": spread(book.backward),
             "queries": spread(book.queries.sum(axis=1, dtype=np.int64)),
             "refuted": spread(book.refuted),
+            "solved": spread(book.solved).tolist(),
+            "member": spread(book.member, missing=-1).tolist(),
         }
     )

@@ -28,18 +28,21 @@ class Claim:
 class Judge:
     """Verifies claims, a batch at a time, and books those that hold.
 
-    goals: (N,) int64, by owner. radii: of the grid. covers: whether what breaks one point breaks
-    all above it. keep: told (owner, point, x_adv on the CPU) of each claim that holds.
-    refuted: the owners of those that did not.
+    goals, examples: (N,) int64, by owner, as in Field. radii: of the grid. covers: whether what
+    breaks one point breaks all above it. member: the attack's place in the cascade. keep: told
+    (owner, point, x_adv on the CPU) of each claim that holds. refuted: the owners of those that did
+    not.
     """
 
     network: Network
     book: Book
     goals: Tensor
+    examples: Tensor
     radii: tuple[float, ...]
     norm: Norm
     targeted: bool
     covers: bool
+    member: int = 0
     keep: Keep | None = None
     refuted: list[int] = field(default_factory=list)
     _claims: list[Claim] = field(default_factory=list)
@@ -63,13 +66,17 @@ class Judge:
             torch.tensor([self.radii[one.point] for one in claims], dtype=torch.float64),
             self.norm,
             targeted=self.targeted,
+            examples=self.examples[torch.tensor([one.owner for one in claims])],
         )
         for claim, held, size in zip(claims, holds.tolist(), distance.tolist(), strict=True):
             if not held:
                 self.refuted.append(claim.owner)
                 continue
             last = None if self.covers else claim.point + 1
-            self.book.broken[claim.owner, claim.point : last] = True
+            points = claim.owner, slice(claim.point, last)
+            new = ~self.book.broken[points]
+            self.book.member[points][new] = self.member
+            self.book.broken[points] = True
             self.book.distance[claim.owner] = min(self.book.distance[claim.owner], size)
             if self.keep is not None:
                 self.keep(claim.owner, claim.point, claim.x_adv.cpu())

@@ -15,7 +15,7 @@ from .settings import Member
 from .suite import AttackEntry
 from .training import Order, architecture, digest
 
-RECORDS_VERSION = 2
+RECORDS_VERSION = 3
 
 
 class Keys:

@@ -3,17 +3,21 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .errors import CellError
-from .protocols import Answer
+from .protocols import Answer, Lens
+from .random import Draws, ambient
 
 # Matrix kernels for a handful of rows round differently from those for many: on the CPUs tried,
 # every row was the same to the bit from 8 rows up. Smaller batches are filled up.
 SMALLEST_BATCH = 16
+VOTES = 20  # as many as the randomised form of AutoAttack averages over
+_JURY = 0xC0DE  # their random numbers are not those that an attack has seen
 _FORWARD_ONLY = 4  # times the rows on a GPU, since a pass without gradient keeps no activations
 _NOT_FINITE = "the model returned logits that are not finite"
 _NO_MEMORY = re.compile("not enough memory|can't allocate memory|out of memory|ALLOC_FAILED")
@@ -26,7 +30,8 @@ class Network:
 
     batch_size: rows a pass with gradient, a multiple of them without. Halved, for good, when the
     device runs out of memory. tolerance: by how much logits may be off the true model's; not 0 for
-    a copy that is faster than it is exact.
+    a copy that is faster than it is exact. stochastic: whether the module has layers that use
+    random numbers; then its verdict is the class that most of VOTES draws give.
     """
 
     def __init__(
@@ -37,16 +42,46 @@ class Network:
         self.batch_size = max(batch_size, SMALLEST_BATCH)
         self.tolerance = tolerance
         self.n_classes = 0
+        self.stochastic = any(getattr(one, "stochastic", False) for one in module.modules())
         self._forward_only = _FORWARD_ONLY if device.type == "cuda" else 1
         self._arithmetic = getattr(module, "arithmetic", nullcontext)
         self._finite: Tensor | None = None
 
-    def logits(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, K), without gradient."""
+    def logits(self, x: Tensor, noise: Draws | None = None) -> Tensor:
+        """(N, C, H, W) -> (N, K), without gradient. noise: for a stochastic module."""
         x = x.to(self.device)
         with torch.no_grad():
-            parts = self._in_parts(len(x), lambda rows: self._forward(x[rows]), forward_only=True)
+            parts = self._in_parts(
+                len(x), lambda rows: self._forward(x[rows], _some(noise, rows)), forward_only=True
+            )
         self.check()
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def verdict(self, x: Tensor, examples: Tensor) -> Tensor:
+        """(N, K), whose largest entry is the class: logits, or of a stochastic module votes.
+
+        examples: (N,) int64, what the votes' random numbers hang on.
+        """
+        if not self.stochastic:
+            return self.logits(x)
+        examples = examples.to(self.device)
+        votes = torch.zeros(len(x), 0, device=self.device)
+        for number in range(VOTES):
+            draws = Draws(_JURY, examples, torch.zeros_like(examples), number + 0 * examples)
+            logits = self.logits(x, draws)
+            votes = votes if votes.shape[1] else torch.zeros_like(logits)
+            votes.scatter_add_(1, logits.argmax(1, keepdim=True), torch.ones_like(logits[:, :1]))
+        return votes
+
+    def attached(self, x: Tensor, noise: Draws | None = None) -> Tensor:
+        """(N, C, H, W) -> (N, K), with the graph to x where that requires a gradient."""
+        x = x.to(self.device)
+        with torch.enable_grad():
+            parts = [
+                self._forward(x[rows], _some(noise, rows))
+                for begin in range(0, max(len(x), 1), self.batch_size)
+                for rows in [slice(begin, begin + self.batch_size)]
+            ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def check(self) -> None:
@@ -57,38 +92,65 @@ class Network:
         if self._finite is not None and not self._finite:
             raise CellError(_NOT_FINITE)
 
-    def gradient(self, x: Tensor, objective: Callable[[Tensor], Tensor]) -> Answer:
+    def gradient(
+        self,
+        x: Tensor,
+        objective: Callable[[Tensor], Tensor],
+        lens: Lens | None = None,
+        setting: Tensor | None = None,
+        noise: Draws | None = None,
+    ) -> Answer:
         """Gradient at x, (B, C, H, W), of an objective (B, K) -> (B,) that treats rows apart.
 
         The objective sees all rows at once, so when the batch is run in parts its derivative is
         taken first, from logits without gradient, and each part is then pulled back on its own.
+        lens, setting: to look through, as a victim's gradient. noise: for a stochastic module.
         """
+        view = _View(lens, setting, noise)
         if len(x) <= self.batch_size:
             try:
-                return self._pull_back(x, objective)
+                return self._pull_back(x, objective, view)
             except RuntimeError as error:
                 self._halve(error, forward_only=False)
-        logits = self.logits(x).requires_grad_()
+        with torch.no_grad():
+            looks = self._in_parts(
+                len(x), lambda rows: self._seen(x[rows], view.part(rows)), forward_only=True
+            )
+        self.check()
+        logits = torch.cat(looks).requires_grad_()
         loss = objective(logits)
         (slope,) = torch.autograd.grad(loss.sum(), logits)
         parts = self._in_parts(
             len(x),
-            lambda rows: self._pull_back(x[rows], lambda z: (z * slope[rows]).sum(1)).gradient,
+            lambda rows: (
+                self._pull_back(
+                    x[rows], lambda z: (z * slope[rows]).sum(1), view.part(rows)
+                ).gradient
+            ),
             forward_only=False,
         )
         return Answer(torch.cat(parts), loss.detach(), logits.detach())
 
-    def _pull_back(self, x: Tensor, objective: Callable[[Tensor], Tensor]) -> Answer:
+    def _seen(self, x: Tensor, view: "_View") -> Tensor:
+        """The module's logits, through the lens if there is one."""
+        x = x.to(self.device)
+        if view.lens is None:
+            return self._forward(x, view.noise)
+        setting = None if view.setting is None else _filled(view.setting)
+        with view.lens.applied(self.module, setting):
+            return self._forward(x, view.noise)
+
+    def _pull_back(self, x: Tensor, objective: Callable[[Tensor], Tensor], view: "_View") -> Answer:
         x = x.to(self.device).detach().requires_grad_()
         with torch.enable_grad(), self._arithmetic():
-            logits = self._forward(x)
+            logits = self._seen(x, view)
             if not logits.requires_grad:
                 raise CellError("the model cannot be differentiated: its logits carry no gradient")
             loss = objective(logits)
             (gradient,) = torch.autograd.grad(loss.sum(), x)
         return Answer(gradient, loss.detach(), logits.detach())
 
-    def _forward(self, x: Tensor) -> Tensor:
+    def _forward(self, x: Tensor, noise: Draws | None = None) -> Tensor:
         if not len(x):
             return x.flatten(1)[:, :1].expand(-1, self.n_classes)
         missing = SMALLEST_BATCH - len(x)
@@ -96,7 +158,12 @@ class Network:
             given = torch.cat([x, x[:1].detach().expand(missing, *x.shape[1:])])
         else:
             given = x.clone()  # a model may write into its input
-        logits = self.module(given)
+        if noise is None:
+            logits = self.module(given)
+        else:
+            rows = (_filled(one) for one in (noise.example, noise.restart, noise.step))
+            with ambient(Draws(noise.seed, *rows)):
+                logits = self.module(given)
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(given):
             raise CellError(f"the model must return logits (B, K), not {_shape(logits)}")
         finite = logits.detach().isfinite().all()
@@ -134,6 +201,32 @@ class Network:
             raise CellError(f"out of memory even with {SMALLEST_BATCH} rows a pass") from error
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True)
+class _View:
+    """How a gradient is looked at: the lens and its setting, the random numbers."""
+
+    lens: Lens | None
+    setting: Tensor | None
+    noise: Draws | None
+
+    def part(self, rows: slice) -> "_View":
+        setting = None if self.setting is None else self.setting[rows]
+        return _View(self.lens, setting, _some(self.noise, rows))
+
+
+def _some(noise: Draws | None, rows: slice) -> Draws | None:
+    """The random numbers of some rows."""
+    if noise is None:
+        return None
+    return Draws(noise.seed, noise.example[rows], noise.restart[rows], noise.step[rows])
+
+
+def _filled(rows: Tensor) -> Tensor:
+    """(N,) -> at least SMALLEST_BATCH of them: the first repeated, as images are filled up."""
+    missing = max(0, SMALLEST_BATCH - len(rows))
+    return torch.cat([rows, rows[:1].expand(missing)]) if missing else rows
 
 
 @contextmanager

@@ -5,6 +5,7 @@ and the runner supply the values.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -27,6 +28,20 @@ class Answer:
     gradient: Tensor
     loss: Tensor
     logits: Tensor
+
+
+class Lens(Protocol):
+    """Another way through a network, for the sake of its gradient: a frozen dataclass.
+
+    Optional class attribute: faithful = False, whether the logits seen through it are the network's
+    own. Only then do they tell whether a point is adversarial.
+    """
+
+    def applied(self, module: nn.Module, setting: Tensor | None) -> AbstractContextManager[None]:
+        """While within, the module computes what the lens shows.
+
+        setting: (N,), a number for each input, if the lens takes one.
+        """
 
 
 class Victim(Protocol):
@@ -52,10 +67,24 @@ class Victim(Protocol):
     def remaining(self) -> Tensor:
         """(B,) int64: queries that each example may still ask."""
 
-    def gradient(self, x: Tensor, objective: Callable[[Tensor], Tensor]) -> Answer:
+    def gradient(
+        self,
+        x: Tensor,
+        objective: Callable[[Tensor], Tensor],
+        lens: Lens | None = None,
+        setting: Tensor | None = None,
+    ) -> Answer:
         """Ascent direction at x of objective(logits), a loss for each example: (B, K) -> (B,).
 
         White-box only. One forward and one backward pass for each example.
+        lens, setting: look at the model through a lens, (B,) numbers set for the examples.
+        """
+
+    def differentiable(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        """(N, K) logits that can be differentiated by x, where that requires a gradient.
+
+        White-box only; one forward pass for each input, and a backward pass when pulled back. For
+        other libraries' attacks, and losses over more than one gradient: `gradient` is cheaper.
         """
 
     def scores(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -74,7 +103,7 @@ class Problem:
     ball: the points allowed, with their projection, steepest step and random start.
     victim: the model under attack.
     draws: random numbers of this step, the same whatever the batch.
-    step: (B,) steps done so far. steps: how many there will be.
+    step: (B,) steps done so far.
     start_points: (B, C, H, W), where to start instead of at x: the last iterate of an earlier try,
         scaled into this ball. warm: (B,) bool, where that is so; elsewhere start_points is x.
     """
@@ -93,6 +122,11 @@ class Problem:
     def epsilon(self) -> Tensor:
         """(B,) float64."""
         return self.ball.epsilon
+
+    @property
+    def restart(self) -> Tensor:
+        """(B,) int64: from 0 at each epsilon; what an attack of several `tries` goes by."""
+        return self.draws.restart
 
     def initial(self, *, random_start: bool) -> Tensor:
         """(B, C, H, W): the usual start: warm if there is one, else random or the clean image."""
@@ -124,6 +158,12 @@ class Attack(Protocol[S]):
         asks_iterates = False   True when the victim has been asked about every x_adv already
         stays_in_ball = True    False when x_adv may leave the ball on its way, as the iterates of
                                 minimum-norm attacks do; read by the conformance kit
+        minimum_norm = False    True for one that looks for the nearest adversarial point whatever
+                                the epsilon: it is run once, in the largest ball still of interest,
+                                and the distances that it finds are read off at every epsilon
+        tries = 1               how many restarts make it whole, such as one for each target class
+        walks = True            whether its single steps, made long, lead towards the boundary
+        pace = steps / 4        what makes a single step long: the ball's radius is multiplied
     """
 
     @property
@@ -151,6 +191,19 @@ class WholeAttack(Protocol):
 
     def run(self, problem: Problem) -> Tensor:
         """(B, C, H, W): an adversarial candidate for each example."""
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """Attacks one after another, each on the examples and epsilons that those before it left."""
+
+    attacks: "tuple[Attack[Any] | WholeAttack | Cascade, ...]"
+
+    @property
+    def access(self) -> Access:
+        """The highest that any of them needs."""
+        levels: tuple[Access, ...] = ("decision", "score", "white-box")
+        return max((one.access for one in self.attacks), key=levels.index)
 
 
 class Loss(Protocol):

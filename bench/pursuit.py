@@ -27,6 +27,8 @@ from .slots import Candidate, Slots, open_slots
 from .stepping import Captured, capture_graph, repeat
 from .victim import UNLIMITED, GuardedVictim
 
+_LONG = 4.0  # steps of a walk are as long as those of an attack that takes so many
+
 
 @dataclass(frozen=True)
 class Field:
@@ -167,6 +169,7 @@ class Pursuit:
         slots = open_slots(
             candidates,
             self.attack.steps,
+            getattr(self.attack, "pace", self.attack.steps / _LONG),
             settings.norm,
             settings.radii,
             field.goals,
@@ -187,6 +190,7 @@ class Pursuit:
 
     def _problem(self, slots: Slots, going: Tensor | None = None) -> Problem:
         ledger, targeted = slots.ledger, self.settings.targeted
+        draws = Draws(self.settings.seed, slots.example, slots.restart, slots.step)
         return Problem(
             x=ledger.ball.x,
             y=ledger.y,
@@ -201,8 +205,9 @@ class Pursuit:
                 limited=self.settings.query_budget is not None,
                 leading=self._walking or self.field.look_every > 1,  # a captured step is for all
                 going=going,
+                draws=draws,
             ),
-            draws=Draws(self.settings.seed, slots.example, slots.restart, slots.step),
+            draws=draws,
             step=slots.step,
             start_points=slots.start_points,
             warm=slots.warm,
@@ -231,7 +236,7 @@ class Pursuit:
     def _done(self, slots: Slots) -> Tensor:
         """(B,) bool: rows that take no further step."""
         done = slots.over | slots.ledger.exhausted
-        return done | slots.ledger.broken if self.settings.early_leaving else done
+        return done | slots.won if self.settings.early_leaving else done
 
     def _leaving(self, slots: Slots) -> list[int]:
         """Rows that are done."""
@@ -241,7 +246,7 @@ class Pursuit:
     def _part(self, gone: Slots, candidates: Sequence[Candidate]) -> None:
         """Let rows leave: at once when they are decided, else when their iterates are judged."""
         ledger = gone.ledger
-        open_ended = gone.over & ~gone.brief & ~ledger.broken & ~ledger.exhausted
+        open_ended = gone.over & ~gone.brief & ~gone.won & ~ledger.exhausted
         if getattr(self.attack, "asks_iterates", False):
             open_ended = torch.zeros_like(open_ended)
         for wanted, act in ((False, self._leave), (True, self._await_judgement)):
@@ -269,9 +274,11 @@ class Pursuit:
             raise CellError("the attack's x_adv is not finite")
         columns = (ledger.distance, ledger.lead, ledger.exhausted)
         counts = (ledger.forward, ledger.backward, ledger.queries)
+        solved = ledger.solved.tolist()
         for place, (one, distance, lead, spent, forward, backward, queries) in enumerate(
             zip(candidates, *(column.tolist() for column in columns + counts), strict=True)
         ):
+            self._book_solved(one, solved[place])
             book.forward[one.owner] += forward
             book.backward[one.owner] += backward
             book.queries[one.owner, one.attempt.point] += queries
@@ -282,6 +289,16 @@ class Pursuit:
                 self.continuing.append(Candidate(one.owner, one.search, attempt, one.clean))
             else:
                 self._finish(one, spent=spent)
+
+    def _book_solved(self, one: Candidate, solved: Sequence[int]) -> None:
+        """Book how many queries of the example's budget had been asked when points fell."""
+        book, point = self.book, one.attempt.point
+        before = book.queries[one.owner]
+        alone = self.settings.search == "exhaustive" and one.attempt.enough is None
+        asked = int(before[point] if alone else before.sum())
+        for at, count in enumerate(solved):
+            if count and not book.solved[one.owner, at] and (at == point or not alone):
+                book.solved[one.owner, at] = asked + count
 
     def _finish(self, one: Candidate, *, spent: bool) -> None:
         """Book a search that has ended; its finds are only claims yet."""

@@ -9,6 +9,8 @@ Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3": Philo
 import math
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -59,6 +61,10 @@ class Draws:
     example: Tensor
     restart: Tensor
     step: Tensor
+
+    def take(self, rows: Tensor) -> "Draws":
+        """Those of some rows, (n,) int64."""
+        return Draws(self.seed, self.example[rows], self.restart[rows], self.step[rows])
 
     def words(self, count: int, stream: str) -> Tensor:
         """(B, count) int64: uniform over 0 to 2**32 - 1."""
@@ -114,3 +120,31 @@ class Draws:
     def permutation(self, count: int, stream: str) -> Tensor:
         """(B, count) int64: a random order of 0 to count - 1 for each example."""
         return self.words(count, stream).argsort(dim=1, stable=True)
+
+
+_ambient: ContextVar[Draws | None] = ContextVar("ambient", default=None)
+
+
+@contextmanager
+def ambient(draws: Draws | None) -> Iterator[None]:
+    """Within, `noise` gives these random numbers."""
+    token = _ambient.set(draws)
+    try:
+        yield
+    finally:
+        _ambient.reset(token)
+
+
+def noise(x: Tensor) -> Draws:
+    """Random numbers for a stochastic layer that a batch x (N, ...) passes through, a row for each.
+
+    A layer that uses them has an attribute `stochastic = True`. Under attack they belong to the
+    example and are new for every input asked about; elsewhere they hang on torch's generator.
+    """
+    draws = _ambient.get()
+    if draws is not None:
+        assert len(draws.example) == len(x), "a stochastic layer must keep the batch as it is"
+        return draws
+    seed = int(torch.randint(_MASK, (1,)))
+    rows = torch.arange(len(x), device=x.device)
+    return Draws(seed, rows, torch.zeros_like(rows), torch.zeros_like(rows))

@@ -243,6 +243,7 @@ class Runner:
             "flags": [*trained.flags, *result.flags],
             "report": dict(result.report),
             "parameters": parameter_count(trained.model),
+            "members": list(result.members),
             "configuration": configuration(member.attack),
             "restarts": member.restarts,
             "software": software(),

@@ -19,7 +19,8 @@ class Try:
 
     start: None for the attack's own start, CLEAN for the clean image, or where an earlier try
     ended, (C, H, W). brief: take one long step instead of all, and do not ask where it led. ease:
-    part of the long step's length to take.
+    part of the long step's length to take. enough: the point that ends the try once it is broken;
+    None: its own.
     """
 
     point: int
@@ -27,6 +28,7 @@ class Try:
     start: Tensor | Literal["clean"] | None
     brief: bool = False
     ease: float = 1.0
+    enough: int | None = None
 
 
 class Search(Protocol):
@@ -275,6 +277,43 @@ class Narrowing(Descent):
 def _below(high: int, low: int, stride: float | None) -> int:
     """Return a point between two others: a stride below the upper one, or halfway without one."""
     return max(high - max(int(stride), 1) if stride else (low + high) // 2, low + 1)
+
+
+@dataclass
+class Nearest(Descent):
+    """One try with each restart for the whole grid: for attacks that look for the nearest point.
+
+    It goes on until the smallest point is broken, whatever was found on the way. What is left below
+    the nearest find counts as robust.
+    """
+
+    _done: int = 0  # restarts
+
+    def next(self) -> Try | None:
+        """Return the next restart, in the largest ball that is not broken yet."""
+        if self._spent or self.decided:
+            return None
+        self._current = self.high - 1
+        return Try(self._current, self._done, None, enough=0)
+
+    @property
+    def decided(self) -> bool:
+        """Whether every restart was made or the smallest point is broken."""
+        return self.high == 0 or self._done >= self.restarts
+
+    def report(
+        self,
+        last: Tensor,
+        found: Tensor | None,
+        distance: float,
+        *,
+        spent: bool,
+        lead: float = math.nan,
+    ) -> None:
+        """Keep the nearest find; all that was below the ball has been tried."""
+        self.attacked.update(range(self._current))
+        self._book(last, found, distance, spent=spent)
+        self._done += 1
 
 
 @dataclass

@@ -1,9 +1,10 @@
 """What a cell is run with: attacks, and the settings that they share."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .protocols import Attack, WholeAttack
+from .protocols import Attack, Cascade, WholeAttack
 from .threat import Epsilon, Norm
 
 SearchName = Literal["bracket", "exhaustive"]
@@ -12,10 +13,21 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class Member:
-    """One attack of a cascade, and how often it starts anew on an example that resists."""
+    """One attack, or a cascade, and how often each starts anew on an example that resists."""
 
-    attack: Attack[Any] | WholeAttack
+    attack: Attack[Any] | WholeAttack | Cascade
     restarts: int = 1
+
+
+def single(members: Iterable[Member]) -> list[Member]:
+    """The attacks one by one, those of cascades in their place."""
+    flat: list[Member] = []
+    for one in members:
+        if isinstance(one.attack, Cascade):
+            flat += single(Member(attack, one.restarts) for attack in one.attack.attacks)
+        else:
+            flat.append(one)
+    return flat
 
 
 @dataclass(frozen=True)

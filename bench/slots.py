@@ -13,8 +13,6 @@ from .search import Search, Try
 from .threat import Ball, Norm, make_ball, measure, per_example
 from .victim import Ledger
 
-_LONG = 4.0  # steps of a walk are as long as those of an attack that takes so many
-
 
 @dataclass
 class Candidate:
@@ -35,7 +33,8 @@ class Slots:
 
     example: (B,) int64, the number that its randomness hangs on. restart: (B,). step: (B,), done so
     far. limit: (B,), steps to take at most. brief: (B,) bool, a single long step whose end is not
-    asked about. start_points, warm: as in Problem. state: the attack's.
+    asked about. enough: (B,) float64, the norm of a find that ends the try. start_points, warm: as
+    in Problem. state: the attack's.
     """
 
     example: Tensor
@@ -43,6 +42,7 @@ class Slots:
     step: Tensor
     limit: Tensor
     brief: Tensor
+    enough: Tensor
     start_points: Tensor
     warm: Tensor
     ledger: Ledger
@@ -55,6 +55,11 @@ class Slots:
     def over(self) -> Tensor:
         """(B,) bool: out of steps."""
         return self.step >= self.limit
+
+    @property
+    def won(self) -> Tensor:
+        """(B,) bool: an adversarial point has been found that is near enough."""
+        return self.ledger.distance <= self.enough
 
     @property
     def iterates(self) -> Tensor:
@@ -88,6 +93,7 @@ class Slots:
 def open_slots(
     candidates: Sequence[Candidate],
     steps: int,
+    pace: float,
     norm: Norm,
     radii: Sequence[float],
     goals: Tensor,
@@ -96,8 +102,8 @@ def open_slots(
 ) -> Slots:
     """Slots for some candidates, before the attack has begun there.
 
-    steps: the attack's. radii: of the grid. goals, examples: (N,) int64, by owner. allowances:
-    queries that each candidate has left.
+    steps, pace: the attack's; a long step is pace times as long as usual. radii: of the grid.
+    goals, examples: (N,) int64, by owner. allowances: queries that each candidate has left.
     """
     x = torch.stack([one.clean for one in candidates])
     device = x.device
@@ -110,7 +116,9 @@ def open_slots(
     ball = make_ball(norm, x, column((radii[one.point] for one in tries), torch.float64))
     brief = column(one.brief for one in tries).bool()
     ease = column((one.ease for one in tries), torch.float64)
-    ball.pace[brief] = (ease * steps / _LONG)[brief]
+    ball.pace[brief] = (ease * pace)[brief]
+    grid = column(radii, torch.float64).expand(len(tries), -1)
+    enough = (one.point if one.enough is None else one.enough for one in tries)
     start_points = x.clone()
     earlier = {row: one.start for row, one in enumerate(tries) if isinstance(one.start, Tensor)}
     if earlier:
@@ -122,9 +130,10 @@ def open_slots(
         step=torch.zeros(len(tries), dtype=torch.int64, device=device),
         limit=column(1 if one.brief else steps for one in tries),
         brief=brief,
+        enough=column((radii[point] for point in enough), torch.float64),
         start_points=start_points,
         warm=column(one.start is not None for one in tries).bool(),
-        ledger=Ledger.open(ball, goals[owners].to(device), column(allowances)),
+        ledger=Ledger.open(ball, goals[owners].to(device), column(allowances), grid.clone()),
         state=None,
     )
 

@@ -1,7 +1,7 @@
 """The victim: the model as an attack sees it, its access level, counts and budgets enforced."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -9,7 +9,8 @@ from torch import Tensor
 from . import rows as table
 from .errors import AccessDenied
 from .network import Network
-from .protocols import Access, Answer
+from .protocols import Access, Answer, Lens
+from .random import Draws
 from .threat import Ball, measure, per_example
 
 UNLIMITED = 2**62
@@ -24,8 +25,10 @@ class Ledger:
     ball: around the clean images. y: (B,), the goals. forward, backward, queries: (B,) int64,
     counted. allowance: (B,) int64, queries that are left. distance: (B,) float64, norm of the
     smallest adversarial perturbation seen, infinite before the first; nearest: (B, C, H, W), that
-    point. lead: (B,), how far the logits last seen were from the goal, NaN before the first and
-    when nobody wants to know.
+    point. grid: (B, E) float64, the radii of interest. solved: (B, E) int64, how many queries had
+    been asked when an adversarial point within each was first seen, 0 before; not kept for
+    white-box attacks. lead: (B,), how far the logits last seen were from the goal, NaN before the
+    first and when nobody wants to know.
     """
 
     ball: Ball
@@ -36,15 +39,19 @@ class Ledger:
     allowance: Tensor
     distance: Tensor
     nearest: Tensor
+    grid: Tensor
+    solved: Tensor
     lead: Tensor
 
     @classmethod
-    def open(cls, ball: Ball, y: Tensor, allowance: Tensor) -> "Ledger":
+    def open(cls, ball: Ball, y: Tensor, allowance: Tensor, grid: Tensor) -> "Ledger":
         """Begin with nothing counted and nothing found."""
         zeros = torch.zeros_like(y)
         distance = torch.full(y.shape, torch.inf, dtype=torch.float64, device=y.device)
         counts = zeros, zeros.clone(), zeros.clone()
-        return cls(ball, y, *counts, allowance, distance, ball.x.clone(), distance * torch.nan)
+        solved = torch.zeros_like(grid, dtype=torch.int64)
+        unknown = distance * torch.nan
+        return cls(ball, y, *counts, allowance, distance, ball.x.clone(), grid, solved, unknown)
 
     @property
     def broken(self) -> Tensor:
@@ -64,6 +71,18 @@ class Ledger:
         inside = (points.clamp(0.0, 1.0) == points).flatten(1).all(dim=1)
         distance = measure(points.double() - self.ball.x[rows].double(), self.ball.norm)
         return torch.where(inside, distance, torch.inf)
+
+    def note_solved(self, rows: Tensor, distance: Tensor, asked: Tensor) -> None:
+        """Note which adversarial points were the first within each radius.
+
+        rows, distance, asked: (n,): whose they are, how far, and how many queries had been asked.
+        """
+        within = distance[:, None] <= self.grid[rows]
+        when = torch.where(within, asked[:, None], UNLIMITED)
+        first = torch.full_like(self.solved, UNLIMITED)
+        first.scatter_reduce_(0, rows[:, None].expand_as(when), when, "amin")
+        new = (self.solved == 0) & (first < UNLIMITED)
+        self.solved.copy_(torch.where(new, first, self.solved))
 
     def may_be_nearer(self, x: Tensor, rows: Tensor) -> Tensor:
         """(n,) bool: whether some rows (n,) of x are worth measuring, judged in x's own precision.
@@ -85,7 +104,8 @@ class GuardedVictim:
     fast: a copy of the network that gradients come from. Where its logits are within its tolerance
     of a tie the true network is asked as well, on a GPU they are not believed; what it finds is to
     be verified. limited: whether there are budgets to keep. leading: whether to note the lead.
-    going: (B,) bool, the examples that may still ask; None for all.
+    going: (B,) bool, the examples that may still ask; None for all. draws: for a model that uses
+    random numbers.
     """
 
     def __init__(
@@ -99,7 +119,9 @@ class GuardedVictim:
         limited: bool = True,
         leading: bool = False,
         going: Tensor | None = None,
+        draws: Draws | None = None,
     ) -> None:
+        self._draws = draws
         self._network = network
         self._fast = fast or network
         self._ledger = ledger
@@ -124,16 +146,28 @@ class GuardedVictim:
         """(B,) int64: queries that each example may still ask."""
         return self._ledger.allowance.clone()
 
-    def gradient(self, x: Tensor, objective: Callable[[Tensor], Tensor]) -> Answer:
+    def gradient(
+        self,
+        x: Tensor,
+        objective: Callable[[Tensor], Tensor],
+        lens: Lens | None = None,
+        setting: Tensor | None = None,
+    ) -> Answer:
         """One forward and one backward pass for each example. White-box only."""
         self._require("gradients", "white-box")
+        noise = self._noise()
         x, admitted = self._admit(x, None)
-        answer = self._fast.gradient(x, objective)
+        if lens is None:
+            answer = self._fast.gradient(x, objective, noise=noise)
+            logits, tolerance = answer.logits, self._fast.tolerance
+        else:
+            answer = self._network.gradient(x, objective, lens, setting, noise)
+            logits, tolerance = answer.logits, 0.0
         self._ledger.backward += 1 if admitted is None else admitted
-        logits, tolerance = answer.logits, self._fast.tolerance
         if tolerance and not x.is_cuda:  # there it would be waited for
             logits, tolerance = self._settled(x, logits, admitted, tolerance), 0.0
-        self._observe(x, logits, admitted, tolerance)
+        if lens is None or getattr(lens, "faithful", False):
+            self._observe(x, logits, admitted, tolerance)
         if admitted is None or not self._limited:
             return answer
         nan = torch.where(admitted, 0.0, torch.nan)
@@ -142,6 +176,21 @@ class GuardedVictim:
             answer.loss + nan,
             answer.logits + nan[:, None],
         )
+
+    def differentiable(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        """(N, K) logits with their graph. White-box only."""
+        self._require("gradients", "white-box")
+        noise = self._noise(rows)
+        asked, admitted = self._admit(x, rows)
+        logits = self._network.attached(asked, noise)
+        self._look(asked.detach(), logits.detach(), rows, admitted)
+
+        def count(gradient: Tensor) -> None:
+            self._ledger.backward += _per_owner(rows, admitted, len(self._ledger.y))
+
+        if logits.requires_grad:
+            logits.register_hook(count)
+        return logits if admitted is None else logits.masked_fill(~admitted[:, None], torch.nan)
 
     def scores(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """(N, K) logits. White-box or score access."""
@@ -156,20 +205,40 @@ class GuardedVictim:
         return labels if admitted is None else labels.masked_fill(~admitted, -1)
 
     def _ask(self, x: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        noise = self._noise(rows)
         x, admitted = self._admit(x.detach(), rows)
-        logits = self._answers(x, admitted)
+        logits = self._answers(x, admitted, noise)
+        self._look(x, logits, rows, admitted)
+        return logits, admitted
+
+    def _answers(self, x: Tensor, admitted: Tensor | None, noise: Draws | None) -> Tensor:
+        """(N, K) logits; where nothing was admitted they are not computed but zero."""
+        if admitted is None or admitted.all():
+            return self._network.logits(x, noise)
+        chosen = table.where(admitted)
+        some = self._network.logits(x[chosen], None if noise is None else noise.take(chosen))
+        return some.new_zeros(len(x), some.shape[1]).index_copy(0, chosen, some)
+
+    def _look(
+        self, x: Tensor, logits: Tensor, rows: Tensor | None, admitted: Tensor | None
+    ) -> None:
         if rows is None:
             self._observe(x, logits, admitted, 0.0)
         else:
             self._observe_probes(x, logits, rows, admitted)
-        return logits, admitted
 
-    def _answers(self, x: Tensor, admitted: Tensor | None) -> Tensor:
-        """(N, K) logits; where nothing was admitted they are not computed but zero."""
-        if admitted is None or admitted.all():
-            return self._network.logits(x)
-        some = self._network.logits(x[admitted])
-        return some.new_zeros(len(x), some.shape[1]).index_put((admitted,), some)
+    def _noise(self, owners: Tensor | None = None) -> Draws | None:
+        """The random numbers of a model that uses some, new ones for each input; else None.
+
+        They hang on the example, the restart, and how many inputs were asked about before.
+        """
+        if not self._network.stochastic or self._draws is None:
+            return None
+        asked = self._ledger.forward
+        if owners is None:
+            return replace(self._draws, step=asked)
+        order = _ranks(owners, len(asked))
+        return replace(self._draws.take(owners), step=asked[owners] + order)
 
     def _require(self, what: str, *levels: Access) -> None:
         if self._access not in levels:
@@ -234,11 +303,21 @@ class GuardedVictim:
             if not len(rows):
                 return
         points, before = x[rows], ledger.distance[rows]
-        distance = torch.where(hit[rows], ledger.distance_of(points, rows), torch.inf)
+        hit = hit[rows] & self._confirmed(points, rows)
+        distance = torch.where(hit, ledger.distance_of(points, rows), torch.inf)
+        if self._access != "white-box":
+            ledger.note_solved(rows, distance, ledger.queries[rows])
         nearer = distance < before
         kept = torch.where(per_example(nearer, points), points, ledger.nearest[rows])
         ledger.nearest.index_copy_(0, rows, kept)
         ledger.distance.index_copy_(0, rows, torch.where(nearer, distance, before))
+
+    def _confirmed(self, points: Tensor, rows: Tensor) -> Tensor:
+        """(n,) bool: what a stochastic model's votes say too, not only a lucky draw."""
+        if not self._network.stochastic or self._draws is None:
+            return torch.ones_like(rows, dtype=torch.bool)
+        votes = self._network.verdict(points, self._draws.example[rows])
+        return fooled(votes, self._ledger.y[rows], targeted=self._targeted)
 
     def _observe_probes(
         self, x: Tensor, logits: Tensor, owners: Tensor, admitted: Tensor | None
@@ -254,8 +333,13 @@ class GuardedVictim:
         hit = table.where(hit if admitted is None else hit & admitted)
         if not len(hit):
             return
+        ranks = _ranks(owners, len(ledger.y))[hit] + 1
+        before = ledger.queries - _per_owner(owners, admitted, len(ledger.y))
         points, owners = x[hit], owners[hit]
         distance = ledger.distance_of(points, owners)
+        distance = torch.where(self._confirmed(points, owners), distance, torch.inf)
+        if self._access != "white-box":
+            ledger.note_solved(owners, distance, before[owners] + ranks)
         nearest = ledger.distance.scatter_reduce(0, owners, distance, "amin")
         better = (distance == nearest[owners]) & (distance < ledger.distance[owners])
         better = table.where(better)

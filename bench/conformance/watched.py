@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ..protocols import Access, Answer, Problem
+from ..protocols import Access, Answer, Lens, Problem
 from .looks import state_fault
 from .watch import Stop, Watch
 
-_READ_BY_ENGINE = ("version", "norms", "targetable", "monotone", "asks_iterates")
+_READ_BY_ENGINE = {"version", "norms", "targetable", "monotone", "asks_iterates"}
+_READ_BY_ENGINE |= {"minimum_norm", "tries", "walks", "pace"}
 _PATIENCE = 2000  # questions after the budget, within one step, that count as hanging
 
 
@@ -28,18 +29,40 @@ class WatchedVictim:
         """(B,) int64: queries that each example may still ask."""
         return self._victim.remaining
 
-    def gradient(self, x: Tensor, objective: Callable[[Tensor], Tensor]) -> Answer:
+    def gradient(
+        self,
+        x: Tensor,
+        objective: Callable[[Tensor], Tensor],
+        lens: Lens | None = None,
+        setting: Tensor | None = None,
+    ) -> Answer:
         """Ask for a gradient."""
         able = (self.remaining > 0).tolist()
         self._lose_patience()
         with self._watch.asking(self.examples, self.remaining, x, None):
-            answer = self._victim.gradient(x, objective)
+            answer = self._victim.gradient(x, objective, lens, setting)
         for example, one in zip(self.examples.tolist(), able, strict=True):
             self._watch.backward[example] += one
         if answer.loss.shape != (len(x),):
             seen = tuple(answer.loss.shape)
             self._watch.fault("shape", f"the objective is of shape {seen}, expected ({len(x)},)")
         return answer
+
+    def differentiable(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Ask for logits with their graph."""
+        able = self.remaining.clone()
+        self._lose_patience()
+        with self._watch.asking(self.examples, self.remaining, x, rows):
+            logits = self._victim.differentiable(x, rows)
+        admitted = able - self.remaining
+
+        def count(gradient: Tensor) -> None:
+            for example, times in zip(self.examples.tolist(), admitted.tolist(), strict=True):
+                self._watch.backward[example] += times
+
+        if logits.requires_grad:
+            logits.register_hook(count)
+        return logits
 
     def scores(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """Ask for logits."""

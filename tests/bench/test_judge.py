@@ -26,7 +26,9 @@ def judge(examples=4, *, covers=True, keep=None, batch_size=16):
     network = Network(Threshold(), torch.device("cpu"), batch_size)
     book = Book.open(examples, len(RADII))
     goals = torch.zeros(examples, dtype=torch.int64)
-    return Judge(network, book, goals, RADII, "Linf", targeted=False, covers=covers, keep=keep)
+    return Judge(
+        network, book, goals, goals, RADII, "Linf", targeted=False, covers=covers, keep=keep
+    )
 
 
 def claim(owner, point, value):

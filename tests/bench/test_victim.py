@@ -26,10 +26,11 @@ def network():
     return ready
 
 
-def ledger(count, budget=UNLIMITED, norm="Linf", goal=0, epsilon=0.4):
+def ledger(count, budget=UNLIMITED, norm="Linf", goal=0, epsilon=0.4, radii=(0.1, 0.4)):
     x = torch.full((count, 1, 1, 2), 0.5)
     ball = make_ball(norm, x, torch.full((count,), epsilon, dtype=torch.float64))
-    return Ledger.open(ball, torch.full((count,), goal), torch.full((count,), budget))
+    grid = torch.tensor(radii, dtype=torch.float64).repeat(count, 1)
+    return Ledger.open(ball, torch.full((count,), goal), torch.full((count,), budget), grid)
 
 
 def victim(book, access="white-box", *, targeted=False, **named):
