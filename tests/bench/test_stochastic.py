@@ -1,0 +1,105 @@
+"""Models that use random numbers: the draws belong to the example, the verdict is a vote."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from quintain.attacks.pgd import PGD
+from quintain.bench import evaluate
+from quintain.bench.random import noise
+
+
+class Jitter(nn.Module):
+    """Adds noise to the image."""
+
+    stochastic = True
+
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+
+    def forward(self, x):
+        return x + self.size * noise(x).normal(x.shape[1:], "jitter")
+
+
+class Coin(nn.Module):
+    """Class 1 with probability `chance`, whatever the image."""
+
+    stochastic = True
+
+    def __init__(self, chance):
+        super().__init__()
+        self.chance = chance
+
+    def forward(self, x):
+        heads = noise(x).uniform((1,), "coin") < self.chance
+        score = torch.where(heads, 1.0, -1.0) + 0 * x.flatten(1)[:, :1]
+        return torch.cat([-score, score], dim=1)
+
+
+@dataclass
+class Iterate:
+    x_adv: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Insistent:
+    """Asks about the clean image again and again."""
+
+    access: str = "decision"
+    steps: int = 50
+
+    def start(self, problem):
+        return Iterate(problem.x)
+
+    def step(self, problem, state):
+        problem.victim.labels(problem.x)
+        return state
+
+
+@pytest.mark.parametrize(("chance", "robust"), [(0.1, 1.0), (0.9, 0.0)])
+def test_a_lucky_draw_breaks_nothing(chance, robust):
+    labels = torch.zeros(12, dtype=torch.int64)
+    result = evaluate(Coin(chance), torch.full((12, 1, 2, 2), 0.5), labels, Insistent())
+    assert result.curve["robust_accuracy"].item() == robust
+    assert not any("refuted" in flag or "unstable" in flag for flag in result.flags)
+
+
+def test_draws_do_not_depend_on_the_batch(digits):
+    module = nn.Sequential(Jitter(0.1), digits.module)
+    settings = {"attack": PGD(steps=6), "epsilons": [0.05, 0.1]}
+    x, y = digits.images[:40], digits.labels[:40]
+    whole = evaluate(module, x, y, batch_size=64, **settings)
+    turned = torch.arange(40).flip(0)
+    other = evaluate(module, x[turned], y[turned], indices=turned, batch_size=16, **settings)
+    assert whole.records.equals(other.records[::-1].reset_index(drop=True))
+    assert 0 < whole.curve["robust_accuracy"].min() < 1
+
+
+def test_each_question_is_answered_with_new_draws():
+    asked = []
+
+    @dataclass(frozen=True)
+    class Asks(Insistent):
+        steps: int = 2
+
+        def step(self, problem, state):
+            rows = torch.zeros(5, dtype=torch.int64)
+            asked.append(problem.victim.labels(problem.x.expand(5, -1, -1, -1), rows).tolist())
+            return state
+
+    labels = torch.zeros(1, dtype=torch.int64)
+    evaluate(Coin(0.45), torch.full((1, 1, 2, 2), 0.5), labels, Asks())
+    assert len({*map(tuple, asked)}) == 2
+    assert {one for some in asked for one in some} == {0, 1}
+
+
+def test_outside_of_the_harness_the_draws_are_torchs():
+    layer, x = Jitter(1.0), torch.zeros(3, 1, 2, 2)
+    torch.manual_seed(0)
+    first = layer(x)
+    assert not torch.equal(first, layer(x))
+    torch.manual_seed(0)
+    assert torch.equal(first, layer(x))
