@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
+_TINY = 1e-12
+
 
 @dataclass(frozen=True)
 class CrossEntropy:
@@ -27,6 +29,71 @@ class Margin:
 
     def __call__(self, logits: Tensor, y: Tensor, *, targeted: bool) -> Tensor:
         """(B, K), (B,) -> (B,)."""
-        own = logits.gather(1, y[:, None])[:, 0]
+        own = _pick(logits, y)
         best_other = logits.scatter(1, y[:, None], float("-inf")).amax(dim=1)
         return own - best_other if targeted else best_other - own
+
+
+@dataclass(frozen=True)
+class DLR:
+    """Difference of logits ratio: the margin over the distance of the first logit to the third.
+
+    Neither a shift nor a scale of the logits changes it, so a model that is too sure of itself
+    hides nothing. Source: Croce & Hein 2020 (arXiv:2003.01690), equation 6. With a target class it
+    is that class's margin over the best other one. With two classes there is no third logit, and
+    the loss is the plain margin.
+    """
+
+    def __call__(self, logits: Tensor, y: Tensor, *, targeted: bool) -> Tensor:
+        """(B, K), (B,) -> (B,)."""
+        margin = Margin()(logits, y, targeted=targeted)
+        if logits.shape[1] < 3:
+            return margin
+        top = logits.topk(3, dim=1).values
+        return margin / (top[:, 0] - top[:, 2] + _TINY)
+
+
+@dataclass(frozen=True, eq=False)
+class Towards:
+    """Difference of logits ratio of one wrong class for each example, of an attack's own choice.
+
+    Source: Croce & Hein 2020 (arXiv:2003.01690), equation 7: (z_target - z_y) over the distance of
+    the first logit to the mean of the third and the fourth. With three classes the third stands for
+    both; with two the loss is the plain difference.
+
+    target: (B,), classes.
+    """
+
+    target: Tensor
+
+    def __call__(self, logits: Tensor, y: Tensor, *, targeted: bool) -> Tensor:
+        """(B, K), (B,) -> (B,). targeted: then y is the class to reach, and it is DLR."""
+        if targeted:
+            return DLR()(logits, y, targeted=True)
+        margin = _pick(logits, self.target) - _pick(logits, y)
+        classes = logits.shape[1]
+        if classes < 3:
+            return margin
+        top = logits.topk(min(4, classes), dim=1).values
+        return margin / (top[:, 0] - top[:, 2:].mean(dim=1) + _TINY)
+
+
+@dataclass(frozen=True)
+class SummedHinge:
+    """Minus the sum of the label's leads over every class that it still leads.
+
+    All classes pull at once, so it goes where the best single one does not lead. Targeted: minus
+    the sum of the leads of all others over the target. Source: the loss that verification tools
+    attack with, after Carlini & Wagner 2017 (arXiv:1608.04644), objective f6, summed over classes.
+    """
+
+    def __call__(self, logits: Tensor, y: Tensor, *, targeted: bool) -> Tensor:
+        """(B, K), (B,) -> (B,)."""
+        own = _pick(logits, y)[:, None]
+        leads = logits - own if targeted else own - logits
+        return -leads.clamp(min=0.0).sum(dim=1)
+
+
+def _pick(logits: Tensor, classes: Tensor) -> Tensor:
+    """(B,): the logit of one class for each row."""
+    return logits.gather(1, classes[:, None])[:, 0]

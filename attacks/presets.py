@@ -1,11 +1,13 @@
 """Presets: names for combinations of an optimiser, a gradient source and a loss."""
 
 from ..bench.protocols import GradientSource, Loss
+from .apgd import APGD
+from .gradients.autograd import Autograd
 from .gradients.finite_differences import FiniteDifferences
 from .gradients.nes import NES
 from .gradients.proxy import Proxy
 from .gradients.spsa import SPSA
-from .losses import CrossEntropy, Margin
+from .losses import DLR, CrossEntropy, Margin
 from .pgd import PGD
 
 
@@ -68,3 +70,45 @@ def pgd_spsa(
     Source: Uesato et al. 2018 (arXiv:1802.05666), section 3.3, with PGD's steps instead of Adam's.
     """
     return PGD(steps, step_size, random_start, loss, gradient)
+
+
+def apgd_ce(
+    *,
+    steps: int = 100,
+    rho: float = 0.75,
+    random_start: bool = True,
+    gradient: GradientSource = Autograd(),
+) -> APGD:
+    """Auto-PGD on the cross-entropy: the first attack of AutoAttack.
+
+    Source: Croce & Hein 2020 (arXiv:2003.01690), section 4.
+    """
+    return APGD(steps, rho, random_start, CrossEntropy(), gradient)
+
+
+def apgd_dlr(
+    *,
+    steps: int = 100,
+    rho: float = 0.75,
+    random_start: bool = True,
+    gradient: GradientSource = Autograd(),
+) -> APGD:
+    """Auto-PGD on the difference of logits ratio.
+
+    Source: Croce & Hein 2020 (arXiv:2003.01690), section 4.1.
+    """
+    return APGD(steps, rho, random_start, DLR(), gradient)
+
+
+def apgd_margin(
+    *,
+    steps: int = 100,
+    rho: float = 0.75,
+    random_start: bool = True,
+    gradient: GradientSource = Autograd(),
+) -> APGD:
+    """Auto-PGD on the margin between the best wrong logit and the label's.
+
+    Source: Croce & Hein 2020 (arXiv:2003.01690), section 4, with the loss of Carlini & Wagner 2017.
+    """
+    return APGD(steps, rho, random_start, Margin(), gradient)

@@ -18,6 +18,11 @@ class Autograd:
 
     def __call__(self, problem: Problem, x: Tensor, loss: Loss) -> Tensor:
         """(B, C, H, W): the gradient of the loss at x."""
-        return problem.victim.gradient(
+        return self.valued(problem, x, loss)[0]
+
+    def valued(self, problem: Problem, x: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) and (B,): the gradient of the loss at x, and the loss there."""
+        answer = problem.victim.gradient(
             x, lambda logits: loss(logits, problem.y, targeted=problem.targeted)
-        ).gradient
+        )
+        return answer.gradient, answer.loss
