@@ -1,13 +1,13 @@
 """Projected gradient descent."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
 from ..bench.errors import BadParameter
 from ..bench.protocols import Access, GradientSource, Loss, Problem
-from ..bench.threat import Norm
+from ..bench.threat import Norm, per_example
 from .gradients.autograd import Autograd
 from .losses import CrossEntropy
 
@@ -33,6 +33,7 @@ class PGD:
         epsilon long in Linf, so that any corner can be reached from any point, and 4 epsilon in
         L2 and L1, where the last steps only turn: on a linear loss they end within 2 degrees of the
         best direction, 2.5 epsilon would leave 10.
+    schedule: "constant", or "linear": steps that fall from twice that length to nothing.
     random_start: begin at a random point of the ball instead of at the clean image.
     loss: what grows. gradient: where its gradient comes from.
     """
@@ -44,6 +45,7 @@ class PGD:
     random_start: bool = True
     loss: Loss = CrossEntropy()
     gradient: GradientSource = Autograd()
+    schedule: Literal["constant", "linear"] = "constant"
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -70,4 +72,8 @@ class PGD:
         gradient = self.gradient(problem, state.x_adv, self.loss)
         direction = problem.ball.steepest(gradient, state.x_adv)
         size = self.step_size or min(1.0, _PATH[problem.ball.norm] / self.steps)
-        return PGDState(problem.ball.project(state.x_adv + size * problem.ball.radius * direction))
+        length = size * problem.ball.radius
+        if self.schedule == "linear":
+            left = 1.0 - (problem.step + 0.5) / self.steps
+            length = 2.0 * length * per_example(left, length).to(length.dtype)
+        return PGDState(problem.ball.project(state.x_adv + length * direction))

@@ -66,6 +66,10 @@ class Draws:
         """Those of some rows, (n,) int64."""
         return Draws(self.seed, self.example[rows], self.restart[rows], self.step[rows])
 
+    def at_step(self, step: int) -> "Draws":
+        """Those of another step, the same at every step that asks for them."""
+        return Draws(self.seed, self.example, self.restart, torch.full_like(self.step, step))
+
     def words(self, count: int, stream: str) -> Tensor:
         """(B, count) int64: uniform over 0 to 2**32 - 1."""
         blocks = -(-count // 4)

@@ -1,0 +1,53 @@
+"""The gradient of the expected loss of a randomised model."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ...bench.errors import BadParameter
+from ...bench.protocols import Access, GradientSource, Loss, Problem
+from .autograd import Autograd
+from .values import valued
+
+
+@dataclass(frozen=True)
+class EOT:
+    """Expectation over transformation: the mean of another source's gradients over several draws.
+
+    Each draw asks the model anew, and a stochastic model answers each question with random numbers
+    of its own. Source: Athalye et al. 2018 (arXiv:1707.07397), equation 2.
+
+    samples: draws. gradient: the source to average.
+    """
+
+    samples: int = 20
+    gradient: GradientSource = Autograd()
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise BadParameter(f"samples must be at least 1, not {self.samples}")
+
+    @property
+    def access(self) -> Access:
+        """What the other source needs."""
+        return self.gradient.access
+
+    @property
+    def monotone(self) -> bool:
+        """As the other source."""
+        return bool(getattr(self.gradient, "monotone", True))
+
+    def __call__(self, problem: Problem, x: Tensor, loss: Loss) -> Tensor:
+        """(B, C, H, W): the mean gradient at x."""
+        total = self.gradient(problem, x, loss)
+        for _ in range(self.samples - 1):
+            total = total + self.gradient(problem, x, loss)
+        return total / self.samples
+
+    def valued(self, problem: Problem, x: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) and (B,): the mean gradient at x, and the mean loss."""
+        total, height = valued(self.gradient, problem, x, loss)
+        for _ in range(self.samples - 1):
+            more, value = valued(self.gradient, problem, x, loss)
+            total, height = total + more, height + value
+        return total / self.samples, height / self.samples
