@@ -61,15 +61,23 @@ def run(suite: str, out: Path | None, device: str, seed: int | None, update: boo
 
 @quintain.command(name="list")
 @click.argument("kind", required=False)
-def list_plugins(kind: str | None) -> int:
+@click.option("--table", is_flag=True, help="Attacks as a Markdown table: access, norms, passes.")
+def list_plugins(kind: str | None, table: bool) -> int:
     """List the plugins of a KIND (models, attacks, defenses, datasets, ...), or suites, or all."""
     from . import registry
-    from .errors import UnknownPlugin, closest
+    from .errors import BadParameter, UnknownPlugin, closest
     from .suite import bundled
 
     kinds = [*KINDS, "suites"]
     if kind is not None and kind not in kinds:
         raise UnknownPlugin(f"no kind '{kind}'{closest(kind, kinds) or ';'} {', '.join(kinds)}")
+    if table:
+        if kind != "attacks":
+            raise BadParameter("there is a table of attacks only: quintain list attacks --table")
+        from .catalogue import markdown
+
+        click.echo(markdown())
+        return DONE
     for one in kinds if kind is None else [kind]:
         if kind is None:
             click.echo(f"{one}:")

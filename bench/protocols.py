@@ -161,8 +161,8 @@ class Attack(Protocol[S]):
         minimum_norm = False    True for one that looks for the nearest adversarial point whatever
                                 the epsilon: it is run once, in the largest ball still of interest,
                                 and the distances that it finds are read off at every epsilon
-        baseline = False        True for one that is there to be beaten: the conformance kit does not
-                                ask whether it does better than noise
+        baseline = False        True for one that is there to be beaten: the conformance kit
+                                does not ask whether it does better than noise
         tries = 1               how many restarts make it whole, such as one for each target class
         walks = True            whether its single steps, made long, lead towards the boundary
         pace = steps / 4        what makes a single step long: the ball's radius is multiplied
