@@ -122,6 +122,7 @@ class GuardedVictim:
         draws: Draws | None = None,
     ) -> None:
         self._draws = draws
+        self._judged: tuple[Tensor, Tensor, Tensor] | None = None  # points, whether, and with what
         self._network = network
         self._fast = fast or network
         self._ledger = ledger
@@ -303,7 +304,7 @@ class GuardedVictim:
             if not len(rows):
                 return
         points, before = x[rows], ledger.distance[rows]
-        hit = hit[rows] & self._confirmed(points, rows)
+        hit = hit[rows] & self._confirmed_once(x, rows)
         distance = torch.where(hit, ledger.distance_of(points, rows), torch.inf)
         if self._access != "white-box":
             ledger.note_solved(rows, distance, ledger.queries[rows])
@@ -318,6 +319,20 @@ class GuardedVictim:
             return torch.ones_like(rows, dtype=torch.bool)
         votes = self._network.verdict(points, self._draws.example[rows])
         return fooled(votes, self._ledger.y[rows], targeted=self._targeted)
+
+    def _confirmed_once(self, x: Tensor, rows: Tensor) -> Tensor:
+        """The same of rows of x, (B, C, H, W), without a second vote on the same points."""
+        if not self._network.stochastic or self._draws is None:
+            return torch.ones_like(rows, dtype=torch.bool)
+        if self._judged is None or not torch.equal(self._judged[0], x):
+            none = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+            self._judged = x, none, none.clone()
+        _, judged, confirmed = self._judged
+        new = rows[~judged[rows]]
+        if len(new):
+            judged[new] = True
+            confirmed[new] = self._confirmed(x[new], new)
+        return confirmed[rows]
 
     def _observe_probes(
         self, x: Tensor, logits: Tensor, owners: Tensor, admitted: Tensor | None

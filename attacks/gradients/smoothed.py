@@ -29,7 +29,8 @@ class Smoothed:
     Smoothing and annealing are the continuation method of optimisation (Mobahi & Fisher 2015,
     arXiv:1601.04114) on the network's own non-linearities.
 
-    temperature: tau at the first step, in units of the activations. decay: its factor each step.
+    temperature: tau at the first step, times the mean size of what the layer is given, so that the
+        network's scale does not matter. decay: tau's factor each step. look_every: as above.
     """
 
     temperature: float = 1.0
@@ -62,7 +63,7 @@ class Smoothed:
             x,
             lambda logits: loss(logits, problem.y, targeted=problem.targeted),
             lens=Softened(),
-            setting=(self.temperature * self.decay**problem.step).clamp(min=_COLDEST).to(x.dtype),
+            setting=(self.temperature * self.decay**problem.step).to(x.dtype),
         )
         return answer.gradient, answer.loss
 
@@ -95,10 +96,12 @@ class _SoftFunctions(TorchFunctionMode):
         return function(*given, **named)
 
     def _rows(self, x: Tensor) -> Tensor:
+        """(N, 1, ...): the temperature of each row, in the units of this layer's inputs."""
         tau = self.temperature
         if len(x) != len(tau):  # the network has folded other axes into the batch
             tau = tau.repeat_interleave(len(x) // len(tau))
-        return tau.reshape(-1, *[1] * (x.dim() - 1)).to(x.dtype)
+        size = x.detach().flatten(1).abs().mean(dim=1)
+        return (tau * size).clamp(min=_COLDEST).reshape(-1, *[1] * (x.dim() - 1)).to(x.dtype)
 
     def _softplus(self, x: Tensor) -> Tensor:
         tau = self._rows(x)
