@@ -22,13 +22,18 @@ SHAPES = [(50, 10, 20), (1, 1, 10_000)]
 LIMIT = 5.0  # seconds of processor time: what else the machine does is no part of it
 
 
-@pytest.fixture(params=SHAPES, ids=lambda shape: "x".join(map(str, shape)))
-def suite(request, fabricate, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("QUINTAIN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module", params=SHAPES, ids=lambda shape: "x".join(map(str, shape)))
+def made(request, fabricate, tmp_path_factory):
+    """The suite's file. To make one takes minutes; the last test leaves it as it was."""
+    folder = tmp_path_factory.mktemp("many")
     with registry.temporary():
-        made = fabricate(tmp_path, *request.param)
-    capsys.readouterr()
+        return fabricate(folder, *request.param)
+
+
+@pytest.fixture
+def suite(made, monkeypatch):
+    monkeypatch.setenv("QUINTAIN_CACHE", str(made.parent / "cache"))
+    monkeypatch.chdir(made.parent)
     return made
 
 
