@@ -12,7 +12,7 @@ from ..bench.protocols import Access, GradientSource, Loss, Problem
 from ..bench.threat import Norm, per_example
 from .gradients.autograd import Autograd
 from .gradients.values import valued
-from .losses import CrossEntropy
+from .losses import DLR, CrossEntropy, Margin
 
 _FIRST_STEP = 2.0  # in epsilons
 _MOMENTUM = 0.75  # weight of the new step beside the last move
@@ -148,6 +148,48 @@ class APGD:
         for at, window in _checks(self.steps):
             windows[at] = window
         return windows[step]
+
+
+def apgd_ce(
+    *,
+    steps: int = 100,
+    rho: float = 0.75,
+    random_start: bool = True,
+    gradient: GradientSource = Autograd(),
+) -> APGD:
+    """Auto-PGD on the cross-entropy: the first attack of AutoAttack.
+
+    Source: Croce & Hein 2020 (arXiv:2003.01690), section 4.
+    """
+    return APGD(steps, rho, random_start, CrossEntropy(), gradient)
+
+
+def apgd_dlr(
+    *,
+    steps: int = 100,
+    rho: float = 0.75,
+    random_start: bool = True,
+    gradient: GradientSource = Autograd(),
+) -> APGD:
+    """Auto-PGD on the difference of logits ratio.
+
+    Source: Croce & Hein 2020 (arXiv:2003.01690), section 4.1.
+    """
+    return APGD(steps, rho, random_start, DLR(), gradient)
+
+
+def apgd_margin(
+    *,
+    steps: int = 100,
+    rho: float = 0.75,
+    random_start: bool = True,
+    gradient: GradientSource = Autograd(),
+) -> APGD:
+    """Auto-PGD on the margin between the best wrong logit and the label's.
+
+    Source: Croce & Hein 2020 (arXiv:2003.01690), section 4, with the loss of Carlini & Wagner 2017.
+    """
+    return APGD(steps, rho, random_start, Margin(), gradient)
 
 
 def _checks(steps: int) -> list[tuple[int, int]]:

@@ -1,16 +1,11 @@
 """Presets: names for combinations of an optimiser, a gradient source and a loss."""
 
 from ..bench.protocols import GradientSource, Loss
-from .apgd import APGD
-from .gradients.autograd import Autograd
-from .gradients.bpda import BPDA
-from .gradients.eot import EOT
 from .gradients.finite_differences import FiniteDifferences
 from .gradients.nes import NES
 from .gradients.proxy import Proxy
-from .gradients.smoothed import Smoothed
 from .gradients.spsa import SPSA
-from .losses import DLR, CrossEntropy, Margin
+from .losses import CrossEntropy, Margin
 from .pgd import PGD
 
 
@@ -73,90 +68,3 @@ def pgd_spsa(
     Source: Uesato et al. 2018 (arXiv:1802.05666), section 3.3, with PGD's steps instead of Adam's.
     """
     return PGD(steps, step_size, random_start, loss, gradient)
-
-
-def apgd_ce(
-    *,
-    steps: int = 100,
-    rho: float = 0.75,
-    random_start: bool = True,
-    gradient: GradientSource = Autograd(),
-) -> APGD:
-    """Auto-PGD on the cross-entropy: the first attack of AutoAttack.
-
-    Source: Croce & Hein 2020 (arXiv:2003.01690), section 4.
-    """
-    return APGD(steps, rho, random_start, CrossEntropy(), gradient)
-
-
-def apgd_dlr(
-    *,
-    steps: int = 100,
-    rho: float = 0.75,
-    random_start: bool = True,
-    gradient: GradientSource = Autograd(),
-) -> APGD:
-    """Auto-PGD on the difference of logits ratio.
-
-    Source: Croce & Hein 2020 (arXiv:2003.01690), section 4.1.
-    """
-    return APGD(steps, rho, random_start, DLR(), gradient)
-
-
-def apgd_margin(
-    *,
-    steps: int = 100,
-    rho: float = 0.75,
-    random_start: bool = True,
-    gradient: GradientSource = Autograd(),
-) -> APGD:
-    """Auto-PGD on the margin between the best wrong logit and the label's.
-
-    Source: Croce & Hein 2020 (arXiv:2003.01690), section 4, with the loss of Carlini & Wagner 2017.
-    """
-    return APGD(steps, rho, random_start, Margin(), gradient)
-
-
-def pgd_eot(
-    *,
-    steps: int = 40,
-    step_size: float | None = None,
-    random_start: bool = True,
-    loss: Loss = CrossEntropy(),
-    gradient: GradientSource = EOT(),
-) -> PGD:
-    """PGD on the expected loss of a randomised model.
-
-    Source: Athalye et al. 2018 (arXiv:1707.07397).
-    """
-    return PGD(steps, step_size, random_start, loss, gradient)
-
-
-def pgd_bpda(
-    *,
-    steps: int = 40,
-    step_size: float | None = None,
-    random_start: bool = True,
-    loss: Loss = CrossEntropy(),
-    gradient: GradientSource = BPDA(),
-) -> PGD:
-    """PGD through the surrogates of a model's layers that have no gradient.
-
-    Source: Athalye et al. 2018 (arXiv:1802.00420), section 4.1.
-    """
-    return PGD(steps, step_size, random_start, loss, gradient)
-
-
-def pgd_smoothed(
-    *,
-    steps: int = 300,
-    step_size: float | None = None,
-    random_start: bool = True,
-    loss: Loss = Margin(),
-    gradient: GradientSource = Smoothed(),
-) -> PGD:
-    """PGD with falling steps on a smoothed network that is sharpened as it goes.
-
-    Source: our own; see the gradient source `smoothed`.
-    """
-    return PGD(steps, step_size, random_start, loss, gradient, schedule="linear")

@@ -1,0 +1,53 @@
+"""PGD with the gradients that randomised, non-differentiable and saturated models call for."""
+
+from ..bench.protocols import GradientSource, Loss
+from .gradients.bpda import BPDA
+from .gradients.eot import EOT
+from .gradients.smoothed import Smoothed
+from .losses import CrossEntropy, Margin
+from .pgd import PGD
+
+
+def pgd_eot(
+    *,
+    steps: int = 40,
+    step_size: float | None = None,
+    random_start: bool = True,
+    loss: Loss = CrossEntropy(),
+    gradient: GradientSource = EOT(),
+) -> PGD:
+    """PGD on the expected loss of a randomised model.
+
+    Source: Athalye et al. 2018 (arXiv:1707.07397).
+    """
+    return PGD(steps, step_size, random_start, loss, gradient)
+
+
+def pgd_bpda(
+    *,
+    steps: int = 40,
+    step_size: float | None = None,
+    random_start: bool = True,
+    loss: Loss = CrossEntropy(),
+    gradient: GradientSource = BPDA(),
+) -> PGD:
+    """PGD through the surrogates of a model's layers that have no gradient.
+
+    Source: Athalye et al. 2018 (arXiv:1802.00420), section 4.1.
+    """
+    return PGD(steps, step_size, random_start, loss, gradient)
+
+
+def pgd_smoothed(
+    *,
+    steps: int = 300,
+    step_size: float | None = None,
+    random_start: bool = True,
+    loss: Loss = Margin(),
+    gradient: GradientSource = Smoothed(),
+) -> PGD:
+    """PGD with falling steps on a smoothed network that is sharpened as it goes.
+
+    Source: our own; see the gradient source `smoothed`.
+    """
+    return PGD(steps, step_size, random_start, loss, gradient, schedule="linear")
