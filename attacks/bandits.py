@@ -14,6 +14,7 @@ from ..bench.threat import Norm, measure, per_example
 from .losses import CrossEntropy
 
 _TINY = 1e-12
+_TILES = 50  # along a side, at most
 _STEP_SIZE: dict[Norm, float] = {"Linf": 0.2, "L2": 0.1}
 _ONLINE: dict[Norm, float] = {"Linf": 100.0, "L2": 0.1}
 _EXPLORATION: dict[Norm, float] = {"Linf": 1.0, "L2": 0.01}
@@ -44,8 +45,7 @@ class Bandits:
     steps: one each of the prior and of the image.
     step_size: length of the image's step as a fraction of epsilon; by default 0.2 in Linf (0.01 at
         their epsilon of 0.05) and 0.1 in L2 (0.5 at their 5).
-    tile: side of a tile in pixels; by default as many as make 50 tiles a side, and 2 at least where
-        the image has 16 pixels or more.
+    tile: side of a tile in pixels; by default as small as leaves at most 50 tiles a side.
     online_rate, exploration, reach: the prior's learning rate, how far to either side of it to
         look, and the L2 norm of the probes; by default 100, 1 and 0.1 in Linf, 0.1, 0.01 and 0.01
         in L2.
@@ -83,8 +83,8 @@ class Bandits:
     def start(self, problem: Problem) -> BanditsState:
         """Begin at the clean image, with nothing known of the gradient."""
         height, width = problem.x.shape[2:]
-        tile = self.tile or max(min(2, min(height, width) // 8), math.ceil(min(height, width) / 50))
-        size = (-(-height // max(tile, 1)), -(-width // max(tile, 1)))
+        tile = self.tile or math.ceil(min(height, width) / _TILES)
+        size = (math.ceil(height / tile), math.ceil(width / tile))
         prior = problem.x.new_zeros(*problem.x.shape[:2], *size)
         return BanditsState(problem.initial(random_start=False), prior)
 

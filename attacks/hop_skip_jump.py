@@ -1,6 +1,5 @@
 """HopSkipJump."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,6 +23,20 @@ class HopSkipJumpState:
 
     x_adv: Tensor
     found: Tensor
+
+
+@dataclass
+class _Votes:
+    """What the probes around each point said: 1 for adversarial, -1 for not.
+
+    sum, answers: (B,). weighted, moved: (B, D), the sums of their directions with these weights,
+    and without.
+    """
+
+    sum: Tensor
+    answers: Tensor
+    weighted: Tensor
+    moved: Tensor
 
 
 @dataclass(frozen=True)
@@ -122,19 +135,29 @@ class HopSkipJump:
 
         Of length 1 in L2, of signs in Linf. reach: (B,), how far away the probes are.
         """
-        flat = state.x_adv.flatten(1)
         counts = self.first_samples * (problem.step + 1.0).double().sqrt()
         counts = counts.long().clamp(max=self.most_samples) * state.found
-        sums = torch.zeros_like(flat), torch.zeros_like(flat)
-        votes, answers = torch.zeros_like(reach), torch.zeros_like(reach)
+        votes = self._votes(problem, state.x_adv.flatten(1), reach, counts)
+        mean = votes.sum / votes.answers.clamp(min=1.0)
+        baseline = torch.where(mean.abs() == 1.0, 0.0, mean)[:, None].to(votes.moved.dtype)
+        estimate = (votes.weighted - baseline * votes.moved).reshape(state.x_adv.shape)
+        if problem.ball.norm == "Linf":
+            return estimate.sign()
+        size = measure(estimate, "L2").clamp(min=1e-30)
+        return (estimate / per_example(size, estimate)).to(votes.moved.dtype)
+
+    def _votes(self, problem: Problem, flat: Tensor, reach: Tensor, counts: Tensor) -> "_Votes":
+        """Ask about `counts` (B,) points at a distance `reach` (B,) of each point (B, D)."""
+        votes = _Votes(*(torch.zeros_like(one) for one in (reach, reach, flat, flat)))
         drawn = max(1, _DRAWN_AT_ONCE // flat.shape[1])
         together = max(1, _PROBES_AT_ONCE // (flat.numel() * drawn)) * drawn
-        for begin in range(0, int(counts.max()), together):
-            end = min(begin + together, -(-int(counts.max()) // drawn) * drawn)
+        most = -(-int(counts.max()) // drawn) * drawn
+        for begin in range(0, most, together):
+            end = min(begin + together, most)
             directions = self._directions(problem, range(begin, end, drawn), drawn)
-            probes = flat[:, None] + per_example(reach, directions).to(flat.dtype) * directions
-            probes = probes.clamp_(0.0, 1.0)
-            moved = (probes - flat[:, None]) / per_example(reach, directions).to(flat.dtype)
+            length = per_example(reach, directions).to(flat.dtype)
+            probes = (flat[:, None] + length * directions).clamp_(0.0, 1.0)
+            moved = (probes - flat[:, None]) / length
             asked = torch.arange(begin, end, device=flat.device) < counts[:, None]
             rows, numbers = torch.nonzero(asked, as_tuple=True)
             images = probes[rows, numbers].reshape(-1, *problem.x.shape[1:])
@@ -142,19 +165,12 @@ class HopSkipJump:
             vote = torch.where(hit, 1.0, -1.0) * answered
             signs = flat.new_zeros(asked.shape).index_put((rows, numbers), vote)
             given = flat.new_zeros(asked.shape).index_put((rows, numbers), answered.float())
-            votes = votes + signs.sum(dim=1)
-            answers = answers + given.sum(dim=1)
+            votes.sum += signs.sum(dim=1)
+            votes.answers += given.sum(dim=1)
             for one in range(end - begin):  # in this order, however many are asked together
-                sums[0].add_(signs[:, one, None] * moved[:, one])
-                sums[1].add_(given[:, one, None] * moved[:, one])
-        mean = votes / answers.clamp(min=1.0)
-        one_sided = mean.abs() == 1.0
-        baseline = torch.where(one_sided, 0.0, mean)[:, None].to(flat.dtype)
-        estimate = (sums[0] - baseline * sums[1]).reshape(state.x_adv.shape)
-        if problem.ball.norm == "Linf":
-            return estimate.sign()
-        size = measure(estimate, "L2").clamp(min=1e-30)
-        return (estimate / per_example(size, estimate)).to(flat.dtype)
+                votes.weighted += signs[:, one, None] * moved[:, one]
+                votes.moved += given[:, one, None] * moved[:, one]
+        return votes
 
     def _directions(self, problem: Problem, draws: range, drawn: int) -> Tensor:
         """(B, n, D): random unit vectors, `drawn` for each draw."""
@@ -167,4 +183,5 @@ class HopSkipJump:
             else:
                 parts.append(2.0 * problem.draws.uniform(shape, stream) - 1.0)
         directions = torch.cat(parts, dim=1)
-        return directions / directions.norm(dim=2, keepdim=True).clamp(min=1e-30)
+        lengths: Tensor = directions.norm(dim=2, keepdim=True).clamp(min=1e-30)
+        return directions / lengths

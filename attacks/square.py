@@ -18,7 +18,7 @@ _SMALLEST = 3  # side of a window in L2 and L1: it needs a middle
 
 @dataclass
 class SquareState:
-    """x_adv: (B, C, H, W), the best point. value: (B,), its loss, -inf before it was asked about."""
+    """x_adv: (B, C, H, W), the best point. value: (B,), its loss, -inf before it is known."""
 
     x_adv: Tensor
     value: Tensor

@@ -64,7 +64,9 @@ def tiled_start(problem: Problem) -> Tensor:
     down, across = height // side, width // side
     signs = problem.draws.signs((problem.x.shape[1], down, across), "tiles")
     inside = ((row >= 0) & (row < down * side))[:, None] & (column >= 0) & (column < across * side)
-    tiles = signs[:, :, (row // side).clamp(0, down - 1)][..., (column // side).clamp(0, across - 1)]
+    tiles = signs[:, :, (row // side).clamp(0, down - 1)][
+        ..., (column // side).clamp(0, across - 1)
+    ]
     pattern = hills[row % side][:, column % side] * inside
     return _at_the_edge(problem, (tiles * pattern).double())
 

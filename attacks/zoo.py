@@ -81,9 +81,7 @@ class ZOO:
         zeros = torch.zeros_like(problem.x).flatten(1)
         none = torch.zeros_like(problem.epsilon)
         first = torch.full_like(none, self.first_weight)
-        return ZOOState(
-            problem.x, zeros, zeros, zeros, first, none, none + torch.inf, none.bool()
-        )
+        return ZOOState(problem.x, zeros, zeros, zeros, first, none, none + torch.inf, none.bool())
 
     def step(self, problem: Problem, state: ZOOState) -> ZOOState:
         """Move some coordinates; where a search ends, begin the next one."""

@@ -51,7 +51,8 @@ class Cosines:
         down, across = self._kept(height), self._kept(width)
         waves_down, waves_across = (_waves(size, problem.x) for size in (height, width))
         within = numbers % (down * across)
-        wave = waves_down[within // across][..., :, None] * waves_across[within % across][..., None, :]
+        vertical, horizontal = waves_down[within // across], waves_across[within % across]
+        wave = vertical[..., :, None] * horizontal[..., None, :]
         channel = numbers[..., None] // (down * across) == torch.arange(
             channels, device=numbers.device
         )
@@ -143,4 +144,5 @@ def _waves(size: int, like: Tensor) -> Tensor:
     place = (torch.arange(size, dtype=torch.float64) + 0.5) * torch.pi / size
     waves = (torch.arange(size)[:, None] * place).cos() * (2.0 / size) ** 0.5
     waves[0] *= 0.5**0.5
-    return waves.to(like)
+    shaped: Tensor = waves.to(like)
+    return shaped

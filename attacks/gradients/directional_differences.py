@@ -46,8 +46,7 @@ class DirectionalDifferences:
     def __call__(self, problem: Problem, x: Tensor, loss: Loss) -> Tensor:
         """(B, C, H, W): the estimate at x, in the span of the directions drawn."""
         flat = x.flatten(1)
-        batch, total = flat.shape
-        count = self.basis.count(problem)
+        batch, count = len(x), self.basis.count(problem)
         if self.directions is None or self.directions >= count:
             numbers = torch.arange(count, device=x.device).expand(batch, count)
         else:

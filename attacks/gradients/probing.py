@@ -22,7 +22,9 @@ def differences(problem: Problem, probes: Tensor, loss: Loss) -> Tensor:
     then the example leaves after the step.
     """
     batch, count = probes.shape[:2]
-    return -losses_at(problem, probes.flatten(1, 2), loss).reshape(batch, count, 2).diff(dim=2)[..., 0]
+    return (
+        -losses_at(problem, probes.flatten(1, 2), loss).reshape(batch, count, 2).diff(dim=2)[..., 0]
+    )
 
 
 def losses_at(problem: Problem, probes: Tensor, loss: Loss) -> Tensor:

@@ -50,7 +50,8 @@ class RGF:
 
         def draw(shape: tuple[int, int], stream: str) -> Tensor:
             directions = problem.draws.normal(shape, stream)
-            return directions / directions.norm(dim=2, keepdim=True).clamp(min=1e-30)
+            lengths: Tensor = directions.norm(dim=2, keepdim=True).clamp(min=1e-30)
+            return directions / lengths
 
         found = along_random_one_sided(problem, x, loss, self.samples - 1, reach, draw)
         scale = 1.0 / (self.sigma * math.sqrt(2.0))
