@@ -13,7 +13,7 @@ from .losses import CrossEntropy, Margin
 from .windows import place_windows, tiled_start, within
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries
-_SMALLEST = 3  # side of a window in L2 and L1: it needs a middle
+_SMALLEST: dict[Norm, int] = {"Linf": 1, "L2": 3, "L1": 1}  # side of a square or window
 
 
 @dataclass
@@ -31,7 +31,8 @@ class Square:
     Source: Andriushchenko et al. 2020 (arXiv:1912.00049), algorithms 1 to 3; in L1 as in
     AutoAttack: the same windows as in L2, measured in L1. One query a step, the first for the
     start. Unlike there, every example draws squares of its own; in Linf a square that would change
-    nothing is turned to the other sign; and a square may reach the last row and column.
+    nothing is turned to the other sign; a square may reach the last row and column; and in L1 the
+    last windows are single pixels, not 3x3.
 
     steps: queries; the sizes of the squares are scheduled over them.
     first_share: of the pixels in the first square (the paper's p).
@@ -90,11 +91,10 @@ class Square:
         bounds = torch.tensor(_HALVINGS, device=problem.x.device)
         halvings = torch.bucketize(problem.step * 10_000 // self.steps, bounds)
         share = self.first_share * torch.exp2(-halvings.double())
-        side = (share * height * width).sqrt().round().long()
+        side = (share * height * width).sqrt().round().long().clamp(min=_SMALLEST[norm])
         if norm != "Linf":
-            side = side.clamp(min=_SMALLEST)
-            side = side + 1 - side % 2
-        return side.clamp(1, min(height, width))
+            side = side + 1 - side % 2  # a window has a middle
+        return side.clamp(max=min(height, width))
 
     def _square(self, problem: Problem, x_adv: Tensor) -> Tensor:
         """(B, C, H, W): x_adv with one square at the edge of the ball, a sign for each channel."""
