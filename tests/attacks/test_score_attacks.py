@@ -90,7 +90,7 @@ def test_the_prior_of_bandits_turns_towards_the_gradient(norm):
     prior = states[-1].prior.flatten(1)
     expected = WEIGHT.sign() if norm == "Linf" else WEIGHT
     cosine = torch.cosine_similarity(prior, expected[None])
-    assert (cosine > 0.6).all()
+    assert (cosine > (0.35 if norm == "Linf" else 0.6)).all()
     assert torch.cosine_similarity(states[5].prior.flatten(1), WEIGHT[None]).mean() < cosine.mean()
     assert len(at.victim.points) == 2 * 150
     if norm == "Linf":
