@@ -4,6 +4,7 @@ Every library's questions go through one counter, ours too, an example at a time
 `pytest -m peers` where foolbox, torchattacks and the Adversarial Robustness Toolbox are installed.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,10 +78,8 @@ def counted(digits, peer, norm, epsilon, budget, seed, examples=EXAMPLES):
         counter = Counter(digits.module, x[0], y[0], norm, budget)
         torch.manual_seed(seed * 1000 + row)
         np.random.seed(seed * 1000 + row)
-        try:
+        with suppress(Spent):
             peer(Task(counter, x, y, norm, epsilon, budget))
-        except Spent:
-            pass
         counters.append(counter)
     return counters
 
