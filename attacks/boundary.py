@@ -47,6 +47,7 @@ class Boundary:
 
     Source: Brendel et al. 2018 (arXiv:1712.04248), section 2; every step asks about its sideways
     part there.
+    Checked against Foolbox.
 
     steps: of the walk. sideways, forwards: first step sizes, as parts of the distance.
     starting_points: where adversarial points to begin with come from.

@@ -46,6 +46,7 @@ class HopSkipJump:
     It looks for the nearest adversarial point. Source: Chen et al. 2020 (arXiv:1904.02144),
     algorithm 2, with its constants: at step t, first_samples times the square root of t probes,
     and steps of the distance over the square root of t, halved until they succeed.
+    Checked against Foolbox and the Adversarial Robustness Toolbox.
 
     steps: iterations. first_samples, most_samples: probes at the first step, and the most at any.
     precision: gamma, how close to the boundary to go: bisection ends at gamma over D^(3/2) of the

@@ -33,6 +33,7 @@ class Square:
     start. Unlike there, every example draws squares of its own; in Linf a square that would change
     nothing is turned to the other sign; a square may reach the last row and column; and in L1 the
     last windows are single pixels, not 3x3.
+    Checked against torchattacks and the Adversarial Robustness Toolbox.
 
     steps: queries; the sizes of the squares are scheduled over them.
     first_share: of the pixels in the first square (the paper's p).

@@ -87,11 +87,11 @@ def test_simba_in_l2_climbs_and_stays_in_the_ball(basis):
 def test_the_prior_of_bandits_turns_towards_the_gradient(norm):
     at = problem(norm)
     states = walk(Bandits(steps=150), at, 150)
+    assert not states[0].prior.any()
     prior = states[-1].prior.flatten(1)
     expected = WEIGHT.sign() if norm == "Linf" else WEIGHT
     cosine = torch.cosine_similarity(prior, expected[None])
     assert (cosine > (0.35 if norm == "Linf" else 0.6)).all()
-    assert torch.cosine_similarity(states[5].prior.flatten(1), WEIGHT[None]).mean() < cosine.mean()
     assert len(at.victim.points) == 2 * 150
     if norm == "Linf":
         assert (prior.abs() <= 1.0).all()
@@ -113,12 +113,12 @@ def test_tiles_share_one_value():
 
 
 def test_zoo_comes_near_the_nearest_point_of_a_linear_model(linear):
-    attack = ZOO(steps=1200, searches=6, coordinates=16)
-    result = evaluate(linear.module, linear.images[:20], linear.labels[:20], attack, norm="L2",
+    attack = ZOO(steps=600, searches=4, coordinates=16)
+    result = evaluate(linear.module, linear.images[:12], linear.labels[:12], attack, norm="L2",
                       epsilons=[1e-4, 2.0])  # fmt: skip
-    ratio = result.records["distance"] / linear.distances["L2"][:20]
+    ratio = result.records["distance"] / linear.distances["L2"][:12]
     assert (ratio >= 0.999).all()
-    assert ratio.median() < 1.1
+    assert ratio.median() < 1.15
 
 
 def test_zoo_bisects_its_constant():
@@ -139,17 +139,17 @@ def test_zoo_bisects_its_constant():
 
 @pytest.mark.parametrize(
     ("attack", "norm", "epsilon", "broken"),
-    [(SimBA(), "L2", 0.8, 0.75), (SimBA(), "Linf", 0.14, 0.5), (Bandits(), "L2", 0.8, 0.75),
-     (Bandits(), "Linf", 0.14, 0.4), (ZOO(), "L2", 0.8, 0.6)],
+    [(SimBA(300), "L2", 0.8, 0.7), (SimBA(300), "Linf", 0.14, 0.5),
+     (Bandits(300), "L2", 0.8, 0.7), (Bandits(300), "Linf", 0.14, 0.4), (ZOO(200), "L2", 0.9, 0.6)],
 )  # fmt: skip
 def test_it_breaks_a_network(digits, attack, norm, epsilon, broken):
-    x, y = digits.images[:40], digits.labels[:40]
+    x, y = digits.images[:30], digits.labels[:30]
     result = evaluate(digits.module, x, y, attack, norm=norm, epsilons=[epsilon])
     assert result.curve["attack_success_rate"].item() >= broken
     assert (result.records["backward"] == 0).all()
 
 
-@pytest.mark.parametrize("attack", [SimBA(), Bandits()])
+@pytest.mark.parametrize("attack", [SimBA(300), Bandits(300)])
 def test_it_reaches_target_classes(digits, attack):
     x, y = digits.images[:20], digits.labels[:20]
     result = evaluate(digits.module, x, y, attack, norm="L2", epsilons=[2.0],
