@@ -35,7 +35,9 @@ class PGD:
         best direction, 2.5 epsilon would leave 10.
     schedule: "constant", or "linear": steps that fall from twice that length to nothing.
     random_start: begin at a random point of the ball instead of at the clean image.
-    loss: what grows. gradient: where its gradient comes from.
+    loss: what grows. gradient: where its gradient comes from. A source that shows the victim only
+        points around the iterate costs one query more a step, for the iterate itself: it is
+        adversarial before they are, and inside the ball where they are not.
     """
 
     version: ClassVar[str] = "1"
@@ -63,6 +65,11 @@ class PGD:
         """Whether a failure tells of smaller epsilons: not one long step, nor guesswork."""
         return self.steps > 1 and getattr(self.gradient, "monotone", True)
 
+    @property
+    def asks_iterates(self) -> bool:
+        """Whether the iterates are asked about, apart from what the gradient needs."""
+        return bool(getattr(self.gradient, "only_around", False))
+
     def start(self, problem: Problem) -> PGDState:
         """Begin at a random point, or at the clean image."""
         return PGDState(problem.initial(random_start=self.random_start))
@@ -76,4 +83,7 @@ class PGD:
         if self.schedule == "linear":
             left = 1.0 - (problem.step + 0.5) / self.steps
             length = 2.0 * length * per_example(left, length).to(length.dtype)
-        return PGDState(problem.ball.project(state.x_adv + length * direction))
+        x_adv = problem.ball.project(state.x_adv + length * direction)
+        if self.asks_iterates:
+            problem.victim.labels(x_adv)
+        return PGDState(x_adv)

@@ -4,6 +4,7 @@ from ..bench.protocols import GradientSource, Loss
 from .gradients.finite_differences import FiniteDifferences
 from .gradients.nes import NES
 from .gradients.proxy import Proxy
+from .gradients.rgf import RGF
 from .gradients.spsa import SPSA
 from .losses import CrossEntropy, Margin
 from .pgd import PGD
@@ -66,5 +67,20 @@ def pgd_spsa(
     """PGD on gradients that SPSA estimates from the victim's scores.
 
     Source: Uesato et al. 2018 (arXiv:1802.05666), section 3.3, with PGD's steps instead of Adam's.
+    """
+    return PGD(steps, step_size, random_start, loss, gradient)
+
+
+def pgd_rgf(
+    *,
+    steps: int = 100,
+    step_size: float | None = None,
+    random_start: bool = False,
+    loss: Loss = CrossEntropy(),
+    gradient: GradientSource = RGF(),
+) -> PGD:
+    """PGD on random gradient-free estimates from the victim's scores.
+
+    Source: Cheng et al. 2019 (arXiv:1906.06919), the RGF method that theirs is compared with.
     """
     return PGD(steps, step_size, random_start, loss, gradient)

@@ -22,6 +22,7 @@ from .network import Network, automatic_batch_size, frozen
 from .preparation import Attackers, prepare
 from .protocols import Images, Progress
 from .pursuit import Field
+from .queries import query_curve, query_summary
 from .settings import Member, Settings, single
 from .tables import curve_of
 from .threat import Epsilon, Norm
@@ -66,11 +67,29 @@ class Result:
     choice: Choice | None
     _images: Images
     _album: Album | None
+    _query_budget: int | None = None
 
     @property
     def curve(self) -> pd.DataFrame:
         """One row for each epsilon: accuracies with their intervals, and what they cost."""
         return curve_of(self.records, [one.text for one in self.grid])
+
+    @property
+    def queries(self) -> pd.DataFrame:
+        """Success rate against queries at each epsilon, of black-box attacks.
+
+        A few rows for each epsilon. White-box attacks' finds do not count as successes.
+        """
+        return query_curve(self.records, [one.text for one in self.grid], self._query_budget)
+
+    @property
+    def query_summary(self) -> pd.DataFrame:
+        """Mean and median queries to success at each epsilon, of black-box attacks.
+
+        Over the examples that were broken (`success_`), and over all that were attacked, the others
+        counted at the budget, or without one at what was spent on them (`censored_`).
+        """
+        return query_summary(self.records, [one.text for one in self.grid], self._query_budget)
 
     def adversarials(self, epsilon: str | float) -> Tensor:
         """(N, C, H, W): the adversarial examples at an epsilon of the grid, clean where none is.
@@ -155,7 +174,8 @@ def assess(
     records = _records(case, predicted, rows, book, settings)
     album = gallery if isinstance(gallery, Album) else None
     names = tuple(type(one.attack).__name__ for one in members)
-    return Result(records, settings.grid, flags, report, names, choice, case.images, album)
+    budget = settings.query_budget
+    return Result(records, settings.grid, flags, report, names, choice, case.images, album, budget)
 
 
 def _follows_gradients(members: Sequence[Member], settings: Settings) -> bool:

@@ -218,8 +218,11 @@ class Loss(Protocol):
 class GradientSource(Protocol):
     """Where a gradient comes from: a frozen dataclass.
 
-    Optional class attribute, read by attacks: monotone = True, whether an attack that fails with it
-    at an epsilon would fail at smaller ones too. Not so for a proxy's, or a part of a gradient.
+    Optional class attributes, read by attacks:
+        monotone = True         whether an attack that fails with it at an epsilon would fail at
+                                smaller ones too; not so for a proxy's, or a part of a gradient
+        only_around = False     True when the victim is asked about points all around x, but not
+                                about x itself: the attack then asks about its iterates
     """
 
     @property
@@ -228,6 +231,16 @@ class GradientSource(Protocol):
 
     def __call__(self, problem: Problem, x: Tensor, loss: Loss) -> Tensor:
         """(B, C, H, W): the gradient at x, (B, C, H, W), of the loss. May hold estimates."""
+
+
+class Basis(Protocol):
+    """Directions to look along, or to move along, one at a time: a frozen dataclass."""
+
+    def count(self, problem: Problem) -> int:
+        """How many directions there are."""
+
+    def vectors(self, problem: Problem, numbers: Tensor) -> Tensor:
+        """(B, n) int64, numbers below `count` -> (B, n, D) directions of L2 norm 1, D = C H W."""
 
 
 class Differentiable(Protocol):

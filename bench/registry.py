@@ -28,7 +28,7 @@ from .errors import (
     closest,
 )
 
-Kind = Literal["models", "attacks", "defenses", "datasets", "gradients", "losses"]
+Kind = Literal["models", "attacks", "defenses", "datasets", "gradients", "losses", "bases"]
 KINDS: tuple[Kind, ...] = typing.get_args(Kind)
 
 Spec = str | Mapping[str, Any]
@@ -119,6 +119,7 @@ def register(kind: Kind, name: str) -> Callable[[F], F]:
 attack = partial(register, "attacks")
 gradient = partial(register, "gradients")
 loss = partial(register, "losses")
+basis = partial(register, "bases")
 model = partial(register, "models")
 defense = partial(register, "defenses")
 dataset = partial(register, "datasets")
@@ -352,18 +353,20 @@ def _adapter(annotation: Any) -> Any:
 
 
 def _plugin_kind(annotation: Any) -> Kind | None:
-    from .protocols import Attack, GradientSource, Loss
+    from .protocols import Attack, Basis, GradientSource, Loss
 
     seams: tuple[tuple[Any, Kind], ...] = (
         (GradientSource, "gradients"),
         (Loss, "losses"),
+        (Basis, "bases"),
         (Attack, "attacks"),
     )
     return next((kind for seam, kind in seams if annotation is seam), None)
 
 
 def _singular(kind: str) -> str:
-    return {"losses": "loss", "gradients": "gradient source"}.get(kind, kind.removesuffix("s"))
+    irregular = {"losses": "loss", "gradients": "gradient source", "bases": "basis"}
+    return irregular.get(kind, kind.removesuffix("s"))
 
 
 def _digest(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""A run directory's two tables: made from its records, or read where nothing has changed."""
+"""A run directory's tables: made from its records, or read where nothing has changed."""
 
 import hashlib
 import inspect
@@ -12,18 +12,20 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import csv
 
-from . import statistics, tables
+from . import queries, statistics, tables
 from .directory import RunDirectory
+from .queries import QUERIES_COLUMNS
 from .survey import Finished
 from .tables import LEADERBOARD_COLUMNS, TRADEOFF_COLUMNS, Cell, leaderboard, tradeoff
 
 Titled = tuple[Finished, Mapping[str, Any]]  # a cell, and what it is called in this run
-_NAMES = ("tradeoff.csv", "leaderboard.csv")
+_NAMES = ("tradeoff.csv", "leaderboard.csv", "queries.csv")
 _TEXTS = ["dataset", "model", "defense", "attack", "access", "norm", "epsilon", "flags"]
-_TEXTS += ["device", "dtype", "attacks", "config_hash", "weights_hash"]
+_TEXTS += ["device", "dtype", "attacks", "config_hash", "weights_hash", "search"]
 _COUNTS = ["rank", "n_examples", "verified", "seed", "setup_queries", "parameters"]
+_COUNTS += ["query_budget", "queries", "n_attacked", "successes"]
 _TYPES = {
-    **dict.fromkeys(TRADEOFF_COLUMNS + LEADERBOARD_COLUMNS, pa.float64()),
+    **dict.fromkeys(TRADEOFF_COLUMNS + LEADERBOARD_COLUMNS + QUERIES_COLUMNS, pa.float64()),
     **dict.fromkeys(_TEXTS, pa.string()),
     **dict.fromkeys(_COUNTS, pa.int64()),
 }
@@ -35,6 +37,7 @@ class Standings:
 
     tradeoff: pd.DataFrame
     leaderboard: pd.DataFrame
+    queries: pd.DataFrame
 
 
 def up_to_date(
@@ -63,8 +66,8 @@ def up_to_date(
         Cell({**cell.about, **titles}, cell.records)
         for cell, (_, titles) in zip(contents, cells, strict=True)
     ]
-    made = Standings(tradeoff(named, failed), leaderboard(named, failed))
-    for name, table in zip(_NAMES, (made.tradeoff, made.leaderboard), strict=True):
+    made = Standings(tradeoff(named, failed), leaderboard(named, failed), queries.queries(named))
+    for name, table in zip(_NAMES, (made.tradeoff, made.leaderboard, made.queries), strict=True):
         directory.write_table(name, table)
     return {"made_of": made_of, **_hashes(files)}, made
 
@@ -83,7 +86,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def _made_of(cells: Sequence[Titled], failed: Sequence[tuple[str, ...]]) -> str:
     """Name everything that the tables follow from."""
-    code = [inspect.getsource(one) for one in (tables, statistics)]
+    code = [inspect.getsource(one) for one in (tables, queries, statistics)]
     listed = [[one.key, one.sha256, list(titles.values())] for one, titles in cells]
     return _sha256(json.dumps([code, pd.__version__, listed, failed]).encode())
 

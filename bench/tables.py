@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .queries import SUMMARY_COLUMNS, counts_queries, query_summary
 from .statistics import curve_area, interval
 
 WORST_CASE = "worst-case"
@@ -39,6 +40,7 @@ TRADEOFF_COLUMNS = [
     "attacked",
     "setup_queries",
     "fidelity",
+    *SUMMARY_COLUMNS,
 ]
 LEADERBOARD_COLUMNS = [
     "rank",
@@ -127,6 +129,7 @@ def worst_case(cells: Sequence[Cell], missing: Sequence[str] = ()) -> Cell:
     """
     first = cells[0]
     combined = first.records.sort_values("index", ignore_index=True).copy()
+    combined = combined.drop(columns="solved", errors="ignore")  # of one attack alone
     for cell in cells[1:]:
         other = cell.records.sort_values("index", ignore_index=True)
         for name in ("broken", "attacked"):
@@ -195,6 +198,9 @@ def _rows(cell: Cell) -> list[dict[str, Any]]:
         "fidelity": about["report"].get("fidelity", float("nan")),
     }
     curve = curve_of(cell.records, about["epsilons"])
+    if counts_queries(cell):
+        summary = query_summary(cell.records, about["epsilons"], about.get("query_budget"))
+        curve = curve.join(summary.reset_index(drop=True))
     return [shared | {str(k): v for k, v in row.items()} for row in curve.to_dict("records")]
 
 

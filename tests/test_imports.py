@@ -161,7 +161,9 @@ def test_the_ground_floor_stands_on_nothing(module, allowed):
     assert imported(module)[0] <= allowed
 
 
-@pytest.mark.parametrize("module", ["bench.report", "bench.tables", "bench.statistics"])
+@pytest.mark.parametrize(
+    "module", ["bench.report", "bench.tables", "bench.queries", "bench.statistics"]
+)
 def test_tables_are_made_without_torch(module):
     _, outside = reachable(module, lazily=False)
     assert not outside & {"torch", "torchvision"}

@@ -25,7 +25,9 @@ class NES:
     sigma: standard deviation of the directions, on the [0, 1] scale.
     """
 
+    version: ClassVar[str] = "2"
     monotone: ClassVar[bool] = False
+    only_around: ClassVar[bool] = True
 
     samples: int = 50
     sigma: float = 0.001

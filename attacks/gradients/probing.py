@@ -22,10 +22,18 @@ def differences(problem: Problem, probes: Tensor, loss: Loss) -> Tensor:
     then the example leaves after the step.
     """
     batch, count = probes.shape[:2]
-    rows = torch.arange(batch, device=probes.device).repeat_interleave(2 * count)
+    return (
+        -losses_at(problem, probes.flatten(1, 2), loss).reshape(batch, count, 2).diff(dim=2)[..., 0]
+    )
+
+
+def losses_at(problem: Problem, probes: Tensor, loss: Loss) -> Tensor:
+    """(B, n) float64: the loss at each probe of (B, n, D), NaN where it was not answered."""
+    batch, count = probes.shape[:2]
+    rows = torch.arange(batch, device=probes.device).repeat_interleave(count)
     images = probes.reshape(-1, *problem.x.shape[1:])
     values = loss(problem.victim.scores(images, rows), problem.y[rows], targeted=problem.targeted)
-    return -values.double().reshape(batch, count, 2).diff(dim=2)[..., 0]
+    return values.double().reshape(batch, count)
 
 
 def along_random(
@@ -41,24 +49,63 @@ def along_random(
     draw: (n, D) and a stream's name -> (B, n, D) directions.
     """
     flat = x.flatten(1)
+
+    def rises(directions: Tensor) -> Tensor:
+        return differences(problem, _around(flat, reach * directions), loss)
+
+    return _weighted_mean(flat, pairs, draw, rises, sides=2)
+
+
+def along_random_one_sided(
+    problem: Problem,
+    x: Tensor,
+    loss: Loss,
+    count: int,
+    reach: float,
+    draw: Callable[[tuple[int, int], str], Tensor],
+) -> Tensor:
+    """(B, D): the mean over drawn directions u of (L(x + reach u) - L(x)) u.
+
+    draw: (n, D) and a stream's name -> (B, n, D) directions.
+    """
+    flat = x.flatten(1)
+    here = losses_at(problem, flat[:, None], loss)
+
+    def rises(directions: Tensor) -> Tensor:
+        probes = (flat[:, None] + reach * directions).clamp_(0.0, 1.0)
+        return losses_at(problem, probes, loss) - here
+
+    return _weighted_mean(flat, count, draw, rises, sides=1)
+
+
+def _weighted_mean(
+    flat: Tensor,
+    count: int,
+    draw: Callable[[tuple[int, int], str], Tensor],
+    rises: Callable[[Tensor], Tensor],
+    sides: int,
+) -> Tensor:
+    """(B, D): the mean of drawn directions (B, n, D), weighted by what `rises` (B, n) says of them.
+
+    sides: probes that each direction takes.
+    """
     batch, total = flat.shape
     estimate = torch.zeros_like(flat)
     drawn = max(1, _DRAWN_AT_ONCE // total)
-    draws = range(0, pairs, drawn)
-    together = max(1, PROBES_AT_ONCE // (2 * batch * total * drawn))
+    draws = range(0, count, drawn)
+    together = max(1, PROBES_AT_ONCE // (sides * batch * total * drawn))
     for begin in range(0, len(draws), together):
         directions = torch.cat(
             [
-                draw((min(drawn, pairs - first), total), f"directions from {first}")
+                draw((min(drawn, count - first), total), f"directions from {first}")
                 for first in draws[begin : begin + together]
             ],
             dim=1,
         )
-        slopes = differences(problem, _around(flat, reach * directions), loss)
-        weighted = directions * slopes.to(x.dtype)[..., None]
+        weighted = directions * rises(directions).to(flat.dtype)[..., None]
         for one in weighted.unbind(dim=1):  # in this order, however many are asked together
             estimate += one
-    return estimate / pairs
+    return estimate / count
 
 
 def _around(flat: Tensor, moves: Tensor) -> Tensor:

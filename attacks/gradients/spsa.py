@@ -24,7 +24,9 @@ class SPSA:
     delta: how far each coordinate is moved, on the [0, 1] scale.
     """
 
+    version: ClassVar[str] = "2"
     monotone: ClassVar[bool] = False
+    only_around: ClassVar[bool] = True
 
     samples: int = 128
     delta: float = 0.01

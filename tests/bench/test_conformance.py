@@ -15,8 +15,12 @@ from quintain.bench.conformance.checks import CHECKS
 from quintain.bench.conformance.ground import proving_ground
 from quintain.bench.errors import BadPlugin, UnknownPlugin
 
+MANY_QUERIES = {
+    "bandits", "boundary", "hop-skip-jump", "pgd-nes", "pgd-rgf", "pgd-spsa", "rays", "simba",
+    "square", "zoo",
+}  # fmt: skip
 REGISTERED = [
-    pytest.param(one.name, marks=[pytest.mark.slow] * (one.name in ("pgd-nes", "pgd-spsa")))
+    pytest.param(one.name, marks=[pytest.mark.slow] * (one.name in MANY_QUERIES))
     for one in registry.plugins("attacks")
 ]
 

@@ -96,11 +96,11 @@ def test_nothing_is_made_or_parsed_or_written_where_nothing_is_left(
     assert {name for name in before if after[name] != before[name]} == {"suite.toml"}
     assert after["suite.toml"][0] == before["suite.toml"][0]
 
-    for name in ("tradeoff.csv", "leaderboard.csv"):
+    for name in ("tradeoff.csv", "leaderboard.csv", "queries.csv"):
         (out / name).unlink()
     made_anew = again(quintain, suite, out)
     assert summary(made_anew) == summary(answer)
-    assert calls["write_table"] == 2
+    assert calls["write_table"] == 3
     assert calls["build_network"] == calls["try_model"] == 0
     later = snapshot(out)
     assert [later[name][0] for name in before if name != "manifest.json"] == [
@@ -254,7 +254,8 @@ def test_a_table_is_read_as_it_was_made(tmp_path, finished):
                 assert np.array_equal(read[column], made[column].astype(float), equal_nan=True)
             else:
                 assert read[column].tolist() == made[column].tolist()
-    assert about["tables"].keys() == {"made_of", "tradeoff.csv", "leaderboard.csv"}
+    names = {"made_of", "tradeoff.csv", "leaderboard.csv", "queries.csv"}
+    assert about["tables"].keys() == names
 
 
 def test_the_code_that_makes_the_tables_is_part_of_what_they_follow_from(
@@ -265,7 +266,7 @@ def test_the_code_that_makes_the_tables_is_part_of_what_they_follow_from(
     monkeypatch.setattr(standings.inspect, "getsource", lambda module: real(module) + "# edited")
     calls = request.getfixturevalue("calls")
     assert again(quintain, suite, out).code == 0
-    assert calls["write_table"] == 2
+    assert calls["write_table"] == 3
 
 
 def test_the_manifest_is_written_less_often_the_longer_it_takes(

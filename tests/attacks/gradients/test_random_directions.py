@@ -1,4 +1,4 @@
-"""NES and SPSA beside what theory says of them."""
+"""NES, SPSA and RGF beside what theory says of them."""
 
 import math
 
@@ -8,6 +8,7 @@ from torch import nn
 
 from quintain.attacks.gradients import probing
 from quintain.attacks.gradients.nes import NES
+from quintain.attacks.gradients.rgf import RGF
 from quintain.attacks.gradients.spsa import SPSA
 from quintain.bench import evaluate
 from quintain.bench.errors import BadParameter
@@ -162,12 +163,44 @@ def test_a_failure_with_it_tells_nothing_of_smaller_epsilons(source):
     ("kind", "given"),
     [(kind, {"samples": bad}) for kind in (NES, SPSA) for bad in (0, -2, 7)]
     + [(NES, {"sigma": bad}) for bad in (0.0, 0.6, float("nan"))]
-    + [(SPSA, {"delta": bad}) for bad in (0.0, 0.6, float("nan"))],
+    + [(SPSA, {"delta": bad}) for bad in (0.0, 0.6, float("nan"))]
+    + [(RGF, {"samples": 1}), (RGF, {"sigma": 0.0})],
 )
 def test_parameters_that_make_no_gradient_are_refused(kind, given):
     (name,) = given
     with pytest.raises(BadParameter, match=name):
         kind(**given)
+
+
+# -------------------------------------------------------------------------------------- one-sided
+
+
+def test_rgf_asks_about_the_point_itself_and_a_sphere_around_it():
+    _, victim = estimate(RGF(samples=9, sigma=0.01), middle(3))
+    assert victim.asked.tolist() == [9] * 3
+    here, around = victim.points
+    assert torch.equal(here, middle(3))
+    length = (around.double() - 0.5).flatten(1).norm(dim=1)
+    assert length.numpy() == pytest.approx(0.01 * math.sqrt(D), rel=1e-4)
+
+
+@pytest.mark.parametrize("border", [False, True])
+def test_the_mean_of_rgf_is_the_gradient_over_d(border):
+    at = torch.tensor([0.0, 1.0, 0.5, 0.5] if border else [0.5]).repeat(D // (4 if border else 1))
+    x = at.reshape(1, 3, 4, 4).repeat(2000, 1, 1, 1)
+    found, victim = estimate(RGF(samples=17, sigma=0.01), x)
+    assert torch.cat(victim.points).min() >= 0.0
+    assert torch.cat(victim.points).max() <= 1.0
+    error = (found.mean(dim=0) - GRADIENT / D) / (found.std(dim=0) / math.sqrt(len(x)))
+    assert error.abs().max() < 4.2
+
+
+def test_the_cosine_of_rgf_grows_as_theory_says():
+    for samples in (9, 33, 129):
+        found, _ = estimate(RGF(samples, 0.01), middle(200))
+        cosine = torch.cosine_similarity(found, GRADIENT[None]).mean().item()
+        directions = samples - 1
+        assert cosine == pytest.approx(math.sqrt(directions / (directions + D)), rel=0.1)
 
 
 # ------------------------------------------------------------------------------- in an evaluation
@@ -194,5 +227,5 @@ def test_it_breaks_a_network_and_counts_every_query(digits, name):
     result = evaluate(digits.module, x, y, attack, epsilons=[0.3], early_leaving=False)
     assert result.curve["robust_accuracy"].item() < 0.2
     under = result.records["under_attack"]
-    assert set(result.records["queries"][under]) <= {20 * 64, 20 * 64 + 1}
+    assert set(result.records["queries"][under]) == {20 * 65}  # and each iterate
     assert (result.records["backward"] == 0).all()

@@ -1,0 +1,59 @@
+"""The gradient from random directions, one side at a time: random gradient-free estimation."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ...bench.errors import BadParameter
+from ...bench.protocols import Access, Loss, Problem
+from .probing import along_random_one_sided
+
+
+@dataclass(frozen=True)
+class RGF:
+    """Random gradient-free estimate: forward differences along random unit vectors. Score access.
+
+    The mean of (L(x + sigma u) - L(x)) u / sigma over directions u uniform on the sphere; on a
+    straight loss in D coordinates its mean is the gradient over D. Source: Nesterov & Spokoiny
+    2017; Cheng et al. 2019 (arXiv:1906.06919), equation 3, the form without a transfer prior, with
+    its defaults. Unlike there, probes stop at the border of [0, 1], and each coordinate is divided
+    by the share of the way that they move in it on average, as if u were normal.
+
+    samples: queries for each gradient: one at x, the others a direction each.
+    sigma: how far a probe is from x in a coordinate, on average; in L2 that is sigma times the
+        square root of D.
+    """
+
+    monotone: ClassVar[bool] = False
+
+    samples: int = 51
+    sigma: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if self.samples < 2:
+            raise BadParameter(f"samples must be at least 2, not {self.samples}")
+        if not 0.0 < self.sigma <= 0.5:
+            raise BadParameter(f"sigma must be above 0 and at most 0.5, not {self.sigma}")
+
+    @property
+    def access(self) -> Access:
+        """Score."""
+        return "score"
+
+    def __call__(self, problem: Problem, x: Tensor, loss: Loss) -> Tensor:
+        """(B, C, H, W): the estimate at x."""
+        total = x[0].numel()
+        reach = self.sigma * math.sqrt(total)
+
+        def draw(shape: tuple[int, int], stream: str) -> Tensor:
+            directions = problem.draws.normal(shape, stream)
+            lengths: Tensor = directions.norm(dim=2, keepdim=True).clamp(min=1e-30)
+            return directions / lengths
+
+        found = along_random_one_sided(problem, x, loss, self.samples - 1, reach, draw)
+        scale = 1.0 / (self.sigma * math.sqrt(2.0))
+        moved = 0.5 * ((scale * x).erf() + (scale * (1.0 - x)).erf())
+        return found.reshape(x.shape) / (reach * moved.clamp(min=torch.finfo(x.dtype).tiny))
