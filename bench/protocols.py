@@ -4,7 +4,7 @@ Read this page to write a plugin. Nothing here does work: plugins import these n
 and the runner supply the values.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
@@ -369,6 +369,37 @@ class Defense(Protocol):
 
     def fit(self, model: nn.Module, training: Training) -> Trained:
         """Train the model (in place is fine) or wrap it. Raises CellError if training diverges."""
+
+
+# ----------------------------------------------------------------------------------- providers
+
+
+class Provider(Protocol):
+    """Makes plugins called `prefix:name`: another library's attacks, or its models.
+
+    Registered as a class without arguments, by entry point under its prefix, in the group
+    `quintain.providers.attacks` or `quintain.providers.models`. The first line of its docstring is
+    shown by `quintain list`. Its module must not import the library: it may not be installed.
+
+    package: the library's module. install: the command that installs it.
+    """
+
+    package: str
+    install: str
+
+    @property
+    def release(self) -> str:
+        """The library's version. Results are kept apart by it."""
+
+    def names(self) -> Iterable[str]:
+        """What there is. Only called when the package is there, as `factory` is."""
+
+    def factory(self, name: str) -> Callable[..., Any]:
+        """The plugin of a name: its keyword parameters are its hyper-parameters.
+
+        A model's factory may have an attribute `brings_weights`, called with the hyper-parameters:
+        whether the network then comes with weights, and is not to be trained.
+        """
 
 
 # ------------------------------------------------------------------------------------ progress
