@@ -20,7 +20,7 @@ from .errors import BadData, BadParameter
 from .gallery import Album, Gallery
 from .network import Network, automatic_batch_size, frozen
 from .preparation import Attackers, prepare
-from .protocols import Images, Progress
+from .protocols import Images, Progress, WholeAttack
 from .pursuit import Field
 from .settings import Member, Settings, single
 from .tables import curve_of
@@ -154,13 +154,22 @@ def assess(
         )
     records = _records(case, predicted, rows, book, settings)
     album = gallery if isinstance(gallery, Album) else None
-    names = tuple(type(one.attack).__name__ for one in members)
+    names = tuple(_called(one.attack) for one in members)
     return Result(records, settings.grid, flags, report, names, choice, case.images, album)
 
 
+def _called(attack: object) -> str:
+    """What an attack calls itself, or its class's name."""
+    return str(getattr(attack, "title", type(attack).__name__))
+
+
 def _follows_gradients(members: Sequence[Member], settings: Settings) -> bool:
-    """Whether there are gradients of the victim's to compute faster; a budget is kept exactly."""
-    white = any(member.attack.access == "white-box" for member in members)
+    """Whether there are gradients of the victim's to compute faster; a budget is kept exactly.
+
+    Whole attacks differentiate the victim itself.
+    """
+    stepping = (one.attack for one in members if not isinstance(one.attack, WholeAttack))
+    white = any(attack.access == "white-box" for attack in stepping)
     return white and settings.query_budget is None
 
 
@@ -205,7 +214,7 @@ def check_members(members: Sequence[Member], norm: Norm, *, targeted: bool) -> N
     Raises: BadParameter.
     """
     for member in single(members):
-        kind = type(member.attack).__name__
+        kind = _called(member.attack)
         norms = getattr(member.attack, "norms", None)
         if norms is not None and norm not in norms:
             raise BadParameter(f"{kind} works in {', '.join(norms)}, not in {norm}")

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
-from . import registry
+from . import local, registry
+from .checkpoints import weights_hash
 from .datasets.memory import fingerprint, tensor_hash
 from .manifest import software
-from .plan import Plan, Subject
+from .plan import Plan, Subject, open_ready
 from .protocols import configuration
 from .settings import Member
 from .suite import AttackEntry
@@ -39,7 +40,7 @@ class Keys:
         self._attacks = [digest(self._attack(*one)) for one in plan.attacks]
 
     def order(self, subject: Subject) -> Order:
-        """What to train for a subject that has no checkpoint."""
+        """What to train for a subject that has no weights yet."""
         assert subject.defense is not None
         suite = self.plan.suite
         return Order(
@@ -56,15 +57,22 @@ class Keys:
     def network(self, subject: Subject) -> str:
         """Name a network by what it is made of, before it is made.
 
-        Raises: OSError when its checkpoint cannot be read.
+        Raises: OSError when its checkpoint cannot be read; QuintainError when a user's own factory
+        fails.
         """
-        path = self.plan.checkpoint(subject.model)
-        if subject.defense is not None or path is None:
+        path, spec = self.plan.checkpoint(subject.model), subject.model.spec
+        if subject.defense is not None:
             return self.order(subject).key()
+        if path is not None:
+            weights = _file_hash(path)
+        elif local.reference(subject.model.name):  # its code may read any file
+            weights = weights_hash(open_ready(None, spec, self.plan.train))
+        else:
+            weights = ""  # the library's, named by the spec and the library's version
         return digest(
             {
-                **architecture(subject.model.spec),
-                "checkpoint": _file_hash(path),
+                **architecture(spec),
+                "checkpoint": weights,
                 "data": self._train_hash,  # networks normalise by its statistics
                 "torch": torch.__version__,
             }

@@ -54,8 +54,9 @@ def run(path: Path) -> ModuleType:
     Raises: BadPlugin when it is missing or fails; DuplicatePlugin.
     """
     name = module_name(path)
-    if name in sys.modules:
-        return sys.modules[name]
+    known = sys.modules.get(name)
+    if known is not None and known.__file__ == str(path):  # a copy may read what lies beside it
+        return known
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None:
         raise BadPlugin(f"plugin file {path} is not a Python file")
@@ -65,7 +66,7 @@ def run(path: Path) -> ModuleType:
         # not by the loader, which would leave bytecode in the user's folder
         exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
     except BaseException as error:
-        del sys.modules[name]
+        sys.modules.pop(name, None)
         if isinstance(error, (DuplicatePlugin, KeyboardInterrupt)):
             raise
         raise BadPlugin(f"plugin file {path}: {type(error).__name__}: {error}") from error

@@ -27,7 +27,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 @dataclass(frozen=True)
 class Subject:
-    """A model and the defense to train it with; None when its weights are in a checkpoint."""
+    """A model and the defense to train it with; None when it has its weights already."""
 
     model: ModelEntry
     defense_title: str
@@ -106,9 +106,12 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
     for number, model in enumerate(suite.models, 1):
         with _blame(file, f"models[{number}]"):
             registry.bind("models", model.spec, besides=ModelEntry.model_fields)
-        if model.checkpoint is not None:
+            ready = _is_ready(model)
+        if ready:
             subjects.append(Subject(model, model.defense, None))
         else:
+            if not defenses:
+                raise BadSuite(f"{file}: defenses must hold at least one, such as 'none'")
             subjects.extend(Subject(model, one.title, plugin) for one, plugin in defenses)
     return Plan(
         suite,
@@ -119,6 +122,15 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
         tuple(subjects),
         tuple(attacks),
     )
+
+
+def _is_ready(model: ModelEntry) -> bool:
+    """Whether a model has its weights already, and is not to be trained."""
+    if model.checkpoint is not None:
+        if model.train:
+            raise BadParameter("train = true, but the weights are in a checkpoint")
+        return True
+    return not model.train if model.train is not None else registry.brings_weights(model.spec)
 
 
 def try_models(plan: Plan, file: str, titles: Container[str]) -> None:
@@ -175,7 +187,7 @@ def try_model(model: dict[str, Any], train: ImageData, checkpoint: Path | None =
     name, shape = model["name"], "x".join(map(str, train.shape))
     try:
         if checkpoint is not None:
-            network = open_checkpoint(checkpoint, model, train)
+            network = open_ready(checkpoint, model, train)
         else:
             mean, std = channel_statistics(train, limit=64)
             spec = InputSpec(train.shape, train.n_classes, mean, std)
@@ -198,18 +210,18 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
-def open_checkpoint(path: Path, model: dict[str, Any], data: ImageData) -> nn.Module:
-    """Build a network and fill it from a checkpoint.
+def open_ready(path: Path | None, model: dict[str, Any], data: ImageData) -> nn.Module:
+    """Build a network that has its weights already; fill it from a checkpoint if there is one.
 
-    Raises: BadCheckpoint when it is missing, damaged or for another network; BadParameter.
+    Raises: BadCheckpoint when that is missing, damaged or for another network; BadParameter.
     """
-    about = read_about(path)
-    made_from = about.get("model")
+    made_from = None if path is None else read_about(path).get("model")
     if made_from is not None and dict(made_from) != model:
         raise BadCheckpoint(f"checkpoint {path} is of the model {made_from}, not {model}")
     mean, std = channel_statistics(data)
     network = build_network(model, InputSpec(data.shape, data.n_classes, mean, std), seed=0)
-    load_checkpoint(path, network)
+    if path is not None:
+        load_checkpoint(path, network)
     return network.eval()
 
 

@@ -257,11 +257,14 @@ def bind(kind: Kind, spec: Spec, *, besides: Iterable[str] = ()) -> Callable[...
 def build(kind: Kind, spec: Spec, *, besides: Iterable[str] = ()) -> Any:
     """Make a plugin (anything but a model, which is bound and then called with its input's shape).
 
-    Raises: as bind; BadParameter for a value that the plugin refuses.
+    Raises: as bind; BadParameter for a value that the plugin refuses; BadPlugin when it cannot
+    import what it needs.
     """
     factory = bind(kind, spec, besides=besides)
     try:
         return factory()
+    except ImportError as error:
+        raise BadPlugin(f"{_singular(kind)} '{_split(kind, spec)[0]}': {error}") from error
     except (TypeError, ValueError) as error:
         if isinstance(error, QuintainError):
             raise

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from . import local
 from .checkpoints import weights_hash
 from .directory import RunDirectory, opened
 from .errors import QuintainError, RunDirectoryError
@@ -22,7 +23,7 @@ from .keys import Keys
 from .logbook import Logbook, Place
 from .manifest import software
 from .network import frozen
-from .plan import Plan, Subject, make_plan, open_checkpoint, try_models
+from .plan import Plan, Subject, make_plan, open_ready, try_models
 from .preparation import Attackers
 from .progress import Bar, Lines
 from .protocols import Trained, configuration
@@ -61,14 +62,15 @@ def run_suite(
     Raises: QuintainError before any work when the suite, the data, the checkpoints or the directory
     cannot be used. A cell that fails later is reported as failed, and the rest go on.
     """
-    plan = make_plan(suite, file, folder)
-    if cache is not None:
-        _check_cache(cache)
-    keys = Keys(plan, device)
-    survey = Survey(keys, RunDirectory(out), cache)
-    try_models(plan, file, survey.unfinished)
-    with opened(out, suite.resolved(), text, update=update) as directory:
-        return Runner(Logbook(keys, survey, directory, file), survey, keys, cache).run()
+    with local.relative_to(folder):
+        plan = make_plan(suite, file, folder)
+        if cache is not None:
+            _check_cache(cache)
+        keys = Keys(plan, device)
+        survey = Survey(keys, RunDirectory(out), cache)
+        try_models(plan, file, survey.unfinished)
+        with opened(out, suite.resolved(), text, update=update) as directory:
+            return Runner(Logbook(keys, survey, directory, file), survey, keys, cache).run()
 
 
 def _check_cache(cache: Path) -> None:
@@ -172,8 +174,7 @@ class Runner:
     def _network(self, subject: Subject) -> Trained:
         path = self.plan.checkpoint(subject.model)
         if subject.defense is None:
-            assert path is not None
-            network = open_checkpoint(path, subject.model.spec, self.plan.train)
+            network = open_ready(path, subject.model.spec, self.plan.train)
             return Trained(network.to(self.device))
         began = time.monotonic()
         trained = obtain(self.keys.order(subject), self.cache, Bar(f"train {subject.title}"))

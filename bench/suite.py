@@ -62,12 +62,14 @@ class Entry(BaseModel):
 
 
 class ModelEntry(Entry):
-    """A model to train, or one with weights in a checkpoint, which is not trained.
+    """A model to train, or one that has weights, in a checkpoint or of its own, and is not trained.
 
-    defense: what the tables name as the defense of a checkpoint.
+    train: whether to train it although it brings weights, or not to although it does not say so; by
+    default as it says. defense: what the tables name as the defense of one that is not trained.
     """
 
     checkpoint: str | None = None
+    train: bool | None = None
     defense: str = "pretrained"
 
 
@@ -130,8 +132,6 @@ class Suite(BaseModel):
         if wanted is not None and wanted not in self.epsilons:
             grid = ", ".join(one.text for one in self.epsilons)
             raise ValueError(f"leaderboard_epsilon {wanted.text} is not one of epsilons: {grid}")
-        if not self.defenses and any(entry.checkpoint is None for entry in self.models):
-            raise ValueError("defenses must hold at least one, such as 'none'")
         return self
 
     @property

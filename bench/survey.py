@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .directory import RunDirectory, read_manifest
-from .errors import RunDirectoryError
+from .errors import QuintainError, RunDirectoryError
 from .keys import Keys
 from .plan import Subject
 from .records import read_cell
@@ -101,7 +101,7 @@ class Survey:
 def _order(keys: Keys, subject: Subject) -> str:
     try:
         return keys.network(subject)
-    except OSError:  # a checkpoint that is not there: said when the model is tried
+    except (OSError, QuintainError):  # a checkpoint that is not there: said when it is tried
         return ""
 
 

@@ -25,13 +25,12 @@ _DECISION = {
     "L2ContrastReductionAttack",
     "LinearSearchBlendedUniformNoiseAttack",
     "LinearSearchContrastReductionAttack",
-    "PointwiseAttack",
     "SaltAndPepperNoiseAttack",
 }
 _SCORE = {"GenAttack"}
 _UNTARGETED = ("DeepFoolAttack", "FastGradientAttack", "NewtonFoolAttack", "VirtualAdversarial")
 # They need data or starting points, or know no distance.
-_LEFT_OUT = {"BinarizationRefinementAttack", "DatasetAttack", "SpatialAttack"}
+_LEFT_OUT = {"BinarizationRefinementAttack", "DatasetAttack", "PointwiseAttack", "SpatialAttack"}
 _OURS = {"distance", "constraint", "init_attack", "tensorboard", "update_stats_every_k"}
 _BY_POWER: Mapping[float, Norm] = {float("inf"): "Linf", 2.0: "L2", 1.0: "L1"}
 
