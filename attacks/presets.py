@@ -1,11 +1,15 @@
 """Presets: names for combinations of an optimiser, a gradient source and a loss."""
 
 from ..bench.protocols import GradientSource, Loss
+from .gradients.autograd import Autograd
+from .gradients.diversity import InputDiversity
 from .gradients.finite_differences import FiniteDifferences
 from .gradients.nes import NES
 from .gradients.proxy import Proxy
 from .gradients.spsa import SPSA
+from .gradients.translation import TranslationInvariant
 from .losses import CrossEntropy, Margin
+from .momentum import MomentumIterative
 from .pgd import PGD
 
 
@@ -37,6 +41,61 @@ def transfer(
     Source: Papernot et al. 2017 (arXiv:1602.02697).
     """
     return PGD(steps, step_size, random_start, loss, gradient)
+
+
+def transfer_strong(
+    *,
+    steps: int = 20,
+    step_size: float | None = None,
+    neighbours: int = 5,
+    loss: Loss = CrossEntropy(),
+    gradient: GradientSource = TranslationInvariant(gradient=InputDiversity(gradient=Proxy())),
+) -> MomentumIterative:
+    """The transfer attack with momentum, input diversity, smoothed gradients and variance tuning.
+
+    Source: Wang & He 2021 (arXiv:2103.15571), section 4.4, which combines them; with a proxy that
+    is trained on the victim's answers in place of networks trained on the same data, and fewer
+    neighbours than its 20.
+    """
+    return MomentumIterative(steps, step_size, neighbours=neighbours, loss=loss, gradient=gradient)
+
+
+def ni_fgsm(
+    *,
+    steps: int = 10,
+    step_size: float | None = None,
+    decay: float = 1.0,
+    random_start: bool = False,
+    loss: Loss = CrossEntropy(),
+    gradient: GradientSource = Autograd(),
+) -> MomentumIterative:
+    """Nesterov iterative FGSM: MI-FGSM that looks where its momentum leads.
+
+    Source: Lin et al. 2020 (arXiv:1908.06281), section 3.1, without the scaled copies.
+    """
+    return MomentumIterative(
+        steps, step_size, decay, True, random_start=random_start, loss=loss, gradient=gradient
+    )
+
+
+def vmi_fgsm(
+    *,
+    steps: int = 10,
+    step_size: float | None = None,
+    decay: float = 1.0,
+    neighbours: int = 20,
+    reach: float = 1.5,
+    nesterov: bool = False,
+    loss: Loss = CrossEntropy(),
+    gradient: GradientSource = Autograd(),
+) -> MomentumIterative:
+    """Variance-tuned MI-FGSM: each gradient is corrected by those around the last iterate.
+
+    Source: Wang & He 2021 (arXiv:2103.15571), Algorithm 1.
+    """
+    return MomentumIterative(
+        steps, step_size, decay, nesterov, neighbours, reach, loss=loss, gradient=gradient
+    )
 
 
 def pgd_nes(

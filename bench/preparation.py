@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .datasets.memory import in_memory, select
 from .errors import AccessDenied, BadParameter
 from .network import Network
 from .protocols import Access, ImageData, Preparation
@@ -50,7 +51,9 @@ def prepare(
         module.to(network.device).eval().requires_grad_(False)
         return Network(module, network.device, network.batch_size)
 
-    preparation = Preparation(ask, attackers.images, network.n_classes, seed, train, open_network)
+    preparation = Preparation(
+        ask, attackers.images, network.n_classes, seed, train, open_network, select, in_memory
+    )
     prepared = []
     for member in members:
         declared = member.attack.access

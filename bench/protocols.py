@@ -253,6 +253,8 @@ class Preparation:
     train: the network that an architecture's spec becomes on some data, with hyper-parameters of
         the plain training; kept in the cache and taken from it.
     open: a network made ready for use.
+    select: some of a dataset, by int64 indices. collect: a dataset in memory, of images
+        (N, C, H, W), labels (N,) or probabilities (N, K), and the names of the classes.
     """
 
     ask: Callable[[Tensor, Access], Tensor]
@@ -261,6 +263,8 @@ class Preparation:
     seed: int
     train: Callable[[Mapping[str, Any], "ImageData", Mapping[str, Any]], nn.Module]
     open: Callable[[nn.Module], Differentiable]
+    select: Callable[["ImageData", Tensor], "ImageData"]
+    collect: Callable[[Tensor, Tensor, tuple[str, ...]], "ImageData"]
 
 
 # -------------------------------------------------------------------------------------- models
