@@ -31,6 +31,7 @@ class MomentumIterative:
 
     Source: Dong et al. 2018 (arXiv:1710.06081), Algorithm 1; nesterov is Lin et al. 2020
     (arXiv:1908.06281), section 3.1; neighbours is Wang & He 2021 (arXiv:2103.15571), Algorithm 1.
+    Checked against torchattacks.
 
     steps: gradient steps. step_size: length of a step as a fraction of epsilon; 1 / steps by
         default. decay: of the momentum.

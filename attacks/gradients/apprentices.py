@@ -27,11 +27,12 @@ class Ensemble:
         """(N, C, H, W) -> (N, K). Of the mean of losses: the mean logarithm of probabilities."""
         return self._together([one.logits(x) for one in self.networks])
 
-    def gradient(self, x: Tensor, objective: Callable[[Tensor], Tensor]) -> Tensor:
-        """(B, C, H, W): gradient at x of objective(logits), (B, K) -> (B,)."""
+    def gradient(self, x: Tensor, objective: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) and (B,): gradient at x of objective(logits), (B, K) -> (B,), and it."""
         if len(self.networks) == 1 or self.combination == "losses":
-            parts = [one.gradient(x, objective).gradient for one in self.networks]
-            return torch.stack(parts).mean(dim=0)
+            answers = [one.gradient(x, objective) for one in self.networks]
+            gradients = torch.stack([one.gradient for one in answers])
+            return gradients.mean(dim=0), torch.stack([one.loss for one in answers]).mean(dim=0)
         with torch.enable_grad():
             outputs = [one.logits(x).detach().requires_grad_() for one in self.networks]
             loss = objective(self._together(outputs))
@@ -39,7 +40,7 @@ class Ensemble:
         total = torch.zeros_like(x)
         for network, slope in zip(self.networks, slopes, strict=True):
             total = total + network.gradient(x, _along(slope)).gradient
-        return total
+        return total, loss.detach()
 
     def _together(self, outputs: list[Tensor]) -> Tensor:
         if len(outputs) == 1:
@@ -80,6 +81,10 @@ class TrainedProxy:
 
     def __call__(self, problem: Problem, x: Tensor, loss: Loss) -> Tensor:
         """(B, C, H, W): the gradient of the loss of the proxy at x."""
+        return self.valued(problem, x, loss)[0]
+
+    def valued(self, problem: Problem, x: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) and (B,): the gradient of the proxy's loss at x, and that loss."""
         return self.network.gradient(
             x, lambda logits: loss(logits, problem.y, targeted=problem.targeted)
         )

@@ -9,6 +9,7 @@ from torch import Tensor
 from ...bench.errors import BadParameter
 from ...bench.protocols import Access, GradientSource, Loss, Problem
 from .autograd import Autograd
+from .values import valued
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,14 @@ class InputDiversity:
         Resizing is linear, x -> R x C, so that the gradient goes back as R' g C'.
         """
         rows, columns = self.matrices(problem, x)
-        shown = (rows @ x @ columns.mT).clamp(0, 1)  # a rounding error may lead out
-        return rows.mT @ self.gradient(problem, shown, loss) @ columns
+        gradient = self.gradient(problem, _resized(x, rows, columns), loss)
+        return rows.mT @ gradient @ columns
+
+    def valued(self, problem: Problem, x: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) and (B,): the same, and the loss of the resized image."""
+        rows, columns = self.matrices(problem, x)
+        gradient, value = valued(self.gradient, problem, _resized(x, rows, columns), loss)
+        return rows.mT @ gradient @ columns, value
 
     def matrices(self, problem: Problem, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, H, H), (B, 1, W, W): what resizes the rows and the columns of each example."""
@@ -68,6 +75,10 @@ class InputDiversity:
             _resizing(height, sizes, draw[:, 2]).to(x.dtype),
             _resizing(width, wide, draw[:, 3]).to(x.dtype),
         )
+
+
+def _resized(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    return (rows @ x @ columns.mT).clamp(0, 1)  # a rounding error may lead out
 
 
 def _resizing(side: int, sizes: Tensor, places: Tensor) -> Tensor:

@@ -147,7 +147,7 @@ class Proxy:
         for part in torch.arange(len(data)).split(_AT_ONCE):
             x = data.images.read(part).cpu()
             classes = _classes(data.labels[part])
-            slope = ensemble.gradient(
+            slope, _ = ensemble.gradient(
                 x, lambda logits, y=classes: -functional.cross_entropy(  # type: ignore[misc]
                     logits, y.to(logits.device), reduction="none")
             )  # fmt: skip

@@ -11,6 +11,7 @@ from torch.nn import functional
 from ...bench.errors import BadParameter
 from ...bench.protocols import Access, GradientSource, Loss, Problem
 from .autograd import Autograd
+from .values import valued
 
 _PAPERS = 15 / 299  # the paper's kernel over the side of its images
 
@@ -48,8 +49,15 @@ class TranslationInvariant:
 
     def __call__(self, problem: Problem, x: Tensor, loss: Loss) -> Tensor:
         """(B, C, H, W): the smoothed gradient at x."""
-        gradient = self.gradient(problem, x, loss)
-        half = self._half(max(x.shape[2:]))
+        return self._smooth(self.gradient(problem, x, loss))
+
+    def valued(self, problem: Problem, x: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) and (B,): the smoothed gradient at x, and the loss there."""
+        gradient, value = valued(self.gradient, problem, x, loss)
+        return self._smooth(gradient), value
+
+    def _smooth(self, gradient: Tensor) -> Tensor:
+        half = self._half(max(gradient.shape[2:]))
         offsets = torch.arange(-half, half + 1, dtype=torch.float64)
         heights = torch.exp(-1.5 * (offsets / max(half, 1)) ** 2)
         weights: list[float] = (heights / heights.sum()).tolist()

@@ -50,7 +50,9 @@ def test_the_gradient_is_that_of_what_is_averaged(combination, count):
     else:
         loss = objective(together(modules, at, combination))
     (wanted,) = torch.autograd.grad(loss.sum(), at)
-    assert torch.allclose(ensemble.gradient(x, objective), wanted, atol=1e-6)
+    gradient, value = ensemble.gradient(x, objective)
+    assert torch.allclose(gradient, wanted, atol=1e-6)
+    assert torch.allclose(value, loss, atol=1e-6)
     predicted = together(modules, x, combination).argmax(1)
     assert torch.equal(ensemble.logits(x).argmax(1), predicted)
 
@@ -58,6 +60,6 @@ def test_the_gradient_is_that_of_what_is_averaged(combination, count):
 def test_a_row_does_not_depend_on_its_neighbours():
     ensemble = opened(nets(3), "probabilities")
     x = torch.rand(40, 1, 4, 4)
-    whole = ensemble.gradient(x, lambda logits: logits[:, 1])
-    alone = ensemble.gradient(x[5:6], lambda logits: logits[:, 1])
+    whole, _ = ensemble.gradient(x, lambda logits: logits[:, 1])
+    alone, _ = ensemble.gradient(x[5:6], lambda logits: logits[:, 1])
     assert torch.equal(whole[5:6], alone)

@@ -61,6 +61,20 @@ def test_the_gradient_goes_back_through_what_was_done():
     assert ((shown >= 0) & (shown <= 1)).all()
 
 
+def test_the_loss_beside_it_is_that_of_the_resized_image():
+    @dataclass(frozen=True)
+    class Summing(Quadratic):
+        def valued(self, problem, x, loss):
+            return x, x.flatten(1).sum(1)
+
+    x = torch.rand(5, 1, 8, 8)
+    inner = Summing()
+    source = InputDiversity(1.0, 0.5, inner)
+    gradient, value = source.valued(problem_of(x), x, Margin())
+    assert torch.equal(gradient, source(problem_of(x), x, Margin()))
+    assert torch.equal(value, inner.seen[0].flatten(1).sum(1))
+
+
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
 def test_so_many_are_changed_and_anew_at_each_step(probability):
     x = torch.rand(1000, 1, 8, 8)

@@ -56,6 +56,15 @@ def test_a_kernel_without_a_middle_is_refused(width):
         TranslationInvariant(width)
 
 
+def test_the_loss_beside_it_is_the_other_sources():
+    gradient = torch.randn(2, 1, 6, 6)
+    source = Given(gradient)
+    source.valued = lambda problem, x, loss: (gradient, torch.tensor([3.0, 4.0]))
+    smooth, value = TranslationInvariant(3, source).valued(None, gradient, Margin())
+    assert torch.equal(smooth, smoothed(gradient, 3))
+    assert value.tolist() == [3.0, 4.0]
+
+
 def test_access_is_the_other_sources():
     assert TranslationInvariant(3, Given(None)).access == "score"
     assert TranslationInvariant().access == "white-box"
