@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from quintain.attacks.momentum import MomentumIterative, unit
-from quintain.attacks.presets import ni_fgsm, transfer_strong, vmi_fgsm
+from quintain.attacks.momentum import MomentumIterative, ni_fgsm, unit, vmi_fgsm
+from quintain.attacks.presets import transfer_strong
 from quintain.bench import evaluate, registry
 from quintain.bench.errors import BadParameter
 from quintain.bench.protocols import Problem
