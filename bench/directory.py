@@ -78,6 +78,7 @@ class RunDirectory:
 
 
 _OURS = {"manifest.json", "suite.toml", "records", "tradeoff.csv", "leaderboard.csv", ".lock"}
+_OURS |= {"transfer.csv"}
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # what files.write_atomically leaves when it is killed
 
 

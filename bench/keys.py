@@ -1,6 +1,7 @@
 """Names of a plan's networks and cells: hashes of everything that can change a number."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class Keys:
                 "software": software(),
             }
         )
+        self._made_of: dict[tuple[int, str], str] = {}
         self._attacks = [digest(self._attack(*one)) for one in plan.attacks]
 
     def order(self, subject: Subject) -> Order:
@@ -78,16 +80,34 @@ class Keys:
             }
         )
 
-    def cells(self, subject: Subject, weights: str) -> list[str]:
-        """Name a subject's cells, one for each attack of the plan, by its weights' hash."""
-        made = digest(
-            {
-                "weights": weights,
-                "defense": configuration(subject.defense),
-                **architecture(subject.model.spec),
-            }
-        )
-        return [digest([self._shared, made, attack]) for attack in self._attacks]
+    def cells(self, number: int, weights: Mapping[int, str]) -> dict[int, str]:
+        """Name a subject's cells: attack -> key, of those whose networks' weights are known.
+
+        weights: subject -> the hash of its weights, its own among them.
+        """
+        made = self._made(number, weights[number])
+        keys: dict[int, str] = {}
+        for attack in self.plan.attacks_on(number):
+            source = self.plan.sources[attack]
+            if source is None:
+                keys[attack] = digest([self._shared, made, self._attacks[attack]])
+            elif source in weights:
+                lent = self._made(source, weights[source])
+                keys[attack] = digest([self._shared, made, self._attacks[attack], lent])
+        return keys
+
+    def _made(self, number: int, weights: str) -> str:
+        """Name a subject by its weights' hash."""
+        if (number, weights) not in self._made_of:
+            subject = self.plan.subjects[number]
+            self._made_of[number, weights] = digest(
+                {
+                    "weights": weights,
+                    "defense": configuration(subject.defense),
+                    **architecture(subject.model.spec),
+                }
+            )
+        return self._made_of[number, weights]
 
     def _attack(self, attack: AttackEntry, member: Member) -> dict[str, Any]:
         return {

@@ -43,7 +43,12 @@ class Logbook:
         """Note a subject's network. Its cells that were made with other weights are dropped."""
         before = self._networks.get(number, about)
         if before["weights_hash"] != about["weights_hash"]:
-            self.done = {place: one for place, one in self.done.items() if place[0] != number}
+            sources = self._plan.sources
+            self.done = {
+                place: one
+                for place, one in self.done.items()
+                if number not in (place[0], sources[place[1]])
+            }
         self._networks[number] = about
 
     def book(self, place: Place, cell: Finished) -> None:
@@ -59,16 +64,19 @@ class Logbook:
 
     def missing(self, number: int) -> list[int]:
         """The attacks that are not done on a subject."""
-        attacks = range(len(self._plan.attacks))
+        attacks = self._plan.attacks_on(number)
         return [one for one in attacks if (number, one) not in self.done]
 
     def titles(self, place: Place) -> dict[str, Any]:
         """What a cell is called, and may be called otherwise without a number changing."""
+        source = self._plan.sources[place[1]]
+        lender = {} if source is None else {"transfer_source": self._plan.subjects[source].title}
         return {
             "dataset": self._plan.suite.dataset.title,
             **self._subject(place[0]),
             "attack": self._plan.attacks[place[1]][0].title,
             "leaderboard_epsilon": self._plan.suite.headline.text,
+            **lender,
         }
 
     def close(self) -> Standings | None:

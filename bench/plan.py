@@ -1,6 +1,6 @@
 """A suite made ready: every plugin built, and every model tried that there is work for."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from .errors import BadCheckpoint, BadData, BadParameter, BadSuite, QuintainErro
 from .evaluation import check_members
 from .protocols import Dataset, Defense, ImageData, InputSpec
 from .settings import Member, Settings
-from .suite import AttackEntry, Entry, ModelEntry, Suite
+from .suite import TRANSFER, AttackEntry, Entry, ModelEntry, Suite
 from .training import build_network
 
 Split = Literal["train", "test"]
@@ -44,7 +44,8 @@ class Plan:
     """What a run will do.
 
     train: the training split. test: the chosen test examples. indices: (N,) int64, which of
-    the test split they are.
+    the test split they are. sources: for each attack, the number of the subject whose gradients it
+    borrows, None where it needs none.
     """
 
     suite: Suite
@@ -54,6 +55,11 @@ class Plan:
     indices: Tensor
     subjects: tuple[Subject, ...]
     attacks: tuple[tuple[AttackEntry, Member], ...]
+    sources: tuple[int | None, ...]
+
+    def attacks_on(self, number: int) -> list[int]:
+        """The attacks that a subject is met by: all but those by its own gradients."""
+        return [attack for attack, source in enumerate(self.sources) if source != number]
 
     def checkpoint(self, entry: ModelEntry) -> Path | None:
         """Where a model's checkpoint is: relative to the suite's folder."""
@@ -82,7 +88,7 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
     for one in suite.plugins:
         with _blame(file, "plugins"):
             registry.load_file(folder / one)
-    attacks = []
+    attacks: list[tuple[AttackEntry, Member]] = []
     for number, attack in enumerate(suite.attacks, 1):
         with _blame(file, f"attacks[{number}]"):
             plugin = registry.build("attacks", attack.spec, besides=AttackEntry.model_fields)
@@ -113,6 +119,11 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
             if not defenses:
                 raise BadSuite(f"{file}: defenses must hold at least one, such as 'none'")
             subjects.extend(Subject(model, one.title, plugin) for one, plugin in defenses)
+    sources: list[int | None] = [None] * len(attacks)
+    if suite.transfer is not None:
+        with _blame(file, "transfer"):
+            attacks += _transfers(suite.transfer, suite, subjects)
+        sources += range(len(subjects))
     return Plan(
         suite,
         folder,
@@ -121,7 +132,29 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
         indices,
         tuple(subjects),
         tuple(attacks),
+        tuple(sources),
     )
+
+
+def _transfers(
+    entry: AttackEntry, suite: Suite, subjects: Sequence[Subject]
+) -> list[tuple[AttackEntry, Member]]:
+    """The transfer attack, by each subject's gradients.
+
+    Raises: BadParameter when there is nothing to transfer, or it follows no gradient.
+    """
+    if len(subjects) < 2:
+        raise BadParameter("it takes two networks at least")
+    made = []
+    for subject in subjects:
+        spec = registry.through(
+            "attacks", entry.spec, {"name": "network", "network": subject.title}
+        )
+        built = registry.build("attacks", spec, besides=AttackEntry.model_fields)
+        member = Member(built, entry.restarts)
+        check_members([member], suite.norm, targeted=False)
+        made.append((entry.model_copy(update={"label": TRANSFER + subject.title}), member))
+    return made
 
 
 def _is_ready(model: ModelEntry) -> bool:

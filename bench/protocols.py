@@ -255,6 +255,7 @@ class Preparation:
     open: a network made ready for use.
     select: some of a dataset, by int64 indices. collect: a dataset in memory, of images
         (N, C, H, W), labels (N,) or probabilities (N, K), and the names of the classes.
+    borrow: a network that the attacker was given, by its name.
     """
 
     ask: Callable[[Tensor, Access], Tensor]
@@ -265,6 +266,7 @@ class Preparation:
     open: Callable[[nn.Module], Differentiable]
     select: Callable[["ImageData", Tensor], "ImageData"]
     collect: Callable[[Tensor, Tensor, tuple[str, ...]], "ImageData"]
+    borrow: Callable[[str], nn.Module]
 
 
 # -------------------------------------------------------------------------------------- models

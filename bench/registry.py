@@ -273,6 +273,21 @@ def build(kind: Kind, spec: Spec, *, besides: Iterable[str] = ()) -> Any:
         raise BadParameter(f"{label}: {type(error).__name__}: {reason}") from error
 
 
+def through(kind: Kind, spec: Spec, source: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The spec with another innermost gradient source.
+
+    Raises: BadParameter when it takes no gradient source.
+    """
+    name, given = _split(kind, spec)
+    if "gradient" in hyperparameters(kind, name):
+        inner = given.get("gradient")
+        wrapped = source if inner is None else through("gradients", inner, source)
+        return {"name": name, **given, "gradient": wrapped}
+    if kind == "gradients":
+        return source
+    raise BadParameter(f"{_singular(kind)} '{name}' follows no gradient")
+
+
 def hyperparameters(kind: Kind, name: str) -> tuple[str, ...]:
     """Name the hyper-parameters that a plugin takes."""
     return tuple(_schema(find(kind, name)).accepted)

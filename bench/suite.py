@@ -21,6 +21,7 @@ from .errors import BadSuite, closest
 from .grid import Epsilon, Norm, parse_grid
 
 DEFAULT = "quickstart"
+TRANSFER = "transfer from "  # how the attacks of the transfer matrix are called
 
 
 class ExactFloat(float):
@@ -81,6 +82,13 @@ class AttackEntry(Entry):
     search: Literal["bracket", "exhaustive"] | None = None
 
 
+def _transfer(value: object) -> object:
+    """`true` is the plain transfer attack, `false` none."""
+    if isinstance(value, bool):
+        return {"name": "mi-fgsm"} if value else None
+    return _named(value)
+
+
 Grid = Annotated[
     tuple[Epsilon, ...],
     BeforeValidator(parse_grid),
@@ -95,6 +103,8 @@ class Suite(BaseModel):
     n_examples: how many test images, drawn by the seed; all of them by default.
     leaderboard_epsilon: where the leaderboard compares; by default the middle of the grid.
     plugins: Python files to load, relative to the suite's.
+    transfer: an attack that follows a gradient: it attacks every subject by the gradients of every
+        other one. true: MI-FGSM.
     """
 
     model_config = ConfigDict(
@@ -118,6 +128,7 @@ class Suite(BaseModel):
     models: Annotated[list[ModelEntry], Field(min_length=1)]
     defenses: list[Entry] = [Entry(name="none")]
     attacks: Annotated[list[AttackEntry], Field(min_length=1)]
+    transfer: Annotated[AttackEntry | None, BeforeValidator(_transfer)] = None
 
     @model_validator(mode="after")
     def _combinations(self) -> "Suite":
@@ -128,6 +139,10 @@ class Suite(BaseModel):
                     raise ValueError(f"two {kind} are called '{title}': give one a label")
         if any(entry.title == "worst-case" for entry in self.attacks):
             raise ValueError("an attack cannot be called 'worst-case': the tables use that name")
+        if any(entry.title.startswith(TRANSFER) for entry in self.attacks):
+            raise ValueError(
+                f"an attack cannot be called '{TRANSFER}...': the tables use that name"
+            )
         wanted = self.leaderboard_epsilon
         if wanted is not None and wanted not in self.epsilons:
             grid = ", ".join(one.text for one in self.epsilons)

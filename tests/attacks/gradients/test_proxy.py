@@ -60,6 +60,7 @@ class Setting:
             lambda module: Network(module, torch.device("cpu"), 64),
             select,
             in_memory,
+            None,
         )
 
     def seen(self):
@@ -351,6 +352,29 @@ def test_the_second_time_the_proxy_comes_from_the_cache(small, monkeypatch):
     assert second.records.equals(first.records)
     assert second.report == first.report
     assert torch.equal(second.adversarials(0.1), first.adversarials(0.1))
+
+
+def test_all_networks_of_all_rounds_come_from_the_cache_too(small, monkeypatch):
+    @registry.model("other-plane")
+    def other_plane(inputs):
+        return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4))
+
+    small["gradient"] |= {"architecture": ["plane", "other-plane"], "rounds": 2}
+    fits = []
+    fit = Undefended.fit
+    monkeypatch.setattr(
+        Undefended, "fit", lambda self, *rest: fits.append(rest) or fit(self, *rest)
+    )
+    first = attacked(small)
+    assert len(fits) == 2 * 3
+    assert first.report["setup_queries"] <= 300
+    small["steps"] = 5  # another attack on the same victim
+    second = attacked(small)
+    assert len(fits) == 2 * 3
+    assert second.report == first.report
+    small["gradient"]["architecture"] = "plane"  # the seeds are the same, what is made is not
+    attacked(small)
+    assert len(fits) == 2 * 3 + 2
 
 
 def test_another_victim_is_not_attacked_with_the_proxy_of_the_first(small):
