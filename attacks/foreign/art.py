@@ -28,6 +28,7 @@ class _Kind:
     access: Access = "white-box"
     nearest: bool = False  # it looks for the nearest adversarial point
     singly: bool = False  # it works on one image after another
+    monotone: bool = True  # not a single step
 
 
 # Not here: attacks on other than PyTorch classifiers or on probabilities, patches, those in L0 and
@@ -42,7 +43,7 @@ _KINDS: Mapping[str, _Kind] = {
     "CarliniLInfMethod": _Kind(("Linf",), nearest=True),
     "DeepFool": _Kind(("L2",), nearest=True),
     "ElasticNet": _Kind(("L1",), nearest=True),
-    "FastGradientMethod": _Kind(),
+    "FastGradientMethod": _Kind(monotone=False),
     "GeoDA": _Kind(NORMS, "decision", nearest=True, singly=True),
     "HopSkipJump": _Kind(("Linf", "L2"), "decision", nearest=True, singly=True),
     "MomentumIterativeMethod": _Kind(),
@@ -53,7 +54,7 @@ _KINDS: Mapping[str, _Kind] = {
     "RescalingAutoConjugateGradient": _Kind(),
     "SignOPTAttack": _Kind(("L2",), "decision", nearest=True, singly=True),
     "SquareAttack": _Kind(("Linf", "L2"), "score"),
-    "VirtualAdversarialMethod": _Kind(("L2",)),
+    "VirtualAdversarialMethod": _Kind(("L2",), monotone=False),
     "ZooAttack": _Kind(("L2",), "score", nearest=True),
 }
 _NUMBERS: Mapping[Norm, float] = {"Linf": math.inf, "L2": 2, "L1": 1}
@@ -140,6 +141,7 @@ class ART:
                 targetable="targeted" in inspect.signature(kind).parameters,
                 minimum_norm=known.nearest,
                 singly=known.singly,
+                monotone=known.monotone,
                 step_size=step_size,
             )
             _try(attack)

@@ -29,6 +29,7 @@ _DECISION = {
 }
 _SCORE = {"GenAttack"}
 _UNTARGETED = ("DeepFoolAttack", "FastGradientAttack", "NewtonFoolAttack", "VirtualAdversarial")
+_ONE_STEP = ("FastGradientAttack", "Noise", "VirtualAdversarial")
 # They need data or starting points, or know no distance.
 _LEFT_OUT = {"BinarizationRefinementAttack", "DatasetAttack", "PointwiseAttack", "SpatialAttack"}
 _OURS = {"distance", "constraint", "init_attack", "tensorboard", "update_stats_every_k"}
@@ -93,6 +94,7 @@ class Foolbox:
                 norms=norms,
                 targetable=not any(part in kind.__name__ for part in _UNTARGETED),
                 minimum_norm=minimum,
+                monotone=not any(part in kind.__name__ for part in _ONE_STEP),
             )
 
         return factory(build, taken, f"{name} of Foolbox.")

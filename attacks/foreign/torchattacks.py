@@ -24,6 +24,7 @@ _NORMS: Mapping[str, tuple[Norm, ...]] = {
     **dict.fromkeys(("EADL1", "EADEN"), ("L1",)),
 }
 _NEAREST = {"CW", "DeepFool", "EADL1", "EADEN", "GN"}
+_ONE_STEP = {"FGSM", "FFGSM"}
 _SINGLY = {"DeepFool"}
 # They count changed pixels, whatever the change (L0); or need more than a model.
 _LEFT_OUT = {"JSMA", "LGV", "MultiAttack", "OnePixel", "Pixle", "SparseFool", "VANILA"}
@@ -111,6 +112,7 @@ class Torchattacks:
                 targetable="targeted" in modes,
                 minimum_norm=name in _NEAREST,
                 singly=name in _SINGLY,
+                monotone=name not in _ONE_STEP,
                 step_size=step_size,
             )
 

@@ -42,7 +42,8 @@ class ForeignAttack(ABC):
 
     name: the library's name for it. parameters: for its constructor, under the library's own names.
     release: of the library. minimum_norm: whether it looks for the nearest adversarial point.
-    singly: whether it must be given one example at a time.
+    singly: whether it must be given one example at a time. monotone: whether failing at an epsilon
+    tells that smaller ones fail too: not of a single step, nor of noise.
 
     Examples of one epsilon are attacked together, since libraries take one epsilon a call. What it
     returns is projected onto the ball, because libraries round outwards; the nearest adversarial
@@ -60,6 +61,7 @@ class ForeignAttack(ABC):
     targetable: bool = True
     minimum_norm: bool = False
     singly: bool = False
+    monotone: bool = True
 
     @property
     @abstractmethod

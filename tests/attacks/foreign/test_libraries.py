@@ -281,6 +281,9 @@ def test_what_is_built_says_what_it_is(digits):
 
     attack = registry.build("attacks", {"name": "foolbox:LinfPGD", "steps": 3})
     assert (attack.release, attack.parameters) == (foolbox.__version__, {"steps": 3})
+    for name in ("foolbox:FGSM", "torchattacks:FGSM", "art:FastGradientMethod"):
+        assert not registry.build("attacks", name).monotone
+        assert attack.monotone
     for name in Torchattacks().names():
         made = registry.build("attacks", f"torchattacks:{name}")
         assert made.norms

@@ -61,6 +61,8 @@ def test_each_epsilon_is_a_call_of_its_own_and_the_optimum_is_found(linear):
     wanted = [(distances > epsilon).mean() for epsilon in grid]
     assert result.curve["robust_accuracy"].tolist() == pytest.approx(wanted)
     assert {epsilon for epsilon, _ in seen} <= set(grid)
+    assert result.members == ("made:up",)
+    assert result.choice is None  # it differentiates the victim itself: no copy is on trial
     assert result.records["backward"].tolist() == result.records["attacked"].map(sum).tolist()
     # one forward pass for the gradient and one for the verdict, each try
     assert (result.records["forward"] == 2 * result.records["backward"]).all()
@@ -88,6 +90,16 @@ def test_an_attack_of_the_nearest_point_is_called_once_for_the_curve(linear):
     assert (result.records["backward"] == 1).all()
     with pytest.raises(BadParameter, match="made:up works in L2, not in Linf"):
         evaluate(linear.module, linear.images, linear.labels, attack, epsilons=[0.1])
+
+
+def test_of_a_single_step_a_failure_tells_nothing_of_smaller_epsilons(linear):
+    grid = linear.grid("Linf", 4)
+    attack = made(lambda stand_in, task: task.x, monotone=False)
+    result = evaluate(linear.module, linear.images, linear.labels, attack, epsilons=grid)
+    assert result.records["attacked"].map(all).all()
+    attack = made(lambda stand_in, task: task.x)
+    result = evaluate(linear.module, linear.images, linear.labels, attack, epsilons=grid)
+    assert not result.records["attacked"].map(all).any()
 
 
 def test_survivors_and_probes_are_put_down_to_the_nearest_image(linear):
