@@ -1,12 +1,15 @@
 """Presets: names for combinations of an optimiser, a gradient source and a loss."""
 
 from ..bench.protocols import GradientSource, Loss
+from .gradients.diversity import InputDiversity
 from .gradients.finite_differences import FiniteDifferences
 from .gradients.nes import NES
 from .gradients.proxy import Proxy
 from .gradients.rgf import RGF
 from .gradients.spsa import SPSA
+from .gradients.translation import TranslationInvariant
 from .losses import CrossEntropy, Margin
+from .momentum import MomentumIterative
 from .pgd import PGD
 
 
@@ -38,6 +41,23 @@ def transfer(
     Source: Papernot et al. 2017 (arXiv:1602.02697).
     """
     return PGD(steps, step_size, random_start, loss, gradient)
+
+
+def transfer_strong(
+    *,
+    steps: int = 20,
+    step_size: float | None = None,
+    neighbours: int = 5,
+    loss: Loss = CrossEntropy(),
+    gradient: GradientSource = TranslationInvariant(gradient=InputDiversity(gradient=Proxy())),
+) -> MomentumIterative:
+    """The transfer attack with momentum, input diversity, smoothed gradients and variance tuning.
+
+    Source: Wang & He 2021 (arXiv:2103.15571), section 4.4, which combines them; with a proxy that
+    is trained on the victim's answers in place of networks trained on the same data, and fewer
+    neighbours than its 20.
+    """
+    return MomentumIterative(steps, step_size, neighbours=neighbours, loss=loss, gradient=gradient)
 
 
 def pgd_nes(

@@ -42,6 +42,7 @@ def evaluate(
     batch_size: int | None = None,
     indices: Tensor | None = None,
     attacker_images: Tensor | ImageData | None = None,
+    attacker_networks: Mapping[str, nn.Module] | None = None,
     precision: Precision = "auto",
     progress: bool = False,
 ) -> Result:
@@ -61,6 +62,7 @@ def evaluate(
     batch_size: rows a pass; chosen for the device by default. It does not change the numbers.
     indices: (N,) int64, what each example is called; its random numbers hang on it. 0 to N - 1.
     attacker_images: what the attacker may show the victim to train a proxy on.
+    attacker_networks: name -> a network that the attacker has, for the gradient source "network".
     precision: of the gradients that white-box attacks follow: "float32", "bfloat16", or "auto",
         what a short trial finds to be clearly faster and faithful. It may change which examples
         are found; what is found is verified by the float32 model.
@@ -98,7 +100,10 @@ def evaluate(
         indices=torch.arange(len(images)) if indices is None else indices.cpu(),
         targets=None if targets is None else _whole(targets),
         attackers=Attackers(
-            _owned(attacker_images), partial(train_proxy, seed, where, cache_folder(), watch)
+            _owned(attacker_images),
+            partial(train_proxy, seed, where, cache_folder(), watch),
+            lambda name: copy.deepcopy((attacker_networks or {})[name]),
+            tuple(attacker_networks or {}),
         ),
     )
     _check_lengths(case)

@@ -1,4 +1,4 @@
-"""Checkpoints: weights in safetensors, with what made them as metadata."""
+"""Checkpoints: weights in safetensors, with what made them as metadata; torch's own as guests."""
 
 import hashlib
 import json
@@ -13,6 +13,10 @@ from torch import nn
 
 from .errors import BadCheckpoint
 from .files import write_atomically
+
+_PICKLED = (".pt", ".pth")
+_INSIDE = ("state_dict", "model")
+_PARALLEL = "module."
 
 
 def save_checkpoint(path: Path, module: nn.Module, about: Mapping[str, Any]) -> None:
@@ -29,6 +33,8 @@ def read_about(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise BadCheckpoint(f"checkpoint {path} does not exist")
+    if path.suffix in _PICKLED:
+        return {}
     try:
         with safe_open(str(path), framework="pt") as handle:
             metadata = handle.metadata() or {}
@@ -41,15 +47,21 @@ def read_about(path: Path) -> dict[str, Any]:
 def load_checkpoint(path: Path, module: nn.Module) -> dict[str, Any]:
     """Fill a module with a checkpoint's tensors; return what it says of itself.
 
+    A file of torch's own (.pt, .pth) is read without running code in it: a state dict, or one
+    under `state_dict` or `model`.
+
     Raises: BadCheckpoint when it is missing, damaged or made for another network.
     """
     about = read_about(path)
-    try:
-        with safe_open(str(path), framework="pt") as handle:
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise BadCheckpoint(f"checkpoint {path} cannot be read: {error}") from None
     wanted = dict(_state(module))
+    if path.suffix in _PICKLED:
+        tensors = _renamed(_unpickled(path), wanted)
+    else:
+        try:
+            with safe_open(str(path), framework="pt") as handle:
+                tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise BadCheckpoint(f"checkpoint {path} cannot be read: {error}") from None
     for name in sorted(wanted.keys() ^ tensors.keys()):
         fault = "lacks" if name in wanted else "is for another network: it also holds"
         raise BadCheckpoint(f"checkpoint {path} {fault} {name}")
@@ -63,6 +75,39 @@ def load_checkpoint(path: Path, module: nn.Module) -> dict[str, Any]:
         raise BadCheckpoint(f"checkpoint {path} is damaged: its weights have another hash")
     module.load_state_dict(tensors)
     return about
+
+
+def _unpickled(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file of torch's own. Raises: BadCheckpoint."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file of another kind, or one that would run code
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise BadCheckpoint(f"checkpoint {path} cannot be read: {reason}") from None
+    for name in _INSIDE:
+        if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
+            found = found[name]
+    held = found.values() if isinstance(found, Mapping) else [None]
+    if not all(isinstance(one, torch.Tensor) for one in held):
+        raise BadCheckpoint(
+            f"checkpoint {path} holds no state dict, at the top or under {' or '.join(_INSIDE)}"
+        )
+    return dict(found)
+
+
+def _renamed(
+    tensors: dict[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The tensors without the prefix that a parallel wrapper gave all of them, if it did.
+
+    Of a network that was wrapped to take images in [0, 1], `network` and `normalise`, the inner
+    one's alone will do.
+    """
+    if all(name.startswith(_PARALLEL) for name in tensors):
+        tensors = {name.removeprefix(_PARALLEL): value for name, value in tensors.items()}
+    inner = {f"network.{name}": value for name, value in tensors.items()}
+    own = {name: value for name, value in wanted.items() if name.startswith("normalise.")}
+    return {**inner, **own} if {*inner, *own} == set(wanted) else tensors
 
 
 def weights_hash(module: nn.Module) -> str:

@@ -85,6 +85,7 @@ def list_plugins(kind: str | None, table: bool) -> int:
             rows = [(name, _description(name)) for name in bundled()]
         else:
             rows = [(found.name, found.summary()) for found in registry.plugins(one)]  # type: ignore[arg-type]
+            rows += registry.provider_lines(one)  # type: ignore[arg-type]
         width = max((len(name) for name, _ in rows), default=0)
         for name, summary in rows:
             click.echo(f"  {name:{width}}  {summary}".rstrip())

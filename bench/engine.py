@@ -5,12 +5,14 @@ What is held in memory is the slots of the attack at hand and a few bytes for ea
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from .book import Book
 from .judge import Judge, Keep
 from .network import Network
+from .protocols import WholeAttack
 from .pursuit import Field, Pursuit, in_steps
 from .search import Bracket, Exhaustive, Narrowing, Nearest, Order, Search
 from .settings import Member
@@ -53,6 +55,8 @@ class Engine:
     ) -> list[int]:
         """Run one attack; return those whose adversarial examples the true network refuted."""
         field, settings = self.field, self.field.settings
+        if isinstance(member.attack, WholeAttack):  # of a single step, which is not to be repeated
+            field = replace(field, look_every=1)
         judge = Judge(
             field.network,
             self.book,

@@ -49,6 +49,7 @@ class CellError(QuintainError):
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` for the nearest of the known names, or nothing."""
-    near = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    """Return `; did you mean 'x'?` for the nearest of the known names, whatever its case."""
+    lowered = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)
+    return f"; did you mean '{lowered[near[0]]}'?" if near else ""

@@ -20,7 +20,7 @@ from .errors import BadData, BadParameter
 from .gallery import Album, Gallery
 from .network import Network, automatic_batch_size, frozen
 from .preparation import Attackers, prepare
-from .protocols import Images, Progress
+from .protocols import Images, Progress, WholeAttack
 from .pursuit import Field
 from .queries import query_curve, query_summary
 from .settings import Member, Settings, single
@@ -173,14 +173,23 @@ def assess(
         )
     records = _records(case, predicted, rows, book, settings)
     album = gallery if isinstance(gallery, Album) else None
-    names = tuple(type(one.attack).__name__ for one in members)
+    names = tuple(_called(one.attack) for one in members)
     budget = settings.query_budget
     return Result(records, settings.grid, flags, report, names, choice, case.images, album, budget)
 
 
+def _called(attack: object) -> str:
+    """What an attack calls itself, or its class's name."""
+    return str(getattr(attack, "title", type(attack).__name__))
+
+
 def _follows_gradients(members: Sequence[Member], settings: Settings) -> bool:
-    """Whether there are gradients of the victim's to compute faster; a budget is kept exactly."""
-    white = any(member.attack.access == "white-box" for member in members)
+    """Whether there are gradients of the victim's to compute faster; a budget is kept exactly.
+
+    Whole attacks differentiate the victim itself.
+    """
+    stepping = (one.attack for one in members if not isinstance(one.attack, WholeAttack))
+    white = any(attack.access == "white-box" for attack in stepping)
     return white and settings.query_budget is None
 
 
@@ -225,7 +234,7 @@ def check_members(members: Sequence[Member], norm: Norm, *, targeted: bool) -> N
     Raises: BadParameter.
     """
     for member in single(members):
-        kind = type(member.attack).__name__
+        kind = _called(member.attack)
         norms = getattr(member.attack, "norms", None)
         if norms is not None and norm not in norms:
             raise BadParameter(f"{kind} works in {', '.join(norms)}, not in {norm}")

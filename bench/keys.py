@@ -1,15 +1,17 @@
 """Names of a plan's networks and cells: hashes of everything that can change a number."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from . import registry
+from . import local, registry
+from .checkpoints import weights_hash
 from .datasets.memory import fingerprint, tensor_hash
 from .manifest import software
-from .plan import Plan, Subject
+from .plan import Plan, Subject, open_ready
 from .protocols import configuration
 from .settings import Member
 from .suite import AttackEntry
@@ -36,10 +38,11 @@ class Keys:
                 "software": software(),
             }
         )
+        self._made_of: dict[tuple[int, str], str] = {}
         self._attacks = [digest(self._attack(*one)) for one in plan.attacks]
 
     def order(self, subject: Subject) -> Order:
-        """What to train for a subject that has no checkpoint."""
+        """What to train for a subject that has no weights yet."""
         assert subject.defense is not None
         suite = self.plan.suite
         return Order(
@@ -56,30 +59,55 @@ class Keys:
     def network(self, subject: Subject) -> str:
         """Name a network by what it is made of, before it is made.
 
-        Raises: OSError when its checkpoint cannot be read.
+        Raises: OSError when its checkpoint cannot be read; QuintainError when a user's own factory
+        fails.
         """
-        path = self.plan.checkpoint(subject.model)
-        if subject.defense is not None or path is None:
+        path, spec = self.plan.checkpoint(subject.model), subject.model.spec
+        if subject.defense is not None:
             return self.order(subject).key()
+        if path is not None:
+            weights = _file_hash(path)
+        elif local.reference(subject.model.name):  # its code may read any file
+            weights = weights_hash(open_ready(None, spec, self.plan.train))
+        else:
+            weights = ""  # the library's, named by the spec and the library's version
         return digest(
             {
-                **architecture(subject.model.spec),
-                "checkpoint": _file_hash(path),
+                **architecture(spec),
+                "checkpoint": weights,
                 "data": self._train_hash,  # networks normalise by its statistics
                 "torch": torch.__version__,
             }
         )
 
-    def cells(self, subject: Subject, weights: str) -> list[str]:
-        """Name a subject's cells, one for each attack of the plan, by its weights' hash."""
-        made = digest(
-            {
-                "weights": weights,
-                "defense": configuration(subject.defense),
-                **architecture(subject.model.spec),
-            }
-        )
-        return [digest([self._shared, made, attack]) for attack in self._attacks]
+    def cells(self, number: int, weights: Mapping[int, str]) -> dict[int, str]:
+        """Name a subject's cells: attack -> key, of those whose networks' weights are known.
+
+        weights: subject -> the hash of its weights, its own among them.
+        """
+        made = self._made(number, weights[number])
+        keys: dict[int, str] = {}
+        for attack in self.plan.attacks_on(number):
+            source = self.plan.sources[attack]
+            if source is None:
+                keys[attack] = digest([self._shared, made, self._attacks[attack]])
+            elif source in weights:
+                lent = self._made(source, weights[source])
+                keys[attack] = digest([self._shared, made, self._attacks[attack], lent])
+        return keys
+
+    def _made(self, number: int, weights: str) -> str:
+        """Name a subject by its weights' hash."""
+        if (number, weights) not in self._made_of:
+            subject = self.plan.subjects[number]
+            self._made_of[number, weights] = digest(
+                {
+                    "weights": weights,
+                    "defense": configuration(subject.defense),
+                    **architecture(subject.model.spec),
+                }
+            )
+        return self._made_of[number, weights]
 
     def _attack(self, attack: AttackEntry, member: Member) -> dict[str, Any]:
         return {

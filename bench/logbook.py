@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from . import local
 from .directory import RunDirectory
 from .keys import Keys
 from .manifest import hardware, software
@@ -42,7 +43,12 @@ class Logbook:
         """Note a subject's network. Its cells that were made with other weights are dropped."""
         before = self._networks.get(number, about)
         if before["weights_hash"] != about["weights_hash"]:
-            self.done = {place: one for place, one in self.done.items() if place[0] != number}
+            sources = self._plan.sources
+            self.done = {
+                place: one
+                for place, one in self.done.items()
+                if number not in (place[0], sources[place[1]])
+            }
         self._networks[number] = about
 
     def book(self, place: Place, cell: Finished) -> None:
@@ -58,16 +64,19 @@ class Logbook:
 
     def missing(self, number: int) -> list[int]:
         """The attacks that are not done on a subject."""
-        attacks = range(len(self._plan.attacks))
+        attacks = self._plan.attacks_on(number)
         return [one for one in attacks if (number, one) not in self.done]
 
     def titles(self, place: Place) -> dict[str, Any]:
         """What a cell is called, and may be called otherwise without a number changing."""
+        source = self._plan.sources[place[1]]
+        lender = {} if source is None else {"transfer_source": self._plan.subjects[source].title}
         return {
             "dataset": self._plan.suite.dataset.title,
             **self._subject(place[0]),
             "attack": self._plan.attacks[place[1]][0].title,
             "leaderboard_epsilon": self._plan.suite.headline.text,
+            **lender,
         }
 
     def close(self) -> Standings | None:
@@ -144,7 +153,8 @@ class Logbook:
         """Say the command that gives the same numbers, to be run in the run directory."""
         suite = self._plan.suite
         source = Path("suite.toml")  # the copy, unless it names files that lie beside the original
-        if suite.plugins or any(one.checkpoint for one in suite.models):
+        names_files = any(local.reference(one.name) for one in [*suite.models, *suite.attacks])
+        if suite.plugins or names_files or any(one.checkpoint for one in suite.models):
             source = self._plan.folder / Path(self._file).name
         command = ["quintain", "run", str(source), "--seed", str(suite.seed)]
         return shlex.join([*command, "--device", str(self._keys.device), "--out", "NEW_DIRECTORY"])

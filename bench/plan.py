@@ -1,6 +1,6 @@
 """A suite made ready: every plugin built, and every model tried that there is work for."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from .errors import BadCheckpoint, BadData, BadParameter, BadSuite, QuintainErro
 from .evaluation import check_members
 from .protocols import Dataset, Defense, ImageData, InputSpec
 from .settings import Member, Settings
-from .suite import AttackEntry, Entry, ModelEntry, Suite
+from .suite import TRANSFER, AttackEntry, Entry, ModelEntry, Suite
 from .training import build_network
 
 Split = Literal["train", "test"]
@@ -27,7 +27,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 @dataclass(frozen=True)
 class Subject:
-    """A model and the defense to train it with; None when its weights are in a checkpoint."""
+    """A model and the defense to train it with; None when it has its weights already."""
 
     model: ModelEntry
     defense_title: str
@@ -44,7 +44,8 @@ class Plan:
     """What a run will do.
 
     train: the training split. test: the chosen test examples. indices: (N,) int64, which of
-    the test split they are.
+    the test split they are. sources: for each attack, the number of the subject whose gradients it
+    borrows, None where it needs none.
     """
 
     suite: Suite
@@ -54,6 +55,11 @@ class Plan:
     indices: Tensor
     subjects: tuple[Subject, ...]
     attacks: tuple[tuple[AttackEntry, Member], ...]
+    sources: tuple[int | None, ...]
+
+    def attacks_on(self, number: int) -> list[int]:
+        """The attacks that a subject is met by: all but those by its own gradients."""
+        return [attack for attack, source in enumerate(self.sources) if source != number]
 
     def checkpoint(self, entry: ModelEntry) -> Path | None:
         """Where a model's checkpoint is: relative to the suite's folder."""
@@ -82,7 +88,7 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
     for one in suite.plugins:
         with _blame(file, "plugins"):
             registry.load_file(folder / one)
-    attacks = []
+    attacks: list[tuple[AttackEntry, Member]] = []
     for number, attack in enumerate(suite.attacks, 1):
         with _blame(file, f"attacks[{number}]"):
             plugin = registry.build("attacks", attack.spec, besides=AttackEntry.model_fields)
@@ -106,10 +112,18 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
     for number, model in enumerate(suite.models, 1):
         with _blame(file, f"models[{number}]"):
             registry.bind("models", model.spec, besides=ModelEntry.model_fields)
-        if model.checkpoint is not None:
+            ready = _is_ready(model)
+        if ready:
             subjects.append(Subject(model, model.defense, None))
         else:
+            if not defenses:
+                raise BadSuite(f"{file}: defenses must hold at least one, such as 'none'")
             subjects.extend(Subject(model, one.title, plugin) for one, plugin in defenses)
+    sources: list[int | None] = [None] * len(attacks)
+    if suite.transfer is not None:
+        with _blame(file, "transfer"):
+            attacks += _transfers(suite.transfer, suite, subjects)
+        sources += range(len(subjects))
     return Plan(
         suite,
         folder,
@@ -118,7 +132,38 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
         indices,
         tuple(subjects),
         tuple(attacks),
+        tuple(sources),
     )
+
+
+def _transfers(
+    entry: AttackEntry, suite: Suite, subjects: Sequence[Subject]
+) -> list[tuple[AttackEntry, Member]]:
+    """The transfer attack, by each subject's gradients.
+
+    Raises: BadParameter when there is nothing to transfer, or it follows no gradient.
+    """
+    if len(subjects) < 2:
+        raise BadParameter("it takes two networks at least")
+    made = []
+    for subject in subjects:
+        spec = registry.through(
+            "attacks", entry.spec, {"name": "network", "network": subject.title}
+        )
+        built = registry.build("attacks", spec, besides=AttackEntry.model_fields)
+        member = Member(built, entry.restarts)
+        check_members([member], suite.norm, targeted=False)
+        made.append((entry.model_copy(update={"label": TRANSFER + subject.title}), member))
+    return made
+
+
+def _is_ready(model: ModelEntry) -> bool:
+    """Whether a model has its weights already, and is not to be trained."""
+    if model.checkpoint is not None:
+        if model.train:
+            raise BadParameter("train = true, but the weights are in a checkpoint")
+        return True
+    return not model.train if model.train is not None else registry.brings_weights(model.spec)
 
 
 def try_models(plan: Plan, file: str, titles: Container[str]) -> None:
@@ -175,7 +220,7 @@ def try_model(model: dict[str, Any], train: ImageData, checkpoint: Path | None =
     name, shape = model["name"], "x".join(map(str, train.shape))
     try:
         if checkpoint is not None:
-            network = open_checkpoint(checkpoint, model, train)
+            network = open_ready(checkpoint, model, train)
         else:
             mean, std = channel_statistics(train, limit=64)
             spec = InputSpec(train.shape, train.n_classes, mean, std)
@@ -198,18 +243,18 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
-def open_checkpoint(path: Path, model: dict[str, Any], data: ImageData) -> nn.Module:
-    """Build a network and fill it from a checkpoint.
+def open_ready(path: Path | None, model: dict[str, Any], data: ImageData) -> nn.Module:
+    """Build a network that has its weights already; fill it from a checkpoint if there is one.
 
-    Raises: BadCheckpoint when it is missing, damaged or for another network; BadParameter.
+    Raises: BadCheckpoint when that is missing, damaged or for another network; BadParameter.
     """
-    about = read_about(path)
-    made_from = about.get("model")
+    made_from = None if path is None else read_about(path).get("model")
     if made_from is not None and dict(made_from) != model:
         raise BadCheckpoint(f"checkpoint {path} is of the model {made_from}, not {model}")
     mean, std = channel_statistics(data)
     network = build_network(model, InputSpec(data.shape, data.n_classes, mean, std), seed=0)
-    load_checkpoint(path, network)
+    if path is not None:
+        load_checkpoint(path, network)
     return network.eval()
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .errors import AccessDenied, BadParameter
+from .datasets.memory import in_memory, select
+from .errors import AccessDenied, BadParameter, closest
 from .network import Network
 from .protocols import Access, ImageData, Preparation
 from .settings import Member
@@ -16,10 +17,15 @@ Train = Callable[[Mapping[str, Any], ImageData, Mapping[str, Any]], nn.Module]
 
 @dataclass(frozen=True)
 class Attackers:
-    """What attacks may use: images of their own, and a way to train networks."""
+    """What attacks may use: images of their own, a way to train networks, and networks of others.
+
+    networks: fetches one by its name. known: their names.
+    """
 
     images: ImageData | None = None
     train: Train | None = None
+    networks: Callable[[str], nn.Module] | None = None
+    known: tuple[str, ...] = ()
 
 
 def prepare(
@@ -46,11 +52,28 @@ def prepare(
             raise BadParameter("this attack needs a way to train networks of its own")
         return attackers.train(model, data, parameters)
 
+    def borrow(name: str) -> nn.Module:
+        if attackers.networks is None or name not in attackers.known:
+            near = closest(name, attackers.known) or "."
+            there = ", ".join(attackers.known) or "none: a suite has them for `transfer` only"
+            raise BadParameter(f"the attacker has no network '{name}'{near} It has {there}")
+        return attackers.networks(name)
+
     def open_network(module: nn.Module) -> Network:
         module.to(network.device).eval().requires_grad_(False)
         return Network(module, network.device, network.batch_size)
 
-    preparation = Preparation(ask, attackers.images, network.n_classes, seed, train, open_network)
+    preparation = Preparation(
+        ask,
+        attackers.images,
+        network.n_classes,
+        seed,
+        train,
+        open_network,
+        select,
+        in_memory,
+        borrow,
+    )
     prepared = []
     for member in members:
         declared = member.attack.access

@@ -4,7 +4,7 @@ Read this page to write a plugin. Nothing here does work: plugins import these n
 and the runner supply the values.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
@@ -266,6 +266,9 @@ class Preparation:
     train: the network that an architecture's spec becomes on some data, with hyper-parameters of
         the plain training; kept in the cache and taken from it.
     open: a network made ready for use.
+    select: some of a dataset, by int64 indices. collect: a dataset in memory, of images
+        (N, C, H, W), labels (N,) or probabilities (N, K), and the names of the classes.
+    borrow: a network that the attacker was given, by its name.
     """
 
     ask: Callable[[Tensor, Access], Tensor]
@@ -274,6 +277,9 @@ class Preparation:
     seed: int
     train: Callable[[Mapping[str, Any], "ImageData", Mapping[str, Any]], nn.Module]
     open: Callable[[nn.Module], Differentiable]
+    select: Callable[["ImageData", Tensor], "ImageData"]
+    collect: Callable[[Tensor, Tensor, tuple[str, ...]], "ImageData"]
+    borrow: Callable[[str], nn.Module]
 
 
 # -------------------------------------------------------------------------------------- models
@@ -382,6 +388,37 @@ class Defense(Protocol):
 
     def fit(self, model: nn.Module, training: Training) -> Trained:
         """Train the model (in place is fine) or wrap it. Raises CellError if training diverges."""
+
+
+# ----------------------------------------------------------------------------------- providers
+
+
+class Provider(Protocol):
+    """Makes plugins called `prefix:name`: another library's attacks, or its models.
+
+    Registered as a class without arguments, by entry point under its prefix, in the group
+    `quintain.providers.attacks` or `quintain.providers.models`. The first line of its docstring is
+    shown by `quintain list`. Its module must not import the library: it may not be installed.
+
+    package: the library's module. install: the command that installs it.
+    """
+
+    package: str
+    install: str
+
+    @property
+    def release(self) -> str:
+        """The library's version. Results are kept apart by it."""
+
+    def names(self) -> Iterable[str]:
+        """What there is. Only called when the package is there, as `factory` is."""
+
+    def factory(self, name: str) -> Callable[..., Any]:
+        """The plugin of a name: its keyword parameters are its hyper-parameters.
+
+        A model's factory may have an attribute `brings_weights`, called with the hyper-parameters:
+        whether the network then comes with weights, and is not to be trained.
+        """
 
 
 # ------------------------------------------------------------------------------------ progress

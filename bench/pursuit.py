@@ -70,6 +70,10 @@ class _OneStep:
     def monotone(self) -> bool:
         return bool(getattr(self.attack, "monotone", True))
 
+    @property
+    def minimum_norm(self) -> bool:
+        return bool(getattr(self.attack, "minimum_norm", False))
+
     def start(self, problem: Problem) -> _Whole:
         return _Whole(problem.x)
 

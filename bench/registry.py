@@ -5,7 +5,6 @@ factory: its keyword parameters are its hyper-parameters.
 """
 
 import ast
-import hashlib
 import importlib.util
 import inspect
 import json
@@ -19,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from . import local, providers
 from .errors import (
     BadParameter,
     BadPlugin,
@@ -86,7 +86,6 @@ class Plugin:
 
 
 _local: dict[tuple[Kind, str], Plugin] = {}
-_FILE_MODULE = "quintain_plugin_"  # how modules made from local files are called
 
 
 def register(kind: Kind, name: str) -> Callable[[F], F]:
@@ -103,7 +102,7 @@ def register(kind: Kind, name: str) -> Callable[[F], F]:
             source=str(where),
             target=f"{factory.__module__}:{factory.__qualname__}",
             factory=factory,
-            digest=_digest(where),
+            digest=local.digest(where),
         )
         taken = _available(kind).get(name)
         if taken is not None:
@@ -131,28 +130,18 @@ def load_file(path: Path) -> tuple[Plugin, ...]:
     Raises: BadPlugin when it is missing, fails, or registers nothing; DuplicatePlugin.
     """
     path = path.expanduser().resolve()
-    if not path.is_file():
-        raise BadPlugin(f"plugin file {path} does not exist")
-    module_name = f"{_FILE_MODULE}{path.stem}_{_digest(path)[:8]}"
-    known = [one for one in _local.values() if one.target.partition(":")[0] == module_name]
+    name = local.module_name(path)
+    known = [one for one in _local.values() if one.target.partition(":")[0] == name]
     if known:
         return tuple(known)
     before = set(_local)
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise BadPlugin(f"plugin file {path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
+    sys.modules.pop(name, None)  # run for a factory in it, in a registry that has been forgotten
     try:
-        # not by the loader, which would leave bytecode in the user's folder
-        exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
-    except BaseException as error:
+        local.run(path)
+    except BaseException:
         for key in set(_local) - before:
             del _local[key]
-        del sys.modules[module_name]
-        if isinstance(error, (DuplicatePlugin, KeyboardInterrupt)):
-            raise
-        raise BadPlugin(f"plugin file {path}: {type(error).__name__}: {error}") from error
+        raise
     added = tuple(_local[key] for key in _local if key not in before)
     if not added:
         raise BadPlugin(
@@ -164,7 +153,9 @@ def load_file(path: Path) -> tuple[Plugin, ...]:
 def local_sources(spec: Any) -> list[str]:
     """Hashes of the files of all local plugins that a spec names at any depth."""
     if isinstance(spec, str):
-        return sorted({one.digest for (_, name), one in _local.items() if name == spec})
+        registered = {one.digest for (_, name), one in _local.items() if name == spec}
+        found = local.reference(spec)
+        return sorted(registered | ({local.digest(found[0])} if found else set()))
     inner = spec.values() if isinstance(spec, Mapping) else spec
     if not isinstance(inner, Iterable):
         return []
@@ -176,16 +167,18 @@ def temporary() -> Iterator[None]:
     """Forget at the end whatever was registered or found installed within."""
     before = dict(_local)
     _installed.cache_clear()
+    providers.forget()
     try:
         yield
     finally:
         for key in set(_local) - set(before):
             module = _local[key].target.partition(":")[0]
-            if module.startswith(_FILE_MODULE):
+            if module.startswith(local.FILE_MODULE):
                 sys.modules.pop(module, None)
         _local.clear()
         _local.update(before)
         _installed.cache_clear()
+        providers.forget()
 
 
 def plugins(kind: Kind) -> tuple[Plugin, ...]:
@@ -197,17 +190,43 @@ def plugins(kind: Kind) -> tuple[Plugin, ...]:
 
 
 def find(kind: Kind, name: str) -> Plugin:
-    """Look a plugin up.
+    """Look a plugin up. A name with a colon that nobody registered is left to its provider.
 
-    Raises: UnknownPlugin, naming the closest match and what there is; DuplicatePlugin.
+    Raises: UnknownPlugin, naming the closest match and what there is; DuplicatePlugin; BadPlugin
+    when what a provider needs is missing.
     """
     known = _available(kind)
-    if name not in known:
-        raise UnknownPlugin(
-            f"unknown {_singular(kind)} '{name}'{closest(name, known) or '.'} "
-            f"There are: {', '.join(sorted(known))}"
-        )
-    return known[name]
+    if name in known:
+        return known[name]
+    if ":" in name:
+        found = providers.provide(kind, _singular(kind), name)
+        return Plugin(kind, name, found.source, name, found.factory, found.digest)
+    listed = [*sorted(known), *(f"{prefix}:NAME" for prefix in providers.prefixes(kind))]
+    raise UnknownPlugin(
+        f"unknown {_singular(kind)} '{name}'{closest(name, known) or '.'} "
+        f"There are: {', '.join(listed)}"
+    )
+
+
+def provider_lines(kind: Kind) -> list[tuple[str, str]]:
+    """The prefixes of a kind, each with a line that says what it stands for. Imports nothing."""
+    found = [
+        (f"{prefix}:NAME", Plugin(kind, prefix, "", entry.value).summary())
+        for prefix, entry in providers.prefixes(kind).items()
+    ]
+    if kind in ("attacks", "models"):
+        found.append(("FILE.py:FACTORY", "A factory in a file of your own."))
+    return found
+
+
+def brings_weights(spec: Mapping[str, Any]) -> bool:
+    """Whether a model comes with weights: its factory says so of the hyper-parameters.
+
+    Raises: as find.
+    """
+    name, given = _split("models", spec)
+    tells = getattr(find("models", name).load(), "brings_weights", None)
+    return bool(tells(given)) if tells else False
 
 
 def bind(kind: Kind, spec: Spec, *, besides: Iterable[str] = ()) -> Callable[..., Any]:
@@ -239,17 +258,35 @@ def bind(kind: Kind, spec: Spec, *, besides: Iterable[str] = ()) -> Callable[...
 def build(kind: Kind, spec: Spec, *, besides: Iterable[str] = ()) -> Any:
     """Make a plugin (anything but a model, which is bound and then called with its input's shape).
 
-    Raises: as bind; BadParameter for a value that the plugin refuses.
+    Raises: as bind; BadParameter for a value that the plugin refuses; BadPlugin when it cannot
+    import what it needs.
     """
     factory = bind(kind, spec, besides=besides)
     try:
         return factory()
+    except ImportError as error:
+        raise BadPlugin(f"{_singular(kind)} '{_split(kind, spec)[0]}': {error}") from error
     except (TypeError, ValueError) as error:
         if isinstance(error, QuintainError):
             raise
         label = f"{_singular(kind)} '{_split(kind, spec)[0]}'"
         reason = " ".join(str(error).split())
         raise BadParameter(f"{label}: {type(error).__name__}: {reason}") from error
+
+
+def through(kind: Kind, spec: Spec, source: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The spec with another innermost gradient source.
+
+    Raises: BadParameter when it takes no gradient source.
+    """
+    name, given = _split(kind, spec)
+    if "gradient" in hyperparameters(kind, name):
+        inner = given.get("gradient")
+        wrapped = source if inner is None else through("gradients", inner, source)
+        return {"name": name, **given, "gradient": wrapped}
+    if kind == "gradients":
+        return source
+    raise BadParameter(f"{_singular(kind)} '{name}' follows no gradient")
 
 
 def hyperparameters(kind: Kind, name: str) -> tuple[str, ...]:
@@ -367,7 +404,3 @@ def _plugin_kind(annotation: Any) -> Kind | None:
 def _singular(kind: str) -> str:
     irregular = {"losses": "loss", "gradients": "gradient source", "bases": "basis"}
     return irregular.get(kind, kind.removesuffix("s"))
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from . import local
 from .checkpoints import weights_hash
 from .directory import RunDirectory, opened
 from .errors import QuintainError, RunDirectoryError
@@ -22,7 +23,7 @@ from .keys import Keys
 from .logbook import Logbook, Place
 from .manifest import software
 from .network import frozen
-from .plan import Plan, Subject, make_plan, open_checkpoint, try_models
+from .plan import Plan, Subject, make_plan, open_ready, try_models
 from .preparation import Attackers
 from .progress import Bar, Lines
 from .protocols import Trained, configuration
@@ -61,14 +62,15 @@ def run_suite(
     Raises: QuintainError before any work when the suite, the data, the checkpoints or the directory
     cannot be used. A cell that fails later is reported as failed, and the rest go on.
     """
-    plan = make_plan(suite, file, folder)
-    if cache is not None:
-        _check_cache(cache)
-    keys = Keys(plan, device)
-    survey = Survey(keys, RunDirectory(out), cache)
-    try_models(plan, file, survey.unfinished)
-    with opened(out, suite.resolved(), text, update=update) as directory:
-        return Runner(Logbook(keys, survey, directory, file), survey, keys, cache).run()
+    with local.relative_to(folder):
+        plan = make_plan(suite, file, folder)
+        if cache is not None:
+            _check_cache(cache)
+        keys = Keys(plan, device)
+        survey = Survey(keys, RunDirectory(out), cache)
+        try_models(plan, file, survey.unfinished)
+        with opened(out, suite.resolved(), text, update=update) as directory:
+            return Runner(Logbook(keys, survey, directory, file), survey, keys, cache).run()
 
 
 def _check_cache(cache: Path) -> None:
@@ -94,19 +96,25 @@ class Runner:
         self.lines = Lines()
         self._about: dict[str, Any] = {}  # of the network at work, and what its search uses
         self._choice: Choice | None = None
+        self._weights: dict[int, str] = {}  # of the networks seen in this run
+        self._failures: dict[int, BaseException] = {}
 
     def run(self) -> Outcome:
         """Run what is missing, then bring the tables up to date."""
         for number, known in enumerate(self.survey.subjects):
             if known is not None:
                 self.logbook.network(number, known.network)
-                for attack, cell in enumerate(known.cells):
+                for attack, cell in known.cells.items():
                     if cell is not None:
                         self.logbook.book((number, attack), cell)
         if self.survey.unfinished:
             self.logbook.write()
-        for number, subject in enumerate(self.plan.subjects):
-            missing = self.logbook.missing(number)
+        # the second time for what was dropped because a network has come out otherwise than before
+        for number, subject in [*enumerate(self.plan.subjects)] * 2:
+            missing = [
+                one for one in self.logbook.missing(number)
+                if (number, one) not in self.logbook.failed
+            ]  # fmt: skip
             if missing:
                 self._run_subject(number, subject, missing)
         standings = self.logbook.close()
@@ -116,9 +124,8 @@ class Runner:
 
     def _run_subject(self, number: int, subject: Subject, missing: Sequence[int]) -> None:
         try:
-            trained = self._network(subject)
+            trained = self._network(number)
         except (Exception, SystemExit) as error:
-            self.lines.say(f"{subject.title}: FAILED: {one_line(error)}")
             for attack in missing:
                 self.logbook.fail((number, attack), one_line(error))
             return
@@ -133,9 +140,23 @@ class Runner:
             "precision": None if self._choice is None else self._choice.about(),
         }
         self.logbook.network(number, about)
-        keys = self.keys.cells(subject, weights)
+        self._weights[number] = weights
         for attack in self.logbook.missing(number):
-            self._run_cell((number, attack), trained, weights, keys[attack])
+            if (number, attack) not in self.logbook.failed and self._know_source((number, attack)):
+                key = self.keys.cells(number, self._weights)[attack]
+                self._run_cell((number, attack), trained, weights, key)
+
+    def _know_source(self, place: Place) -> bool:
+        """Learn the weights of the network that an attack borrows; tell whether that went well."""
+        source = self.plan.sources[place[1]]
+        if source is None or source in self._weights:
+            return True
+        try:
+            self._weights[source] = weights_hash(self._network(source).model)
+        except (Exception, SystemExit) as error:
+            self.logbook.fail(place, one_line(error))
+            return False
+        return True
 
     def _recall(self, weights: str, module: nn.Module) -> Choice | None:
         """What the search on this network used when a part of the run was made, so that the rest is
@@ -169,11 +190,21 @@ class Runner:
         self.logbook.book(place, cell)
         self.logbook.write_now_and_then()
 
-    def _network(self, subject: Subject) -> Trained:
+    def _network(self, number: int) -> Trained:
+        """A subject's network. One that failed is not tried again."""
+        if number in self._failures:
+            raise self._failures[number]
+        try:
+            return self._fetched(self.plan.subjects[number])
+        except (Exception, SystemExit) as error:
+            self._failures[number] = error
+            self.lines.say(f"{self.plan.subjects[number].title}: FAILED: {one_line(error)}")
+            raise
+
+    def _fetched(self, subject: Subject) -> Trained:
         path = self.plan.checkpoint(subject.model)
         if subject.defense is None:
-            assert path is not None
-            network = open_checkpoint(path, subject.model.spec, self.plan.train)
+            network = open_ready(path, subject.model.spec, self.plan.train)
             return Trained(network.to(self.device))
         began = time.monotonic()
         trained = obtain(self.keys.order(subject), self.cache, Bar(f"train {subject.title}"))
@@ -215,6 +246,7 @@ class Runner:
                     partial(
                         train_proxy, suite.seed, self.device, self.cache, Bar(f"proxy {title}")
                     ),
+                    **self._lent(place),
                 ),
             ),
             [member],
@@ -257,6 +289,14 @@ class Runner:
         sha256 = write_cell(path, cell)
         self._say(title, result, seconds)
         return Finished(path, key, sha256, fresh=True, cell=cell)
+
+    def _lent(self, place: Place) -> dict[str, Any]:
+        """The network that an attack borrows, under its subject's title."""
+        source = self.plan.sources[place[1]]
+        if source is None:
+            return {}
+        title = self.plan.subjects[source].title
+        return {"networks": lambda _: self._network(source).model, "known": (title,)}
 
     def _say(self, title: str, result: Result, seconds: float) -> None:
         headline = self.plan.suite.headline.text

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import csv
 
-from . import queries, statistics, tables
+from . import queries, statistics, tables, transfers
 from .directory import RunDirectory
 from .queries import QUERIES_COLUMNS
 from .survey import Finished
@@ -20,6 +20,7 @@ from .tables import LEADERBOARD_COLUMNS, TRADEOFF_COLUMNS, Cell, leaderboard, tr
 
 Titled = tuple[Finished, Mapping[str, Any]]  # a cell, and what it is called in this run
 _NAMES = ("tradeoff.csv", "leaderboard.csv", "queries.csv")
+_TRANSFER = "transfer.csv"  # only of suites that ask for it
 _TEXTS = ["dataset", "model", "defense", "attack", "access", "norm", "epsilon", "flags"]
 _TEXTS += ["device", "dtype", "attacks", "config_hash", "weights_hash", "search"]
 _COUNTS = ["rank", "n_examples", "verified", "seed", "setup_queries", "parameters"]
@@ -53,14 +54,14 @@ def up_to_date(
 
     Raises: RunDirectoryError when a cell cannot be read.
     """
-    files = [directory.path / name for name in _NAMES]
+    files = [directory.path / name for name in (*_NAMES, _TRANSFER)]
     if not cells:  # older tables would belie the manifest
         for file in files:
             file.unlink(missing_ok=True)
         return {}, None
     made_of = _made_of(cells, failed)
     if before == {"made_of": made_of, **_hashes(files)}:
-        return before, Standings(*map(read_table, files))
+        return before, Standings(*map(read_table, files[: len(_NAMES)]))
     contents = [one.read() for one, _ in cells]
     named = [
         Cell({**cell.about, **titles}, cell.records)
@@ -69,6 +70,11 @@ def up_to_date(
     made = Standings(tradeoff(named, failed), leaderboard(named, failed), queries.queries(named))
     for name, table in zip(_NAMES, (made.tradeoff, made.leaderboard, made.queries), strict=True):
         directory.write_table(name, table)
+    matrix = transfers.transfers(named)
+    if len(matrix):
+        directory.write_table(_TRANSFER, matrix)
+    else:
+        files[-1].unlink(missing_ok=True)
     return {"made_of": made_of, **_hashes(files)}, made
 
 
@@ -86,7 +92,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def _made_of(cells: Sequence[Titled], failed: Sequence[tuple[str, ...]]) -> str:
     """Name everything that the tables follow from."""
-    code = [inspect.getsource(one) for one in (tables, queries, statistics)]
+    code = [inspect.getsource(one) for one in (tables, queries, transfers, statistics)]
     listed = [[one.key, one.sha256, list(titles.values())] for one, titles in cells]
     return _sha256(json.dumps([code, pd.__version__, listed, failed]).encode())
 

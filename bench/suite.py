@@ -21,6 +21,7 @@ from .errors import BadSuite, closest
 from .grid import Epsilon, Norm, parse_grid
 
 DEFAULT = "quickstart"
+TRANSFER = "transfer from "  # how the attacks of the transfer matrix are called
 
 
 class ExactFloat(float):
@@ -62,12 +63,14 @@ class Entry(BaseModel):
 
 
 class ModelEntry(Entry):
-    """A model to train, or one with weights in a checkpoint, which is not trained.
+    """A model to train, or one that has weights, in a checkpoint or of its own, and is not trained.
 
-    defense: what the tables name as the defense of a checkpoint.
+    train: whether to train it although it brings weights, or not to although it does not say so; by
+    default as it says. defense: what the tables name as the defense of one that is not trained.
     """
 
     checkpoint: str | None = None
+    train: bool | None = None
     defense: str = "pretrained"
 
 
@@ -77,6 +80,13 @@ class AttackEntry(Entry):
     restarts: Annotated[int, Field(ge=1)] = 1
     query_budget: Annotated[int, Field(ge=1)] | None = None
     search: Literal["bracket", "exhaustive"] | None = None
+
+
+def _transfer(value: object) -> object:
+    """`true` is the plain transfer attack, `false` none."""
+    if isinstance(value, bool):
+        return {"name": "mi-fgsm"} if value else None
+    return _named(value)
 
 
 Grid = Annotated[
@@ -93,6 +103,8 @@ class Suite(BaseModel):
     n_examples: how many test images, drawn by the seed; all of them by default.
     leaderboard_epsilon: where the leaderboard compares; by default the middle of the grid.
     plugins: Python files to load, relative to the suite's.
+    transfer: an attack that follows a gradient: it attacks every subject by the gradients of every
+        other one. true: MI-FGSM.
     """
 
     model_config = ConfigDict(
@@ -116,6 +128,7 @@ class Suite(BaseModel):
     models: Annotated[list[ModelEntry], Field(min_length=1)]
     defenses: list[Entry] = [Entry(name="none")]
     attacks: Annotated[list[AttackEntry], Field(min_length=1)]
+    transfer: Annotated[AttackEntry | None, BeforeValidator(_transfer)] = None
 
     @model_validator(mode="after")
     def _combinations(self) -> "Suite":
@@ -126,12 +139,14 @@ class Suite(BaseModel):
                     raise ValueError(f"two {kind} are called '{title}': give one a label")
         if any(entry.title == "worst-case" for entry in self.attacks):
             raise ValueError("an attack cannot be called 'worst-case': the tables use that name")
+        if any(entry.title.startswith(TRANSFER) for entry in self.attacks):
+            raise ValueError(
+                f"an attack cannot be called '{TRANSFER}...': the tables use that name"
+            )
         wanted = self.leaderboard_epsilon
         if wanted is not None and wanted not in self.epsilons:
             grid = ", ".join(one.text for one in self.epsilons)
             raise ValueError(f"leaderboard_epsilon {wanted.text} is not one of epsilons: {grid}")
-        if not self.defenses and any(entry.checkpoint is None for entry in self.models):
-            raise ValueError("defenses must hold at least one, such as 'none'")
         return self
 
     @property

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .directory import RunDirectory, read_manifest
-from .errors import RunDirectoryError
+from .errors import QuintainError, RunDirectoryError
 from .keys import Keys
 from .plan import Subject
 from .records import read_cell
@@ -32,10 +32,10 @@ class Finished:
 
 @dataclass(frozen=True)
 class Holding:
-    """A subject whose network the manifest remembers, and its cells, None where one is missing."""
+    """A subject whose network the manifest remembers, and its cells by attack, None if missing."""
 
     network: Mapping[str, Any]
-    cells: tuple[Finished | None, ...]
+    cells: Mapping[int, Finished | None]
 
 
 class Survey:
@@ -60,22 +60,27 @@ class Survey:
         self._names = {name[-24:-8]: name for name in _listed(self._records, ".parquet")}
         self.errors = set(_listed(self._records, ".error.txt"))
         networks = _by(self.manifest.get("networks"), "order")
-        self.orders: list[str] = []
+        self.orders = [_order(keys, subject) for subject in plan.subjects]
+        known: dict[int, str] = {}  # subject -> the hash of its weights
+        for number, order in enumerate(self.orders):
+            weights = networks.get(order, {}).get("weights_hash")
+            if weights is not None and cached_weights(order, cache) in (None, weights):
+                known[number] = weights
         self.subjects: list[Holding | None] = []
-        for subject in plan.subjects:
-            order = _order(keys, subject)
-            network = networks.get(order, {})
-            weights = network.get("weights_hash")
-            self.orders.append(order)
-            if weights is None or cached_weights(order, cache) not in (None, weights):
+        for number, order in enumerate(self.orders):
+            if number not in known:
                 self.subjects.append(None)
-            else:
-                cells = (self.look(key) for key in keys.cells(subject, weights))
-                self.subjects.append(Holding(network, tuple(cells)))
+                continue
+            named = keys.cells(number, known)
+            cells = {
+                attack: self.look(named[attack]) if attack in named else None
+                for attack in plan.attacks_on(number)
+            }
+            self.subjects.append(Holding(networks[order], cells))
         self.unfinished = {
             subject.model.title
-            for subject, known in zip(plan.subjects, self.subjects, strict=True)
-            if known is None or None in known.cells
+            for subject, holding in zip(plan.subjects, self.subjects, strict=True)
+            if holding is None or None in holding.cells.values()
         }
 
     def path(self, key: str) -> Path | None:
@@ -101,7 +106,7 @@ class Survey:
 def _order(keys: Keys, subject: Subject) -> str:
     try:
         return keys.network(subject)
-    except OSError:  # a checkpoint that is not there: said when the model is tried
+    except (OSError, QuintainError):  # a checkpoint that is not there: said when it is tried
         return ""
 
 

@@ -12,7 +12,7 @@ from .. import registry
 from ..datasets.memory import in_memory, select
 from ..errors import BadData, BadParameter, closest
 from ..paths import cache_folder
-from ..plan import check_training, load_split, open_checkpoint, try_model
+from ..plan import check_training, load_split, open_ready, try_model
 from ..progress import Bar
 from ..protocols import ImageData
 from ..training import Order, obtain
@@ -121,7 +121,7 @@ class Candidate:
 
     def _network(self, device: torch.device) -> nn.Module:
         if self.checkpoint is not None:
-            return open_checkpoint(self.checkpoint, self.model, self.train)
+            return open_ready(self.checkpoint, self.model, self.train)
         plugin = registry.build("defenses", self.defense)
         order = Order(self.model, plugin, self.train, 0, device, "Linf", self.threat)
         return obtain(order, cache_folder(), Bar(f"train {self.name}")).model

@@ -12,7 +12,12 @@ from torch import nn
 
 from quintain.attacks.gradients.spsa import SPSA
 from quintain.attacks.presets import pgd_spsa
-from quintain.bench import evaluate
+from quintain.bench import evaluate, registry
+from quintain.bench.network import Network
+from quintain.bench.protocols import Problem
+from quintain.bench.random import Draws
+from quintain.bench.threat import make_ball
+from quintain.bench.victim import UNLIMITED, GuardedVictim, Ledger
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 
@@ -84,3 +89,57 @@ def test_spsa_breaks_as_much_as_theirs_with_as_many_queries(digits, samples):
         robust.append(result.curve["robust_accuracy"].item())
     assert 0.05 < robust[1] < 0.95
     assert robust[0] == pytest.approx(robust[1], abs=0.06)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("mi-fgsm", "MIFGSM"), ("ni-fgsm", "NIFGSM")])
+def test_momentum_leads_to_the_very_points_of_theirs(digits, ours, theirs):
+    import torchattacks
+
+    class Inner(nn.Module):
+        """The network on images away from 0 and 1, outside which theirs looks and ours does not."""
+
+        def forward(self, x):
+            return digits.module((x - 0.25) / 0.5)
+
+    module = Inner().eval()
+    x, y = 0.25 + 0.5 * digits.images[:64], digits.labels[:64]
+    right = module(x).argmax(1) == y
+    x, y = x[right], y[right]
+    epsilon, steps = 0.04, 10
+    attack = registry.build("attacks", {"name": ours, "steps": steps})
+    ball = make_ball("Linf", x, torch.full((len(x),), epsilon))
+    zeros = torch.zeros_like(y)
+    rows = torch.arange(len(y))
+    network = Network(module, torch.device("cpu"), 128)
+    network.logits(x)
+    ledger = Ledger.open(ball, y, zeros + UNLIMITED, ball.epsilon[:, None])
+    victim = GuardedVictim(network, ledger, "white-box", targeted=False)
+    draws = Draws(0, rows, zeros, zeros)
+    problem = Problem(x, y, False, ball, victim, draws, zeros, x, zeros.bool())
+    state = attack.start(problem)
+    for _ in range(steps):
+        state = attack.step(problem, state)
+    other = getattr(torchattacks, theirs)(module, eps=epsilon, alpha=epsilon / steps, steps=steps)(
+        x, y
+    )
+    off = (state.x_adv - other).abs().flatten(1).amax(1)
+    assert (off < 1e-5).float().mean() >= 0.9  # an all but zero gradient may round to another sign
+
+
+@pytest.mark.parametrize("theirs", ["VMIFGSM", "DIFGSM"])
+def test_variance_tuning_and_diversity_break_as_much_as_theirs(digits, theirs):
+    import torchattacks
+
+    x, y = digits.images, digits.labels
+    spec = {"name": "mi-fgsm", "steps": 10}
+    named = {"eps": 0.1, "alpha": 0.01, "steps": 10}
+    if theirs == "VMIFGSM":
+        spec |= {"name": "vmi-fgsm", "neighbours": 5}
+    else:
+        spec["gradient"] = {"name": "input-diversity", "smallest": 0.9, "probability": 0.5}
+        named["decay"] = 1.0
+    ours = evaluate(digits.module, x, y, spec, epsilons=[0.1]).curve["robust_accuracy"].item()
+    torch.manual_seed(0)
+    other = getattr(torchattacks, theirs)(digits.module, **named)(x, y)
+    robust = (digits.module(other).argmax(1) == y).float().mean().item()
+    assert robust - 0.12 <= ours <= robust + 0.03  # ours counts all that it sees on its way

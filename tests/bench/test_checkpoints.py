@@ -134,3 +134,46 @@ def test_a_failure_to_write_keeps_the_last_good_one(saved, monkeypatch):
         save_checkpoint(saved, network(seed=1), {})
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
+
+
+@pytest.mark.parametrize("shape", ["plain", "state_dict", "model", "parallel"])
+def test_torchs_own_files_can_be_used(tmp_path, shape):
+    state = network().state_dict()
+    if shape == "parallel":
+        state = {f"module.{name}": value for name, value in state.items()}
+    path = tmp_path / "theirs.pth"
+    torch.save({shape: state, "epoch": 3} if shape in ("state_dict", "model") else state, path)
+    module = network(seed=1)
+    assert load_checkpoint(path, module) == read_about(path) == {}
+    assert weights_hash(module) == weights_hash(network())
+
+
+class Bomb:
+    """What runs code when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+def test_no_code_in_a_file_is_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": Bomb()}, "bad.pt")
+    with pytest.raises(BadCheckpoint, match=r"bad\.pt cannot be read"):
+        load_checkpoint(tmp_path / "bad.pt", network())
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("held", [[1, 2], {"state_dict": {"a": 3}}, 7])
+def test_a_file_without_a_state_dict_is_refused(tmp_path, held):
+    torch.save(held, tmp_path / "bad.pt")
+    with pytest.raises(BadCheckpoint, match="holds no state dict"):
+        load_checkpoint(tmp_path / "bad.pt", network())
+
+
+def test_torchs_file_of_another_network_is_refused(tmp_path):
+    torch.save(network(width=8).state_dict(), tmp_path / "other.pt")
+    with pytest.raises(BadCheckpoint, match=r"other\.pt: 0\.bias has shape \(8,\)"):
+        load_checkpoint(tmp_path / "other.pt", network())
+    (tmp_path / "torn.pt").write_bytes(b"PK\x03\x04")
+    with pytest.raises(BadCheckpoint, match=r"torn\.pt cannot be read"):
+        load_checkpoint(tmp_path / "torn.pt", network())

@@ -8,7 +8,7 @@ from quintain.attacks.pgd import PGD
 from quintain.bench import registry
 from quintain.bench.checkpoints import save_checkpoint, weights_hash
 from quintain.bench.errors import BadCheckpoint, BadSuite
-from quintain.bench.plan import load_split, make_plan, open_checkpoint, try_models
+from quintain.bench.plan import load_split, make_plan, open_ready, try_models
 from quintain.bench.suite import read_suite
 
 
@@ -69,9 +69,9 @@ def test_a_checkpoint_stands_for_model_and_defense(plan, tmp_path):
     assert ready.subjects[0].defense is None
     assert ready.checkpoint(ready.subjects[0].model) == path
     assert ready.checkpoint(ready.subjects[1].model) is None
-    assert weights_hash(open_checkpoint(path, spec, data)) == weights_hash(made)
+    assert weights_hash(open_ready(path, spec, data)) == weights_hash(made)
     with pytest.raises(BadCheckpoint, match=r"is of the model .*'depth': 8.* not .*'depth': 14"):
-        open_checkpoint(path, spec | {"depth": 14}, data)
+        open_ready(path, spec | {"depth": 14}, data)
 
 
 def test_weights_of_unknown_making_must_fit_the_network(plan, tmp_path):

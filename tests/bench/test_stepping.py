@@ -53,6 +53,28 @@ def test_attacks_that_ask_about_rows_apart_may_be_looked_at_seldom(digits):
     assert book.distance.tolist() == expected.distance.tolist()
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A whole attack that counts how often it is run."""
+
+    access = "white-box"
+    runs: list
+
+    def run(self, problem):
+        self.runs.append(len(problem.x))
+        steepest = problem.victim.gradient(problem.x, lambda z: -z.logsumexp(1)).gradient
+        return problem.ball.project(problem.x + problem.ball.radius * steepest.sign())
+
+
+def test_a_whole_attack_is_run_once_a_try_however_seldom_the_host_looks(digits):
+    runs = []
+    for look_every in (1, 4):
+        attack = Whole([])
+        book = ran(digits, look_every, (attack,))
+        runs.append((attack.runs, book.queries.tolist(), book.distance.tolist()))
+    assert runs[0] == runs[1]
+
+
 class Tape:
     """Captures steps as a GPU does: without running them, on the memory that they saw."""
 

@@ -7,7 +7,7 @@ from quintain.attacks.gradients.proxy import Proxy
 from quintain.attacks.losses import CrossEntropy
 from quintain.attacks.presets import transfer
 from quintain.bench import evaluate, registry
-from quintain.bench.datasets.memory import in_memory
+from quintain.bench.datasets.memory import in_memory, select
 from quintain.bench.errors import BadParameter
 from quintain.bench.network import Network
 from quintain.bench.protocols import Preparation, Problem
@@ -58,6 +58,9 @@ class Setting:
             seed,
             self.train,
             lambda module: Network(module, torch.device("cpu"), 64),
+            select,
+            in_memory,
+            None,
         )
 
     def seen(self):
@@ -181,6 +184,90 @@ def test_parameters_that_make_no_proxy_are_refused(given):
         Proxy(**given)
 
 
+# ------------------------------------------------------------ more images, other images, more nets
+
+
+@pytest.mark.parametrize(("rounds", "budget"), [(1, 40), (2, 40), (3, 37), (2, 1000)])
+def test_images_are_doubled_along_the_jacobian_within_the_budget(rounds, budget):
+    setting = Setting()
+    proxy = Proxy(rounds=rounds, query_budget=budget, reach=0.07)
+    prepared = proxy.prepare(setting.preparation())
+    sizes = [len(data) for _, data, _ in setting.orders]
+    assert sizes == [sizes[0] * 2**number for number in range(rounds + 1)]
+    assert len(setting.seen()) == prepared.report["fidelity_images"] + sizes[-1] <= budget
+    _, last, _ = setting.orders[-1]
+    _, before, _ = setting.orders[-2]
+    images = last.images.read(torch.arange(len(last)))
+    old, made = images.chunk(2)
+    assert torch.equal(old, before.images.read(torch.arange(len(before))))
+    # Of a linear network the Jacobian is plain: the probability of a class grows with its logit,
+    # less the others', as they are likely.
+    weight = setting.apprentice[1].weight
+    probabilities = setting.apprentice(old).softmax(1)
+    classes = setting.victim(old).argmax(1)
+    slope = weight[classes] - probabilities @ weight
+    wanted = (old + 0.07 * slope.sign().reshape(old.shape)).clamp(0, 1)
+    assert torch.allclose(made, wanted, atol=1e-6)
+    assert torch.allclose(last.labels, setting.victim(images).softmax(1), atol=1e-6)
+
+
+def test_made_images_are_asked_about_as_the_access_allows():
+    setting = Setting()
+    Proxy(rounds=1, answers="labels", query_budget=30).prepare(setting.preparation())
+    assert {access for _, access in setting.asked} == {"decision"}
+    _, last, _ = setting.orders[-1]
+    images = last.images.read(torch.arange(len(last)))
+    assert torch.equal(last.labels, setting.victim(images).argmax(1))
+
+
+class Shapes:
+    """A dataset of the attacker's own."""
+
+    def __init__(self, side=4):
+        self.images = torch.rand(50, 1, side, side)
+
+    def load(self, split):
+        assert split == "train"
+        return in_memory(self.images, torch.zeros(50, dtype=torch.int64), ("thing",))
+
+
+def test_the_attacker_may_begin_with_images_from_elsewhere():
+    with registry.temporary():
+        made = []
+
+        @registry.dataset("shapes")
+        def shapes(side: int = 4):
+            made.append(Shapes(side))
+            return made[-1]
+
+        setting = Setting()
+        Proxy(seeds={"name": "shapes"}, query_budget=20).prepare(setting.preparation())
+        assert (members(setting.seen(), made[0].images) >= 0).all()
+        with pytest.raises(BadParameter, match=r"seeds are images of shape \(1, 5, 5\)"):
+            Proxy(seeds={"name": "shapes", "side": 5}).prepare(setting.preparation())
+
+
+def test_several_architectures_are_trained_on_the_same_answers_and_averaged():
+    setting = Setting()
+    nets = iter([linear(1), linear(2)])
+    setting.train = lambda *order: setting.orders.append(order) or next(nets)
+    proxy = Proxy(architecture=["resnet", {"name": "alexnet", "width": 0.5}], query_budget=30)
+    prepared = proxy.prepare(setting.preparation())
+    assert [model for model, _, _ in setting.orders] == [
+        {"name": "resnet"}, {"name": "alexnet", "width": 0.5}
+    ]  # fmt: skip
+    assert len(setting.seen()) == 30
+    x = pictures(7, seed=3)
+    mean = (linear(1)(x) + linear(2)(x)) / 2
+    assert torch.allclose(prepared.network.logits(x), mean, atol=1e-6)
+
+
+@pytest.mark.parametrize("given", [[], ["resnet", "resnet"], ["resnet", {"name": "resnet"}]])
+def test_architectures_must_differ(given):
+    with pytest.raises(BadParameter, match="architecture must name at least one model, and each"):
+        Proxy(architecture=given)
+
+
 # ------------------------------------------------------------------------------- in an evaluation
 
 
@@ -265,6 +352,29 @@ def test_the_second_time_the_proxy_comes_from_the_cache(small, monkeypatch):
     assert second.records.equals(first.records)
     assert second.report == first.report
     assert torch.equal(second.adversarials(0.1), first.adversarials(0.1))
+
+
+def test_all_networks_of_all_rounds_come_from_the_cache_too(small, monkeypatch):
+    @registry.model("other-plane")
+    def other_plane(inputs):
+        return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4))
+
+    small["gradient"] |= {"architecture": ["plane", "other-plane"], "rounds": 2}
+    fits = []
+    fit = Undefended.fit
+    monkeypatch.setattr(
+        Undefended, "fit", lambda self, *rest: fits.append(rest) or fit(self, *rest)
+    )
+    first = attacked(small)
+    assert len(fits) == 2 * 3
+    assert first.report["setup_queries"] <= 300
+    small["steps"] = 5  # another attack on the same victim
+    second = attacked(small)
+    assert len(fits) == 2 * 3
+    assert second.report == first.report
+    small["gradient"]["architecture"] = "plane"  # the seeds are the same, what is made is not
+    attacked(small)
+    assert len(fits) == 2 * 3 + 2
 
 
 def test_another_victim_is_not_attacked_with_the_proxy_of_the_first(small):

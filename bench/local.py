@@ -1,0 +1,73 @@
+"""Python files of the user's: run once, under a name made of their content."""
+
+import hashlib
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from types import ModuleType
+
+from .errors import BadPlugin, DuplicatePlugin
+
+FILE_MODULE = "quintain_plugin_"  # how modules made from local files are called
+_FACTORY = re.compile(r"(.+\.py):(\w+)")
+
+_folder: ContextVar[Path | None] = ContextVar("folder", default=None)
+
+
+@contextmanager
+def relative_to(folder: Path) -> Iterator[None]:
+    """Within, names such as `nets/mine.py:make` are relative to a folder, such as a suite's."""
+    token = _folder.set(folder)
+    try:
+        yield
+    finally:
+        _folder.reset(token)
+
+
+def reference(name: str) -> tuple[Path, str] | None:
+    """The file and the factory that a name such as `nets/mine.py:make` stands for, if it is one."""
+    match = _FACTORY.fullmatch(name)
+    if match is None:
+        return None
+    return ((_folder.get() or Path.cwd()) / Path(match[1]).expanduser()).resolve(), match[2]
+
+
+def digest(path: Path) -> str:
+    """Name a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def module_name(path: Path) -> str:
+    """What the module made from a file is called. Raises: BadPlugin when there is no such file."""
+    if not path.is_file():
+        raise BadPlugin(f"plugin file {path} does not exist")
+    return f"{FILE_MODULE}{path.stem}_{digest(path)[:8]}"
+
+
+def run(path: Path) -> ModuleType:
+    """Run a file, or return the module that it made before.
+
+    Raises: BadPlugin when it is missing or fails; DuplicatePlugin.
+    """
+    name = module_name(path)
+    known = sys.modules.get(name)
+    if known is not None and known.__file__ == str(path):  # a copy may read what lies beside it
+        return known
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None:
+        raise BadPlugin(f"plugin file {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        # not by the loader, which would leave bytecode in the user's folder
+        exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
+    except BaseException as error:
+        sys.modules.pop(name, None)
+        if isinstance(error, (DuplicatePlugin, KeyboardInterrupt)):
+            raise
+        raise BadPlugin(f"plugin file {path}: {type(error).__name__}: {error}") from error
+    return module
