@@ -98,7 +98,7 @@ def owned(labels, classes=NAMES):
 
 
 def prepared(data, **given):
-    preparation = Preparation(None, data, 4, 0, None, None)
+    preparation = Preparation(None, data, 4, 0, None, None, None, None, None)
     return StartingPoints(**given).prepare(preparation)
 
 

@@ -62,7 +62,7 @@ def fitted(images, components):
         def read(self, rows):
             return images[rows]
 
-    preparation = Preparation(None, Owned(), 10, 0, None, None)
+    preparation = Preparation(None, Owned(), 10, 0, None, None, None, None, None)
     return PrincipalComponents(components).prepare(preparation)
 
 
