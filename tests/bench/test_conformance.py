@@ -15,8 +15,9 @@ from quintain.bench.conformance.checks import CHECKS
 from quintain.bench.conformance.ground import proving_ground
 from quintain.bench.errors import BadPlugin, UnknownPlugin
 
+SLOW = {"pgd-nes", "pgd-spsa", "ddn", "fmn", "fab", "fab-t", "carlini-wagner", "ead"}
 REGISTERED = [
-    pytest.param(one.name, marks=[pytest.mark.slow] * (one.name in ("pgd-nes", "pgd-spsa")))
+    pytest.param(one.name, marks=[pytest.mark.slow] * (one.name in SLOW))
     for one in registry.plugins("attacks")
 ]
 
