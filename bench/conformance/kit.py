@@ -10,6 +10,8 @@ import torch
 
 from .. import registry
 from ..errors import BadPlugin, UnknownPlugin
+from ..protocols import Cascade
+from ..settings import Member, single
 from .checks import CHECKS
 from .report import Failed, NotTried, Outcome, Report, Verdict
 from .trial import Trial, told
@@ -21,8 +23,29 @@ def check_plugin(plugin: str) -> list[Report]:
     Raises: UnknownPlugin; BadPlugin when the file cannot be loaded or registers no attack.
     """
     return [
-        check_attack(one.name, partial(registry.build, "attacks", one.name), one.source)
+        check_attack(name, build, one.source)
         for one in _attacks(plugin)
+        for name, build in _parts(one.name)
+    ]
+
+
+def _parts(name: str) -> list[tuple[str, Callable[[], Any]]]:
+    """An attack, or each attack of a cascade, with what makes it."""
+    build = partial(registry.build, "attacks", name)
+    try:
+        attack = build()
+    except Exception:  # the kit's first check says what is wrong
+        return [(name, build)]
+    if not isinstance(attack, Cascade):
+        return [(name, build)]
+    members = single([Member(attack)])
+
+    def member(number: int) -> Any:
+        return single([Member(build())])[number].attack
+
+    return [
+        (f"{name} {number + 1}: {type(one.attack).__name__}", partial(member, number))
+        for number, one in enumerate(members)
     ]
 
 

@@ -15,12 +15,13 @@ from quintain.bench.conformance.checks import CHECKS
 from quintain.bench.conformance.ground import proving_ground
 from quintain.bench.errors import BadPlugin, UnknownPlugin
 
-MANY_QUERIES = {
-    "bandits", "boundary", "hop-skip-jump", "pgd-nes", "pgd-rgf", "pgd-spsa", "rays", "simba",
-    "square", "zoo",
+SLOW = {
+    "apgd-t", "autoattack", "autoattack-rand", "bandits", "boundary", "carlini-wagner", "ddn", "ead",
+    "fab", "fab-t", "fmn", "hop-skip-jump", "pgd-eot", "pgd-nes", "pgd-rgf", "pgd-spsa", "rays",
+    "simba", "square", "strongest", "transfer-strong", "vmi-fgsm", "zoo",
 }  # fmt: skip
 REGISTERED = [
-    pytest.param(one.name, marks=[pytest.mark.slow] * (one.name in MANY_QUERIES))
+    pytest.param(one.name, marks=[pytest.mark.slow] * (one.name in SLOW))
     for one in registry.plugins("attacks")
 ]
 
