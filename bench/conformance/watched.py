@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..protocols import Access, Answer, Lens, Problem
@@ -50,11 +51,11 @@ class WatchedVictim:
 
     def differentiable(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """Ask for logits with their graph."""
-        able = self.remaining.clone()
+        owners = torch.arange(len(self.examples)) if rows is None else rows
+        admitted = torch.bincount(owners, minlength=len(self.examples)).minimum(self.remaining)
         self._lose_patience()
         with self._watch.asking(self.examples, self.remaining, x, rows):
             logits = self._victim.differentiable(x, rows)
-        admitted = able - self.remaining
 
         def count(gradient: Tensor) -> None:
             for example, times in zip(self.examples.tolist(), admitted.tolist(), strict=True):
