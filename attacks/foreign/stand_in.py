@@ -12,6 +12,10 @@ class Spent(Exception):
     """The query budget is spent: the library's attack is to stop where it is."""
 
 
+class NotFinite(Exception):
+    """The library's attack went wrong: it asked about an image with NaN or infinite pixels."""
+
+
 class StandIn(nn.Module):
     """A module whose forward pass asks the victim, at the attack's access level.
 
@@ -41,8 +45,10 @@ class StandIn(nn.Module):
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, K). Raises: Spent."""
+        """(N, C, H, W) -> (N, K). Raises: Spent; NotFinite."""
         x = x.to(self._clean)
+        if not x.isfinite().all():
+            raise NotFinite
         rows = self._rows[self.owners(x.detach())]
         self._stop_when_spent(rows)
         if self._access == "white-box":

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...bench.errors import CellError, QuintainError
 from ...bench.protocols import Access, Problem
 from ...bench.threat import Norm
-from .stand_in import Spent, StandIn
+from .stand_in import NotFinite, Spent, StandIn
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,11 @@ class ForeignAttack(ABC):
     monotone: bool = True
 
     @property
+    def stays_in_ball(self) -> bool:
+        """Not when the nearest point that it finds may lie outside."""
+        return not self.minimum_norm
+
+    @property
     @abstractmethod
     def title(self) -> str:
         """What people call it: the library's prefix and the name."""
@@ -86,11 +91,15 @@ class ForeignAttack(ABC):
                     made = self.perturb(stand_in, task)
             except Spent:
                 continue
+            except NotFinite:
+                raise CellError(f"{self.title} asked about images that are not finite") from None
             except QuintainError:
                 raise
             except Exception as error:
                 reason = " ".join(str(error).split()) or "no message"
                 raise CellError(f"{self.title}: {type(error).__name__}: {reason}") from error
+            if not made.isfinite().all():
+                raise CellError(f"{self.title} returned images that are not finite")
             found[rows] = made.detach().to(found)
         return found.clamp(0.0, 1.0) if self.minimum_norm else problem.ball.project(found)
 

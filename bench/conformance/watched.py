@@ -52,8 +52,7 @@ class WatchedVictim:
     def differentiable(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """Ask for logits with their graph."""
         owners = torch.arange(len(self.examples)) if rows is None else rows
-        asked = torch.bincount(owners, minlength=len(self.examples))
-        admitted = asked.minimum(self.remaining)
+        admitted = torch.bincount(owners, minlength=len(self.examples)).minimum(self.remaining)
         self._lose_patience()
         with self._watch.asking(self.examples, self.remaining, x, rows):
             logits = self._victim.differentiable(x, rows)

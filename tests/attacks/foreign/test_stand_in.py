@@ -186,6 +186,16 @@ def test_what_goes_wrong_in_the_library_is_an_error_and_no_robustness(linear):
         evaluate(linear.module, linear.images, linear.labels, made(act), epsilons=[0.01])
 
 
+def test_images_that_are_not_finite_are_an_error(linear):
+    def asks(stand_in, task):
+        stand_in(task.x / 0)
+        return task.x
+
+    for act, says in ((asks, "asked about"), (lambda stand_in, task: task.x / 0, "returned")):
+        with pytest.raises(CellError, match=f"made:up {says} images that are not finite"):
+            evaluate(linear.module, linear.images, linear.labels, made(act), epsilons=[0.01])
+
+
 def test_every_generator_is_seeded_and_put_back(linear):
     import random
 
