@@ -17,8 +17,8 @@ from quintain.bench.errors import BadPlugin, UnknownPlugin
 
 SLOW = {
     "apgd-t", "autoattack", "autoattack-rand", "bandits", "boundary", "carlini-wagner", "ddn",
-    "ead", "fab", "fab-t", "fmn", "hop-skip-jump", "pgd-eot", "pgd-nes", "pgd-rgf", "pgd-spsa", "rays",
-    "simba", "square", "strongest", "transfer-strong", "vmi-fgsm", "zoo",
+    "ead", "fab", "fab-t", "fmn", "hop-skip-jump", "pgd-eot", "pgd-nes", "pgd-rgf", "pgd-spsa",
+    "rays", "simba", "square", "strongest", "transfer-strong", "vmi-fgsm", "zoo",
 }  # fmt: skip
 REGISTERED = [
     pytest.param(one.name, marks=[pytest.mark.slow] * (one.name in SLOW))
