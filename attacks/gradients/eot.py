@@ -1,6 +1,7 @@
 """The gradient of the expected loss of a randomised model."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -8,6 +9,8 @@ from ...bench.errors import BadParameter
 from ...bench.protocols import Access, GradientSource, Loss, Problem
 from .autograd import Autograd
 from .values import valued
+
+_APART = 0x9E3779B1  # odd, so that no two draws in 2**32 share a seed
 
 
 @dataclass(frozen=True)
@@ -40,14 +43,20 @@ class EOT:
     def __call__(self, problem: Problem, x: Tensor, loss: Loss) -> Tensor:
         """(B, C, H, W): the mean gradient at x."""
         total = self.gradient(problem, x, loss)
-        for _ in range(self.samples - 1):
-            total = total + self.gradient(problem, x, loss)
+        for again in self._again(problem):
+            total = total + self.gradient(again, x, loss)
         return total / self.samples
 
     def valued(self, problem: Problem, x: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) and (B,): the mean gradient at x, and the mean loss."""
         total, height = valued(self.gradient, problem, x, loss)
-        for _ in range(self.samples - 1):
-            more, value = valued(self.gradient, problem, x, loss)
+        for again in self._again(problem):
+            more, value = valued(self.gradient, again, x, loss)
             total, height = total + more, height + value
         return total / self.samples, height / self.samples
+
+    def _again(self, problem: Problem) -> Iterator[Problem]:
+        """The problem for each further draw, with random numbers of its own."""
+        for number in range(1, self.samples):
+            seed = (problem.draws.seed + number * _APART) % 2**32
+            yield replace(problem, draws=replace(problem.draws, seed=seed))

@@ -104,7 +104,7 @@ def test_it_reaches_targets(digits, attack):
     x, y = digits.images[:40], digits.labels[:40]
     targets = (y + 1) % 10
     result = evaluate(digits.module, x, y, attack, epsilons=[0.4], targets=targets)
-    assert result.curve["attack_success_rate"].item() > 0.7
+    assert result.curve["attack_success_rate"].item() > 0.6
     found = torch.tensor([one != "" for one in result.records["smallest_epsilon"]])
     predicted = digits.module(result.adversarials(0.4)).argmax(1)
     assert (predicted == targets)[found].all()
