@@ -127,7 +127,7 @@ class Suite(BaseModel):
     save_adversarials: bool = False
     models: Annotated[list[ModelEntry], Field(min_length=1)]
     defenses: list[Entry] = [Entry(name="none")]
-    attacks: Annotated[list[AttackEntry], Field(min_length=1)]
+    attacks: Annotated[list[AttackEntry], Field(min_length=1)] = [AttackEntry(name="strongest")]
     transfer: Annotated[AttackEntry | None, BeforeValidator(_transfer)] = None
 
     @model_validator(mode="after")

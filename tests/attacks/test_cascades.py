@@ -57,7 +57,7 @@ def test_it_works_with_few_classes(cascade, classes):
     assert low > high
 
 
-def test_there_is_no_square_in_l1(digits):
+def test_there_is_no_standard_in_l1(digits):
     with pytest.raises(BadParameter, match="not in L1"):
         evaluate(digits.module, digits.images[:2], digits.labels[:2], "autoattack", norm="L1")
 
