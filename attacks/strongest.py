@@ -25,7 +25,7 @@ def strongest(*, queries: int = 1000) -> Cascade:
             PGD(steps=20, loss=Margin()),
             apgd_margin(),
             APGD(gradient=Smoothed(temperature=0.3)),
-            TargetedAPGD(steps=50),
+            TargetedAPGD(),
             PGD(
                 steps=100,
                 loss=Margin(),
