@@ -46,7 +46,7 @@ class APGD:
 
     Source: Croce & Hein 2020 (arXiv:2003.01690), algorithm 1 and section 3, with the published
     constants. Unlike the authors' program, the first check counts the step away from the start as
-    one that may have raised the loss, whatever the loss's sign.
+    one that may have raised the loss, whatever the loss's sign. Checked against torchattacks.
 
     steps: gradients. rho: a step is halved when fewer than this part of the steps since the last
     check have raised the loss. random_start: begin at a random point of the ball.
@@ -159,7 +159,7 @@ def apgd_ce(
 ) -> APGD:
     """Auto-PGD on the cross-entropy: the first attack of AutoAttack.
 
-    Source: Croce & Hein 2020 (arXiv:2003.01690), section 4.
+    Source: Croce & Hein 2020 (arXiv:2003.01690), section 4. Checked against torchattacks.
     """
     return APGD(steps, rho, random_start, CrossEntropy(), gradient)
 
@@ -173,7 +173,7 @@ def apgd_dlr(
 ) -> APGD:
     """Auto-PGD on the difference of logits ratio.
 
-    Source: Croce & Hein 2020 (arXiv:2003.01690), section 4.1.
+    Source: Croce & Hein 2020 (arXiv:2003.01690), section 4.1. Checked against torchattacks.
     """
     return APGD(steps, rho, random_start, DLR(), gradient)
 

@@ -87,6 +87,7 @@ def pgd_spsa(
     """PGD on gradients that SPSA estimates from the victim's scores.
 
     Source: Uesato et al. 2018 (arXiv:1802.05666), section 3.3, with PGD's steps instead of Adam's.
+    Checked against torchattacks.
     """
     return PGD(steps, step_size, random_start, loss, gradient)
 

@@ -16,9 +16,9 @@ from .protocols import Silent
 from .settings import Member, Settings, single
 from .threat import NORMS, Epsilon, Norm
 
-_PAPER = re.compile(r"Source: (.*?\(arXiv:[\d.]+\))", re.DOTALL)
-_OTHER = re.compile(r"Source: ([^.;]*)")
-_CHECKED = re.compile(r"Checked against (.*?)\.(?:\s|$)", re.DOTALL)
+_PAPER = re.compile(r"Source:\s+([^;]*?\(arXiv:[\d.]+\))")
+_OTHER = re.compile(r"Source:\s+([^.;]*)")
+_CHECKED = re.compile(r"Checked\s+against\s+(.*?)\.(?:\s|$)", re.DOTALL)
 _OUT_OF_REACH = 1e-6  # an epsilon that nothing breaks, so that every attack goes all the way
 _EXAMPLES = 2
 
