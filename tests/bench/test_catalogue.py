@@ -1,0 +1,49 @@
+"""docs/attacks.md shows the attacks as they are."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from quintain.bench import catalogue, registry
+
+PAGE = Path(__file__).parents[2] / "docs" / "attacks.md"
+COST = catalogue.HEADINGS.index("passes")
+
+
+def shown():
+    table = re.search(r"<!-- table[^>]*-->\n(.*?)<!-- /table -->", PAGE.read_text("utf-8"), re.S)
+    lines = table.group(1).strip().splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def rows(*, count_passes):
+    return [one.row() for one in catalogue.entries(count_passes=count_passes)]
+
+
+def without_cost(row):
+    return [cell for number, cell in enumerate(row) if number != COST]
+
+
+def test_the_page_lists_every_attack_as_its_plugin_describes_it():
+    assert [without_cost(one) for one in shown()] == [
+        without_cost(one) for one in rows(count_passes=False)
+    ]
+    assert len(shown()) == len(registry.plugins("attacks"))
+    assert all(one[COST] for one in shown())
+
+
+def test_every_attack_names_its_source_unless_it_is_a_baseline():
+    nameless = {one[0] for one in shown() if not one[-2]}
+    assert nameless == {"`noise`", "`grey`", "`salt-and-pepper`"}
+
+
+@pytest.mark.slow
+def test_the_page_counts_the_passes_that_they_take():
+    assert shown() == rows(count_passes=True)
+
+
+def test_there_is_a_table_of_attacks_only(quintain):
+    answer = quintain("list", "models", "--table")
+    assert answer.code == 2
+    assert "quintain list attacks --table" in answer.err
