@@ -221,7 +221,7 @@ def test_bad_input_is_refused_in_one_clear_line(digits, kind, given, message):
 
 
 def test_an_unknown_attack_is_answered_with_the_nearest_name(digits):
-    with pytest.raises(UnknownPlugin, match=r"'pdg'; did you mean 'pgd'.*fgsm, pgd"):
+    with pytest.raises(UnknownPlugin, match=r"'pdg'; did you mean 'pgd'.*fgsm,.*pgd"):
         evaluate(digits.module, X, Y, "pdg")
 
 

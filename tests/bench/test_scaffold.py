@@ -69,7 +69,7 @@ def test_it_gets_its_row_in_a_suite(tmp_path, monkeypatch, capsys):
         ("MyAttack", "my_attack.py", "my-attack", "MyAttack"),
         ("my-attack.py", "my_attack.py", "my-attack", "MyAttack"),
         ("swift", "swift.py", "swift", "SwiftAttack"),
-        ("DDN", "ddn.py", "ddn", "DdnAttack"),
+        ("QRS", "qrs.py", "qrs", "QrsAttack"),
         ("class", "class_attack.py", "class", "ClassAttack"),
         ("None", "none.py", "none", "NoneAttack"),
     ],
