@@ -1,7 +1,6 @@
 """The cascade for robust accuracies that should hold."""
 
 from ..bench.protocols import Cascade
-from .adam import Adam
 from .apgd import APGD, apgd_margin
 from .apgd_targeted import TargetedAPGD
 from .gradients.smoothed import Smoothed
@@ -15,8 +14,8 @@ def strongest(*, queries: int = 1000) -> Cascade:
 
     Ordered by examples broken per second, as measured in docs/attacks-measured.md: a short PGD
     finds where each example stands, Auto-PGD on the margin breaks most of what can be broken,
-    towards single classes most of the rest; the smoothed network sees past saturated units, Adam
-    past a loss whose scale changes, Square past gradients that point nowhere.
+    towards single classes most of the rest; the smoothed network sees past saturated units, and
+    Square past gradients that point nowhere.
 
     Source: our own, of the parts named. queries: of Square.
     """
@@ -32,7 +31,6 @@ def strongest(*, queries: int = 1000) -> Cascade:
                 gradient=Smoothed(decay=0.94),
                 schedule="linear",
             ),
-            Adam(steps=50),
             Square(steps=queries),
         )
     )
