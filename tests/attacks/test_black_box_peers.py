@@ -17,6 +17,7 @@ from quintain.bench import evaluate
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 
 EXAMPLES = 30
+MANY = 100  # examples where the difference is small
 SEEDS = (0, 1, 2)
 OUR_SEEDS = range(8)  # ours take a second each
 SQUARE = {"Linf": 0.14, "L2": 0.8}
@@ -172,25 +173,31 @@ def square_figures(digits, peer, norm, seed):
 
 
 def nes_figures(digits, peer, seed):
-    budget = NES["steps"] * (NES["samples"] + 1)
+    """Mean queries over all examples, whose median would be a multiple of a gradient's; successes.
+
+    One example at a time for Foolbox, which takes the loss of a batch as one number.
+    """
+    epsilon, budget = NES["epsilon"], NES["steps"] * (NES["samples"] + 1)
     if peer is None:
         attack = {"name": "pgd-nes", "steps": NES["steps"], "step_size": NES["step_size"],
                   "gradient": {"name": "nes", "samples": NES["samples"]}}  # fmt: skip
-        result = ours(digits, attack, "Linf", [NES["epsilon"]], budget, seed)
-        return (result.query_summary["censored_queries_median"].item(),
+        result = ours(digits, attack, "Linf", [epsilon], budget, seed, MANY)
+        return (result.query_summary["censored_queries_mean"].item(),
                 result.curve["attack_success_rate"].item())  # fmt: skip
-    counters = counted(digits, peer, "Linf", NES["epsilon"], budget, seed)
-    falls = np.array([one.first_within(NES["epsilon"]) for one in counters])
-    return censored_median(falls, budget), float(np.isfinite(falls).mean())
+    counters = counted(digits, peer, "Linf", epsilon, budget, seed, MANY)
+    falls = np.array([one.first_within(epsilon) for one in counters])
+    return float(np.minimum(falls, budget).mean()), float(np.isfinite(falls).mean())
 
 
 def decision_distances(digits, peer, norm, budgets, seed):
-    """Median distance with so many queries each: ours for a name, a peer's for a function."""
+    """Geometric mean distance with so many queries each: ours for a name, else a peer's."""
     if isinstance(peer, str):
-        runs = [ours(digits, peer, norm, [1e-4, 20.0], budget, seed) for budget in budgets]
-        return [float(one.records["distance"].fillna(np.inf).median()) for one in runs]
-    counters = counted(digits, peer, norm, 0.0, max(budgets), seed)
-    return [float(np.median([one.nearest(budget) for one in counters])) for budget in budgets]
+        runs = [ours(digits, peer, norm, [1e-4, 20.0], budget, seed, MANY) for budget in budgets]
+        found = [one.records["distance"].fillna(np.inf).to_numpy() for one in runs]
+    else:
+        counters = counted(digits, peer, norm, 0.0, max(budgets), seed, MANY)
+        found = [np.array([one.nearest(budget) for one in counters]) for budget in budgets]
+    return [float(np.exp(np.log(one).mean())) for one in found]
 
 
 def over_seeds(figure, peer):
@@ -212,13 +219,12 @@ def test_square_needs_no_more_queries(digits, peer, norm):
 
 
 def test_nes_needs_as_many_queries(digits):
-    """To one gradient, of which the medians are multiples."""
     mine, theirs = (
         over_seeds(lambda one, seed: nes_figures(digits, one, seed), kind)
         for kind in (None, foolbox_nes)
     )
     assert 0.3 < theirs[1] <= 1.0
-    assert mine[0] <= theirs[0] + NES["samples"] + 1
+    assert mine[0] <= 1.03 * theirs[0]
     assert mine[1] >= theirs[1] - 0.03
 
 
@@ -229,7 +235,7 @@ def test_hop_skip_jump_comes_as_near_with_as_many_queries(digits, peer, norm):
         over_seeds(lambda one, seed: decision_distances(digits, one, norm, QUERIES, seed), kind)
         for kind in ("hop-skip-jump", peer)
     )
-    assert (mine <= 1.03 * theirs).all()  # over seeds theirs spread by as much
+    assert (mine <= 1.05 * theirs).all()  # ART draws unseeded, and spreads by 2%
 
 
 def test_the_boundary_attack_comes_as_near_with_as_many_queries(digits):
