@@ -357,6 +357,8 @@ class Training:
     """What a defense trains with. It holds out a part of `data` for validation itself.
 
     norm, epsilon: the threat to train against, for defenses that do.
+    obtain: other networks on the same data, for defenses that wrap one or combine several; None
+        where there is only the model at hand.
     """
 
     data: ImageData
@@ -365,6 +367,7 @@ class Training:
     progress: "Progress"
     norm: Norm = "Linf"
     epsilon: float | None = None
+    obtain: "Obtain | None" = None
 
 
 @dataclass(frozen=True)
@@ -377,6 +380,21 @@ class Trained:
     model: nn.Module
     history: tuple[Mapping[str, float], ...] = ()
     flags: tuple[str, ...] = ()
+
+
+class Obtain(Protocol):
+    """Trains another network on the same data and threat, or takes it from the cache."""
+
+    def __call__(
+        self, defense: "Defense", *, seed: int | None = None, model: Mapping[str, Any] | None = None
+    ) -> Trained:
+        """Return the network that `defense` makes of `model`.
+
+        seed: of its first weights and its training, by default the same. model: its spec, by
+        default the same architecture.
+
+        Raises: CellError when training diverges; BadParameter and UnknownPlugin.
+        """
 
 
 class Defense(Protocol):

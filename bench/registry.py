@@ -390,13 +390,14 @@ def _adapter(annotation: Any) -> Any:
 
 
 def _plugin_kind(annotation: Any) -> Kind | None:
-    from .protocols import Attack, Basis, GradientSource, Loss
+    from .protocols import Attack, Basis, Defense, GradientSource, Loss
 
     seams: tuple[tuple[Any, Kind], ...] = (
         (GradientSource, "gradients"),
         (Loss, "losses"),
         (Basis, "bases"),
         (Attack, "attacks"),
+        (Defense, "defenses"),
     )
     return next((kind for seam, kind in seams if annotation is seam), None)
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ def obtain(order: Order, cache: Path | None, progress: Progress) -> Trained:
     Raises: CellError when training diverges; BadParameter.
     """
     if cache is None:
-        return _train(order, progress)[0]
+        return _train(order, cache, progress)[0]
     path = _cached(order.key(), cache)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
@@ -109,7 +109,7 @@ def obtain(order: Order, cache: Path | None, progress: Progress) -> Trained:
                 )
             except (BadCheckpoint, KeyError):
                 path.unlink()
-        trained, cacheable = _train(order, progress)
+        trained, cacheable = _train(order, cache, progress)
         if not cacheable:
             return trained
         about = {
@@ -151,10 +151,24 @@ def _cached(key: str, cache: Path) -> Path:
     return cache / "networks" / f"{key}.safetensors"
 
 
-def _train(order: Order, progress: Progress) -> tuple[Trained, bool]:
+def _train(order: Order, cache: Path | None, progress: Progress) -> tuple[Trained, bool]:
     """Train, and tell whether the cache could make the same module again."""
+
+    def another(
+        defense: Defense, *, seed: int | None = None, model: Mapping[str, Any] | None = None
+    ) -> Trained:
+        changed = replace(
+            order,
+            defense=defense,
+            seed=order.seed if seed is None else seed,
+            model=order.model if model is None else model,
+        )
+        return obtain(changed, cache, progress)
+
     built = order.build()
-    training = Training(order.data, order.seed, order.device, progress, order.norm, order.epsilon)
+    training = Training(
+        order.data, order.seed, order.device, progress, order.norm, order.epsilon, another
+    )
     trained = order.defense.fit(built, training)
     trained.model.to(order.device).eval()
     return trained, trained.model is built or hasattr(order.defense, "wrap")

@@ -8,7 +8,7 @@ from quintain.bench import registry, training
 from quintain.bench.checkpoints import weights_hash
 from quintain.bench.datasets.memory import in_memory
 from quintain.bench.errors import BadParameter
-from quintain.bench.protocols import InputSpec, Silent, Trained
+from quintain.bench.protocols import Defense, InputSpec, Silent, Trained
 from quintain.bench.training import Order, build_network, digest, obtain
 
 
@@ -36,6 +36,23 @@ class Wrapped(Nudge):
 
     def fit(self, model, training):
         return super().fit(self.wrap(model), training)
+
+
+@dataclass(frozen=True)
+class Around:
+    """A defense that wraps what another makes, and asks for it by the way a defense is given."""
+
+    base: Defense = Nudge()
+    seed: int | None = None
+    scale: float | None = None
+
+    def wrap(self, model):
+        return nn.Sequential(nn.Identity(), model)
+
+    def fit(self, model, training):
+        other = None if self.scale is None else {"name": "flat", "scale": self.scale}
+        made = training.obtain(self.base, seed=self.seed, model=other)
+        return Trained(self.wrap(made.model), made.history, made.flags)
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +149,30 @@ CHANGES = {
     "labels": lambda order: {"data": other_data(order, labels=(torch.arange(12) + 1) % 3)},
     "classes": lambda order: {"data": other_data(order, names=("a", "b", "d"))},
 }
+
+
+def test_defenses_that_wrap_the_same_network_train_it_once(order, tmp_path):
+    alone = obtain(order, tmp_path, Silent())
+    around = obtain(replace(order, defense=Around()), tmp_path, Silent())
+    assert Nudge.asked == 1
+    assert weights_hash(around.model[1]) == weights_hash(alone.model)
+    assert (around.history, around.flags) == (alone.history, alone.flags)
+
+
+@pytest.mark.parametrize("given", [{"seed": 1}, {"scale": 2.0}])
+def test_a_defense_can_ask_for_networks_of_other_seeds_and_architectures(order, tmp_path, given):
+    alone = obtain(order, tmp_path, Silent())
+    around = obtain(replace(order, defense=Around(**given)), tmp_path, Silent())
+    assert Nudge.asked == 2
+    assert weights_hash(around.model[1]) != weights_hash(alone.model)
+
+
+def test_a_hyperparameter_that_is_a_defense_is_built_from_its_spec():
+    registry.defense("nudge")(Nudge)
+    registry.defense("around")(Around)
+    assert registry.build("defenses", {"name": "around", "base": "nudge"}) == Around()
+    spec = {"name": "around", "base": {"name": "nudge", "by": 0.25}}
+    assert registry.build("defenses", spec) == Around(Nudge(0.25))
 
 
 @pytest.mark.parametrize("what", CHANGES)
