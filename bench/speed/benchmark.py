@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from .captured import CapturedLoop
 from .contenders import BARE, AttackAlone, Contender, Job, Quintain
 from .machine import Machine, flops_per_step
 from .measurements import Score, measure_attack, measure_queries
@@ -67,6 +68,7 @@ def _measure(
             AttackAlone(),
             AttackAlone("quintain, attack alone, bfloat16", "bfloat16"),
             Quintain(whole=True),
+            *(_captured() if workload.x.is_cuda else ()),
             *peers,
         ]
         for size in effort.batch_sizes:
@@ -99,6 +101,11 @@ def _measure(
         )
 
 
+def _captured() -> tuple[Contender, ...]:
+    """The floors on a GPU, for the attack alone at the same precision to be compared with."""
+    return CapturedLoop("float32"), CapturedLoop("bfloat16")
+
+
 def make_job(workload: Workload, examples: int, batch_size: int, steps: int) -> Job:
     """PGD on some of a workload's examples, with the usual step size for the number of steps."""
     x, y = workload.examples(examples)
@@ -113,8 +120,9 @@ def grid(largest: float, points: int) -> tuple[float, ...]:
 
 def _rates(score: Score, machine: Machine) -> tuple[float | None, float | None]:
     """Images x steps a second, and the share of the card's matrix products that this comes to."""
-    if machine.matmul_rate is None or score.measurement != "one-epsilon":
+    fastest = machine.matmul_rate(score.precision)
+    if fastest is None or score.measurement != "one-epsilon":
         return None, None
     job = score.job
     rate = len(job.x) * job.steps / Spread.of(score.seconds).median
-    return rate, rate * flops_per_step(job) / machine.matmul_rate
+    return rate, rate * flops_per_step(job) / fastest

@@ -272,14 +272,19 @@ def bare_loop(job: Job) -> Perturb:
         lower, upper = (x - epsilon).clamp(min=0.0), (x + epsilon).clamp(max=1.0)
         x_adv = torch.empty_like(x).uniform_(-epsilon, epsilon).add_(x).clamp_(lower, upper)
         for _ in range(job.steps):
-            x_adv.requires_grad_()
-            loss = functional.cross_entropy(job.module(x_adv), y, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, x_adv)
-            x_adv = x_adv.detach().add_(gradient.sign_(), alpha=job.step_size * epsilon)
-            x_adv.clamp_(lower, upper)
+            gradient = ascend(job.module, x_adv, y)
+            x_adv.add_(gradient.sign_(), alpha=job.step_size * epsilon).clamp_(lower, upper)
         return x_adv
 
     return perturb
+
+
+def ascend(module: nn.Module, x_adv: Tensor, y: Tensor) -> Tensor:
+    """(B, C, H, W): the gradient of the summed cross-entropy, one forward and one backward pass."""
+    at = x_adv.detach().requires_grad_()
+    loss = functional.cross_entropy(module(at), y, reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, at)
+    return gradient
 
 
 BARE = Rerun("bare loop", "torch", bare_loop)

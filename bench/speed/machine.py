@@ -1,13 +1,17 @@
 """What the benchmark runs on, and how fast it could be."""
 
 import platform
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..precision import Dtype
 from .contenders import Job
 from .timing import Clock, Spread
 
@@ -17,31 +21,52 @@ _PRODUCTS = 10
 
 @dataclass(frozen=True)
 class Machine:
-    """device: its type. name: of the processor or the card. matmul_rate: FLOP/s, on a GPU alone."""
+    """device: its type. name: of the processor or the card.
+
+    matmul_rates: FLOP/s of matrix products in each arithmetic, on a GPU alone.
+    """
 
     device: str
     name: str
     threads: int
     torch_version: str
-    matmul_rate: float | None = None
+    matmul_rates: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, device: torch.device, clock: Clock) -> "Machine":
         """Look at the machine."""
         facts = device.type, _name(device), torch.get_num_threads(), torch.__version__
-        return cls(*facts, matmul_rate(device, clock) if device.type == "cuda" else None)
+        if device.type != "cuda":
+            return cls(*facts)
+        return cls(*facts, {one: matmul_rate(device, clock, one) for one in get_args(Dtype)})
+
+    def matmul_rate(self, precision: str) -> float | None:
+        """FLOP/s in the arithmetic that a variant such as "bfloat16+folded" computes in."""
+        return self.matmul_rates.get(precision.partition("+")[0])
 
 
-def matmul_rate(device: torch.device, clock: Clock, side: int = _SIDE) -> float:
-    """FLOP/s of square float32 matrix products, as the attacks' own settings have them."""
-    a, b = torch.rand(2, side, side, device=device)
-    torch.mm(a, b)
+def matmul_rate(device: torch.device, clock: Clock, dtype: Dtype, side: int = _SIDE) -> float:
+    """FLOP/s of square matrix products: what the device can do at its best."""
+    kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+    a, b = torch.rand(2, side, side, device=device).to(kind)
     seconds = []
-    for _ in range(_PRODUCTS):
-        began = clock()
+    with _matmul_precision("high" if dtype == "tf32" else "highest"):
         torch.mm(a, b)
-        seconds.append(clock() - began)
+        for _ in range(_PRODUCTS):
+            began = clock()
+            torch.mm(a, b)
+            seconds.append(clock() - began)
     return 2.0 * side**3 / Spread.of(seconds).median
+
+
+@contextmanager
+def _matmul_precision(wanted: str) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(wanted)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def flops_per_step(job: Job) -> float:

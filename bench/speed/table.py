@@ -1,6 +1,6 @@
 """What a benchmark writes: a row for each contender in each measurement, and a table to read."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -125,7 +125,7 @@ def _boasts(scores: Sequence[Score]) -> list[str]:
     for measurement in dict.fromkeys((one.measurement, one.job.batch_size) for one in scores):
         here = [one for one in scores if (one.measurement, one.job.batch_size) == measurement]
         ours = next(one for one in here if one.contender == "quintain")
-        peers = [one for one in here[1:] if not one.contender.startswith("quintain")]
+        peers = [one for one in here if not one.contender.startswith(("quintain", "bare loop"))]
         if peers:
             best = min(peers, key=lambda one: one.ratio.median)
             times = Spread.of_ratios(best.seconds, ours.seconds)
@@ -133,4 +133,18 @@ def _boasts(scores: Sequence[Score]) -> list[str]:
                 f"{measurement[0]}, batch {measurement[1]}: quintain is {times.median:.3g} times "
                 f"({times.low:.3g} to {times.high:.3g}) as fast as {best.contender}, the best peer"
             )
+        lines += _beside_the_floor(here)
     return lines
+
+
+def _beside_the_floor(scores: Sequence[Score]) -> Iterator[str]:
+    """On a GPU: the throughput of the attack alone over a hand-captured step's, as precise."""
+    floors = {one.precision: one for one in scores if "captured" in one.contender}
+    for one in scores:
+        if one.contender.startswith("quintain, attack alone") and one.precision in floors:
+            share = Spread.of_ratios(floors[one.precision].seconds, one.seconds)
+            yield (
+                f"{one.measurement}, batch {one.job.batch_size}, {one.precision}: the attack alone "
+                f"has {share.median:.2f} ({share.low:.2f} to {share.high:.2f}) of the throughput "
+                "of the captured step"
+            )

@@ -3,6 +3,7 @@
 import io
 
 import pandas as pd
+import pytest
 import torch
 
 from quintain.bench.speed.contenders import Job
@@ -59,7 +60,7 @@ def test_without_peers_there_is_nothing_to_boast_of():
 
 
 def test_absolute_rates_are_shown_with_the_card_s_name():
-    card = Machine("cuda", "Some Card", 2, "2.15", 1e12)
+    card = Machine("cuda", "Some Card", 2, "2.15", {"float32": 1e12})
     rates = {"throughput": 12345.6, "matmul_share": 0.25}
     text = summary([entry(name, (2.0,), **rates) for name in ("bare loop", "quintain")], card)
     assert "On Some Card" in text
@@ -67,9 +68,27 @@ def test_absolute_rates_are_shown_with_the_card_s_name():
     assert "25.0%" in text
 
 
-def test_the_matrix_rate_counts_two_operations_for_each_product():
+def test_the_attack_alone_is_set_beside_the_captured_step_as_precise_as_it():
+    names = ["bare loop", "bare loop, captured, float32", "quintain, attack alone", "quintain"]
+    text = summary(
+        [entry(name, (one,)) for name, one in zip(names, (4, 2, 2.5, 3), strict=True)], CPU
+    )
+    assert "float32: the attack alone has 0.80 (0.80 to 0.80) of the throughput" in text
+    assert "best peer" not in text
+
+
+@pytest.mark.parametrize("dtype", ["float32", "tf32", "bfloat16"])
+def test_the_matrix_rate_counts_two_operations_for_each_product(dtype):
     ticks = iter(range(0, 1000, 2))
-    assert matmul_rate(torch.device("cpu"), lambda: next(ticks), side=8) == 2 * 8**3 / 2
+    rate = matmul_rate(torch.device("cpu"), lambda: next(ticks), dtype, side=8)
+    assert rate == 2 * 8**3 / 2
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_a_card_is_measured_in_the_arithmetic_that_was_used():
+    card = Machine("cuda", "Some Card", 2, "2.15", {"float32": 1.0, "bfloat16": 8.0})
+    assert card.matmul_rate("bfloat16+channels-last+folded") == 8.0
+    assert card.matmul_rate("float32") == 1.0
 
 
 def test_operations_of_a_step_are_those_of_its_products(linear):
@@ -83,4 +102,4 @@ def test_the_machine_is_named():
     machine = Machine.of(torch.device("cpu"), lambda: 0.0)
     assert machine.name
     assert machine.device == "cpu"
-    assert machine.matmul_rate is None
+    assert machine.matmul_rate("float32") is None
