@@ -172,8 +172,8 @@ class PreActivation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) -> (B, outputs, H / stride, W / stride)."""
         active = self.activation(x)
-        around: Tensor = self.shortcut(x if self.carries_input else active)
-        return around + self.residual(active)
+        total: Tensor = self.shortcut(x if self.carries_input else active) + self.residual(active)
+        return total
 
     def delete(self) -> None:
         """Let the residual branch add nothing from now on: what is left is the shortcut."""
@@ -187,7 +187,8 @@ class Nothing(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> a zero without axes."""
-        return x.new_zeros(())
+        zero: Tensor = x.new_zeros(())
+        return zero
 
 
 class Through(nn.Sequential):

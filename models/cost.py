@@ -25,11 +25,13 @@ Counter = Callable[[Any, Tensor, Tensor], int]
 
 
 def _convolution(layer: Any, _: Tensor, output: Tensor) -> int:
-    return output.numel() * (layer.in_channels // layer.groups) * math.prod(layer.kernel_size)
+    products: int = (layer.in_channels // layer.groups) * math.prod(layer.kernel_size)
+    return output.numel() * products
 
 
 def _transposed(layer: Any, given: Tensor, _: Tensor) -> int:
-    return given.numel() * (layer.out_channels // layer.groups) * math.prod(layer.kernel_size)
+    products: int = (layer.out_channels // layer.groups) * math.prod(layer.kernel_size)
+    return given.numel() * products
 
 
 def _linear(layer: Any, _: Tensor, output: Tensor) -> int:
@@ -69,8 +71,8 @@ class Cost:
     """What a network costs as a whole.
 
     parameters: all of them, those of layers that were not called too. layers: those with parameters
-    of their own, in order. uncounted: names of layers that multiply by weights in a way that is not
-    counted; multiply_adds is then too low.
+    of their own, in order. uncounted: names of layers that may multiply by weights in a way that is
+    not counted, so that multiply_adds is too low; "" is the network itself. every: all layers.
     """
 
     parameters: int

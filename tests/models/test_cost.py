@@ -1,4 +1,4 @@
-"""Multiply-adds beside the papers' figures, torchvision's, and torch's own counter of operations."""
+"""Multiply-adds beside the papers, torchvision, and torch's own counter of operations."""
 
 from functools import partial
 

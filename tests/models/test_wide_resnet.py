@@ -4,7 +4,6 @@ from torch import nn
 
 from quintain.bench.errors import BadParameter
 from quintain.bench.protocols import InputSpec
-from quintain.models.cost import cost
 from quintain.models.wide_resnet import wide_resnet
 
 
@@ -41,9 +40,6 @@ def test_the_networks_that_robust_training_uses():
     with torch.device("meta"):
         assert parameters(wide_resnet(spec())) == 36_479_194
         assert parameters(wide_resnet(spec(), depth=34)) == 46_160_474
-        assert cost(wide_resnet(spec()), (3, 32, 32)).multiply_adds == pytest.approx(
-            5.2e9, rel=0.02
-        )
 
 
 @pytest.mark.parametrize("depth", [10, 16, 28, 40])
