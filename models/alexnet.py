@@ -36,7 +36,7 @@ def alexnet(
     width: multiplies every number of channels and hidden units; 1.0 is the paper's.
     groups: 2 cuts the second, fourth and fifth convolutions in two branches, as the paper did to
         fit two GPUs (60,965,224 parameters for 1000 classes); 1 keeps them whole.
-    dropout: probability of dropping each input of the two hidden fully connected layers.
+    dropout: probability of dropping what each unit of the two hidden fully connected layers gives.
     local_response: normalise across neighbouring channels after the first two convolutions.
     stem: "imagenet" is the paper's 11x11 convolution of stride 4; "small" a 5x5 of stride 1, which
         leaves room for the three poolings from 16x16 up; "auto" goes by the image's size.
@@ -58,12 +58,12 @@ def alexnet(
     hidden = scaled(4096, width)
     head = nn.Linear(hidden, inputs.n_classes)
     classifier: OrderedDict[str, nn.Module] = OrderedDict(
-        dropout6=dropout_layer(dropout),
         fc6=nn.Linear(channels[-1] * height * breadth, hidden),
         relu6=nn.ReLU(),
-        dropout7=dropout_layer(dropout),
+        dropout6=dropout_layer(dropout),
         fc7=nn.Linear(hidden, hidden),
         relu7=nn.ReLU(),
+        dropout7=dropout_layer(dropout),
         fc8=head,
     )
     network = nn.Sequential(
@@ -76,6 +76,10 @@ def alexnet(
     )
     initialise(network, heads=[head])
     return network
+
+
+# 1 had dropout before the hidden layers, as torchvision's later AlexNet has it.
+alexnet.version = "2"  # type: ignore[attr-defined]
 
 
 def _features(

@@ -5,13 +5,16 @@ network, section 5 for the auxiliary classifiers.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from ..bench.errors import BadParameter, closest
 from ..bench.protocols import InputSpec
-from .inception import Filters, Inception, convolution
+from .inception import Filters, Inception, NaiveInception, convolution
 from .layers import (
     LocalResponseNorm,
     Stem,
@@ -32,6 +35,13 @@ TABLE = {
     "4e": Filters(256, 160, 320, 32, 128, 128),
     "5a": Filters(256, 160, 320, 32, 128, 128),
     "5b": Filters(384, 192, 384, 48, 128, 128),
+}
+
+ModuleName = Literal["reduced", "naive"]
+
+MODULES: dict[ModuleName, type[Inception] | type[NaiveInception]] = {
+    "reduced": Inception,
+    "naive": NaiveInception,
 }
 
 
@@ -76,15 +86,15 @@ class GoogLeNet(nn.Module):
         auxiliary: bool,
         dropout: float,
         small: bool,
+        module: type[Inception] | type[NaiveInception],
     ) -> None:
         super().__init__()
         self.normalise = input_layer(inputs)
         self.stem = _stem(inputs.shape[0], width, batch_norm=batch_norm, small=small)
-        channels = scaled(192, width)
-        table = {name: filters.scaled(width) for name, filters in TABLE.items()}
-        self.lower, channels = _stack(channels, table, "3a 3b pool3 4a", batch_norm)
-        self.middle, middle_channels = _stack(channels, table, "4b 4c 4d", batch_norm)
-        self.upper, top = _stack(middle_channels, table, "4e pool4 5a 5b", batch_norm)
+        stack = partial(_stack, partial(module, batch_norm=batch_norm), width)
+        self.lower, channels = stack("3a 3b pool3 4a", scaled(192, width))
+        self.middle, middle_channels = stack("4b 4c 4d", channels)
+        self.upper, top = stack("4e pool4 5a 5b", middle_channels)
         self.dropout = dropout_layer(dropout)
         self.classifier = nn.Linear(top, inputs.n_classes)
         heads = [self.classifier]
@@ -115,6 +125,7 @@ def googlenet(
     auxiliary: bool = True,
     dropout: float = 0.4,
     stem: Stem = "auto",
+    modules: ModuleName = "reduced",
 ) -> nn.Module:
     """GoogLeNet (arXiv:1409.4842), full-size or for small images.
 
@@ -125,6 +136,9 @@ def googlenet(
     dropout: probability of dropping each of the last features; the auxiliary ones keep 0.7.
     stem: "imagenet" is the paper's 7x7 convolution of stride 2 and pooling; "small" a 3x3 of
         stride 1 and no first pooling, from 16x16 up; "auto" goes by the image's size.
+    modules: "reduced" are the paper's, with 1x1 convolutions before the costly ones; "naive" have
+        none (figure 2a), with the 3x3, 5x5 and 1x1 filters of table 1: channels, and with them
+        parameters and multiply-adds, grow from module to module.
 
     Deviations from the paper: batch normalisation unless turned off, since without it the network
     learns slowly; He's weights. Poolings keep a last incomplete window, which gives the paper's
@@ -133,6 +147,10 @@ def googlenet(
 
     Raises: BadParameter for images that are too small, or a parameter out of range.
     """
+    if modules not in MODULES:
+        there = ", ".join(MODULES)
+        near = closest(modules, MODULES)
+        raise BadParameter(f"googlenet: modules '{modules}' is not one of {there}{near}")
     chosen = choose_stem("googlenet", inputs, stem, imagenet_from=32)
     return GoogLeNet(
         inputs,
@@ -141,6 +159,7 @@ def googlenet(
         auxiliary=auxiliary,
         dropout=dropout,
         small=chosen == "small",
+        module=MODULES[modules],
     )
 
 
@@ -164,16 +183,20 @@ def _stem(channels: int, width: float, *, batch_norm: bool, small: bool) -> nn.S
 
 
 def _stack(
-    channels: int, table: dict[str, Filters], names: str, batch_norm: bool
+    module: Callable[[int, Filters], Inception | NaiveInception],
+    width: float,
+    names: str,
+    channels: int,
 ) -> tuple[nn.Sequential, int]:
     """Put the named modules and poolings on top of each other, and tell the channels at the end."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for name in names.split():
         if name.startswith("pool"):
             layers[name] = _halve()
-        else:
-            layers[f"inception{name}"] = Inception(channels, table[name], batch_norm=batch_norm)
-            channels = table[name].outputs
+            continue
+        made = module(channels, TABLE[name].scaled(width))
+        layers[f"inception{name}"] = made
+        channels = made.outputs
     return nn.Sequential(layers), channels
 
 

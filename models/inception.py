@@ -14,7 +14,7 @@ from .layers import scaled
 
 
 class Filters(NamedTuple):
-    """How many filters each branch of a reduced Inception module has: a row of table 1."""
+    """How many filters each branch of an Inception module has: a row of table 1."""
 
     one: int
     reduce_three: int
@@ -26,11 +26,6 @@ class Filters(NamedTuple):
     def scaled(self, width: float) -> "Filters":
         """Multiply each number by the width."""
         return Filters(*(scaled(count, width) for count in self))
-
-    @property
-    def outputs(self) -> int:
-        """Channels that come out of the reduced module."""
-        return self.one + self.three + self.five + self.pool
 
 
 def convolution(
@@ -56,20 +51,21 @@ class NaiveInception(nn.Module):
 
     The pooling branch passes every channel on, so that (B, channels, H, W) becomes
     (B, one + three + five + channels, H, W): it grows from module to module.
+
+    filters: of which the reductions and the pooling branch are not used.
     """
 
-    def __init__(
-        self, channels: int, one: int, three: int, five: int, *, batch_norm: bool = False
-    ) -> None:
+    def __init__(self, channels: int, filters: Filters, *, batch_norm: bool = False) -> None:
         super().__init__()
         block = partial(convolution, channels, batch_norm=batch_norm)
-        self.one = block(one, 1)
-        self.three = block(three, 3)
-        self.five = block(five, 5)
+        self.one = block(filters.one, 1)
+        self.three = block(filters.three, 3)
+        self.five = block(filters.five, 5)
         self.pool = nn.MaxPool2d(3, stride=1, padding=1)
+        self.outputs = filters.one + filters.three + filters.five + channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) -> (B, one + three + five + channels, H, W)."""
+        """(B, channels, H, W) -> (B, outputs, H, W)."""
         return torch.cat([self.one(x), self.three(x), self.five(x), self.pool(x)], dim=1)
 
 
@@ -91,7 +87,8 @@ class Inception(nn.Module):
         self.pool = nn.Sequential(
             nn.MaxPool2d(3, stride=1, padding=1), block(channels, filters.pool, 1)
         )
+        self.outputs = filters.one + filters.three + filters.five + filters.pool
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) -> (B, filters.outputs, H, W)."""
+        """(B, channels, H, W) -> (B, outputs, H, W)."""
         return torch.cat([self.one(x), self.three(x), self.five(x), self.pool(x)], dim=1)

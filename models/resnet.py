@@ -1,153 +1,111 @@
 """ResNet: layers that learn what to add to their input.
 
-Source: He et al. 2015, "Deep residual learning for image recognition", arXiv:1512.03385: table 1
-for the ImageNet networks, section 4.2 for the CIFAR-10 family, figure 5 for the blocks.
+Sources: He et al. 2015, "Deep residual learning for image recognition", arXiv:1512.03385: table 1
+for the ImageNet networks, section 4.2 for the CIFAR-10 family and the plain networks; He et al.
+2016, "Identity mappings in deep residual networks", arXiv:1603.05027, for pre-activation.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Literal, get_args
 
-import torch.nn.functional as F  # noqa: N812
-from torch import Tensor, nn
+from torch import nn
 
-from ..bench.errors import BadParameter
+from ..bench.errors import BadParameter, closest
 from ..bench.protocols import InputSpec
+from .blocks import (
+    Block,
+    Layout,
+    Place,
+    Plain,
+    PreActivation,
+    Residual,
+    activation,
+    basic,
+    bottleneck,
+    early_bottleneck,
+)
 from .layers import Stem, choose_stem, initialise, input_layer, scaled
 
-Shortcut = Callable[[int, int, int], nn.Module]
-"""Makes the path around a block from (input channels, output channels, stride)."""
+BlockName = Literal["residual", "pre-activation", "plain"]
 
-
-class ZeroPadding(nn.Module):
-    """Shortcut without parameters: skip pixels, add channels of zeros (option A)."""
-
-    def __init__(self, channels: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.extra, self.stride = outputs - channels, stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) -> (B, outputs, H / stride, W / stride)."""
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra))
-
-
-def projection(channels: int, outputs: int, stride: int) -> nn.Module:
-    """Shortcut by a learned 1x1 convolution (option B)."""
-    return nn.Sequential(
-        nn.Conv2d(channels, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
-    )
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (figure 5, left).
-
-    base: channels of the stage, which come out multiplied by `expansion`.
-    """
-
-    expansion: ClassVar[int] = 1
-
-    def __init__(self, channels: int, base: int, stride: int, shortcut: Shortcut) -> None:
-        super().__init__()
-        self.residual = nn.Sequential(
-            nn.Conv2d(channels, base, 3, stride=stride, padding=1, bias=False),
-            nn.BatchNorm2d(base),
-            nn.ReLU(),
-            nn.Conv2d(base, base, 3, padding=1, bias=False),
-            nn.BatchNorm2d(base),
-        )
-        self.shortcut = _around(channels, base, stride, shortcut)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) -> (B, base, H / stride, W / stride)."""
-        return F.relu(self.residual(x) + self.shortcut(x))
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions and a shortcut (figure 5, right).
-
-    base: channels inside, which come out multiplied by `expansion`.
-    """
-
-    expansion: ClassVar[int] = 4
-
-    def __init__(self, channels: int, base: int, stride: int, shortcut: Shortcut) -> None:
-        super().__init__()
-        outputs = base * self.expansion
-        self.residual = nn.Sequential(
-            nn.Conv2d(channels, base, 1, bias=False),
-            nn.BatchNorm2d(base),
-            nn.ReLU(),
-            nn.Conv2d(base, base, 3, stride=stride, padding=1, bias=False),
-            nn.BatchNorm2d(base),
-            nn.ReLU(),
-            nn.Conv2d(base, outputs, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
-        self.shortcut = _around(channels, outputs, stride, shortcut)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) -> (B, 4 base, H / stride, W / stride)."""
-        return F.relu(self.residual(x) + self.shortcut(x))
-
-
-class Block(Protocol):
-    """A kind of block: a class like BasicBlock."""
-
-    @property
-    def expansion(self) -> int:
-        """How many times the stage's channels come out of it."""
-
-    def __call__(self, channels: int, base: int, stride: int, shortcut: Shortcut) -> nn.Module:
-        """Make one."""
+BLOCKS: dict[BlockName, Block] = {
+    "residual": Residual,
+    "pre-activation": PreActivation,
+    "plain": Plain,
+}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a depth means: the block, how many of them in each stage, and the stages' channels."""
+    """What a network is made of: how many blocks each stage has, with which convolutions.
 
-    block: Block
+    channels: of the stages, before what the layout makes of them. stem: channels of the first
+    convolution. projected: see Place.
+    """
+
+    layout: Layout
     blocks: tuple[int, ...]
     channels: tuple[int, ...]
-    shortcut: Shortcut
+    stem: int
+    projected: bool
 
 
-def _imagenet(block: Block, *blocks: int) -> Plan:
-    return Plan(block, blocks, (64, 128, 256, 512), projection)
+def _imagenet(layout: Layout, *blocks: int) -> Plan:
+    return Plan(layout, blocks, (64, 128, 256, 512), 64, projected=True)
 
 
 def _cifar(depth: int) -> Plan:
-    return Plan(BasicBlock, ((depth - 2) // 6,) * 3, (16, 32, 64), ZeroPadding)
+    return Plan(basic, ((depth - 2) // 6,) * 3, (16, 32, 64), 16, projected=False)
+
+
+def _cifar_bottlenecks(depth: int) -> Plan:
+    return Plan(bottleneck, ((depth - 2) // 9,) * 3, (16, 32, 64), 16, projected=True)
 
 
 PLANS: dict[int, Plan] = {
-    18: _imagenet(BasicBlock, 2, 2, 2, 2),
-    34: _imagenet(BasicBlock, 3, 4, 6, 3),
-    50: _imagenet(Bottleneck, 3, 4, 6, 3),
-    101: _imagenet(Bottleneck, 3, 4, 23, 3),
-    152: _imagenet(Bottleneck, 3, 8, 36, 3),
+    18: _imagenet(basic, 2, 2, 2, 2),
+    34: _imagenet(basic, 3, 4, 6, 3),
+    50: _imagenet(bottleneck, 3, 4, 6, 3),
+    101: _imagenet(bottleneck, 3, 4, 23, 3),
+    152: _imagenet(bottleneck, 3, 8, 36, 3),
+    200: _imagenet(bottleneck, 3, 24, 36, 3),
     **{depth: _cifar(depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
+    **{depth: _cifar_bottlenecks(depth) for depth in (164, 1001)},
 }
 
 
 def resnet(
-    inputs: InputSpec, *, depth: int = 18, width: float = 1.0, stem: Stem = "auto"
+    inputs: InputSpec,
+    *,
+    depth: int = 18,
+    width: float = 1.0,
+    stem: Stem = "auto",
+    block: BlockName = "residual",
+    bottleneck_stride: Literal["3x3", "1x1"] = "3x3",
 ) -> nn.Module:
     """ResNet (arXiv:1512.03385), full-size or for small images.
 
-    depth: 18, 34 (basic blocks), 50, 101, 152 (bottlenecks): four stages from 64 channels, with
-        projections where the shape changes (option B). 8, 14, 20, 32, 44, 56, 110, of the CIFAR-10
-        family of 6n + 2 layers: three stages from 16 channels, basic blocks, and shortcuts
-        without parameters (option A).
+    depth: 18, 34 (basic blocks), 50, 101, 152, 200 (bottlenecks): four stages from 64 channels,
+        with projections where the shape changes (option B). 8, 14, 20, 32, 44, 56, 110, of the
+        CIFAR-10 family of 6n + 2 layers: three stages from 16 channels, basic blocks, and shortcuts
+        without parameters (option A). 164 and 1001, of 9n + 2 layers: the same stages of
+        bottlenecks, with projections.
     width: multiplies every number of channels, the stem's too; 1.0 is the paper's.
     stem: "imagenet" is a 7x7 convolution of stride 2 and pooling; "small" the CIFAR-10 family's
         3x3 of stride 1 alone, from 16x16 up; "auto" goes by the image's size.
+    block: "residual" is the paper's; "pre-activation" normalises and activates before each
+        convolution, and once more after the last block (arXiv:1603.05027); "plain" has the same
+        layers without shortcuts, projections included.
+    bottleneck_stride: which convolution of a bottleneck halves the grid: "1x1", the first, in the
+        paper; "3x3" in most later implementations, at 4.1e9 multiply-adds for 50 layers, not 3.8e9.
 
-    Deviations from the paper: bottlenecks take their stride in the 3x3 convolution rather than in
-    the first 1x1, as most later implementations do; the fully connected layer starts at a spread
-    of 0.01; depths 8 and 14 continue the CIFAR-10 family downwards.
+    Deviations from the papers: the stride in the 3x3 convolution unless told otherwise; the fully
+    connected layer starts at a spread of 0.01; depths 8 and 14 continue the CIFAR-10 family
+    downwards.
 
-    Raises: BadParameter for an unknown depth, images that are too small, or a bad width.
+    Raises: BadParameter for an unknown depth or block, images that are too small, a bad width, or
+    a bottleneck_stride without bottlenecks.
     """
     if depth not in PLANS:
         valid = sorted(PLANS)
@@ -156,23 +114,71 @@ def resnet(
             f"resnet: depth {depth} is not one of {', '.join(map(str, valid))}; "
             f"the nearest is {nearest}"
         )
+    if block not in BLOCKS:
+        there = ", ".join(BLOCKS)
+        raise BadParameter(f"resnet: block '{block}' is not one of {there}{closest(block, BLOCKS)}")
     plan = PLANS[depth]
-    chosen = choose_stem("resnet", inputs, stem, imagenet_from=32)
-    channels = scaled(plan.channels[0], width)
+    return assemble(
+        "resnet",
+        inputs,
+        Plan(
+            _strided(plan.layout, depth, bottleneck_stride),
+            plan.blocks,
+            tuple(scaled(base, width) for base in plan.channels),
+            scaled(plan.stem, width),
+            plan.projected,
+        ),
+        BLOCKS[block],
+        stem=stem,
+        closing=block == "pre-activation",
+    )
+
+
+def assemble(
+    network: str, inputs: InputSpec, plan: Plan, block: Block, *, stem: Stem, closing: bool
+) -> nn.Sequential:
+    """Put a stem, stages of blocks and a classifier on top of each other, with fresh weights.
+
+    closing: normalise and activate what the last block gives, which pre-activation needs.
+
+    Raises: BadParameter for images that are too small.
+    """
+    small = choose_stem(network, inputs, stem, imagenet_from=32) == "small"
+    channels = plan.stem
     layers: OrderedDict[str, nn.Module] = OrderedDict(
-        normalise=input_layer(inputs),
-        stem=_stem(inputs.shape[0], channels, small=chosen == "small"),
+        normalise=input_layer(inputs), stem=_stem(inputs.shape[0], channels, small=small)
     )
     for number, (count, base) in enumerate(zip(plan.blocks, plan.channels, strict=True), start=1):
-        stage, channels = _stage(
-            plan, channels, scaled(base, width), count, stride=1 if number == 1 else 2
-        )
+        stage = nn.Sequential()
+        for index in range(count):
+            stride = 2 if number > 1 and index == 0 else 1
+            place = Place(
+                channels,
+                plan.layout(base, stride),
+                plan.projected,
+                first=number == 1 and index == 0,
+            )
+            stage.append(block(place))
+            channels = place.outputs
         layers[f"stage{number}"] = stage
+    if closing:
+        layers["activation"] = activation(channels)
     head = nn.Linear(channels, inputs.n_classes)
     layers.update(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), classifier=head)
-    network = nn.Sequential(layers)
-    initialise(network, heads=[head])
-    return network
+    made = nn.Sequential(layers)
+    initialise(made, heads=[head])
+    return made
+
+
+def _strided(layout: Layout, depth: int, where: str) -> Layout:
+    """Return the layout with its stride where it is asked for."""
+    if where not in get_args(Literal["3x3", "1x1"]):
+        raise BadParameter(f"resnet: bottleneck_stride '{where}' is not one of 3x3, 1x1")
+    if where == "3x3":
+        return layout
+    if layout is not bottleneck:
+        raise BadParameter(f"resnet: depth {depth} has no bottlenecks for bottleneck_stride '1x1'")
+    return early_bottleneck
 
 
 def _stem(channels: int, outputs: int, *, small: bool) -> nn.Sequential:
@@ -182,20 +188,3 @@ def _stem(channels: int, outputs: int, *, small: bool) -> nn.Sequential:
     first = nn.Conv2d(channels, outputs, 7, stride=2, padding=3, bias=False)
     pool = nn.MaxPool2d(3, stride=2, padding=1)
     return nn.Sequential(first, nn.BatchNorm2d(outputs), nn.ReLU(), pool)
-
-
-def _stage(
-    plan: Plan, channels: int, base: int, count: int, *, stride: int
-) -> tuple[nn.Sequential, int]:
-    """Make `count` blocks, the first of which may halve the grid; tell the channels at the end."""
-    blocks = []
-    for index in range(count):
-        blocks.append(plan.block(channels, base, stride if index == 0 else 1, plan.shortcut))
-        channels = base * plan.block.expansion
-    return nn.Sequential(*blocks), channels
-
-
-def _around(channels: int, outputs: int, stride: int, shortcut: Shortcut) -> nn.Module:
-    if stride == 1 and channels == outputs:
-        return nn.Identity()
-    return shortcut(channels, outputs, stride)

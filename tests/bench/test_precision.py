@@ -80,10 +80,11 @@ SPECS = [
     {"name": "alexnet", "width": 0.1},
     {"name": "googlenet", "width": 0.1},
     {"name": "resnet", "depth": 8, "width": 0.5},
+    {"name": "resnet", "depth": 8, "width": 0.5, "block": "pre-activation"},
 ]
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec["name"])
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.get("block", spec["name"]))
 def test_a_row_is_the_same_to_the_bit_whatever_the_batch(spec):
     inputs = InputSpec((3, 16, 16), 5, (0.5,) * 3, (0.25,) * 3)
     module = registry.bind("models", spec)(inputs).eval()

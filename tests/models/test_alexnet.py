@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from quintain.bench.errors import BadParameter
 from quintain.bench.protocols import InputSpec
@@ -77,3 +78,41 @@ def test_imagenet_stem_starts_at_64():
 def test_other_groups_are_refused():
     with pytest.raises(BadParameter, match="groups 3"):
         alexnet(spec(32), groups=3)
+
+
+def test_dropout_is_of_what_the_hidden_layers_give():
+    """Section 4.2: the output of each hidden unit of the first two fully connected layers."""
+    order = [name for name, _ in alexnet(spec(16), width=0.125).classifier.named_children()]
+    assert order == ["fc6", "relu6", "dropout6", "fc7", "relu7", "dropout7", "fc8"]
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_same_outputs_as_torchs_layers_in_the_order_of_figure_2(groups):
+    """torch's response normalisation divides alpha by its five channels.
+
+    Torchvision's AlexNet is a later one, of one branch, 64 first filters and no normalisation.
+    """
+    torch.manual_seed(0)
+    ours = alexnet(spec(67, n_classes=10), width=0.25, groups=groups).eval()
+
+    def norm():
+        return nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
+
+    reference = nn.Sequential(
+        nn.Conv2d(3, 24, 11, 4), nn.ReLU(), norm(), nn.MaxPool2d(3, 2),
+        nn.Conv2d(24, 64, 5, padding=2, groups=groups), nn.ReLU(), norm(), nn.MaxPool2d(3, 2),
+        nn.Conv2d(64, 96, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(96, 96, 3, padding=1, groups=groups), nn.ReLU(),
+        nn.Conv2d(96, 64, 3, padding=1, groups=groups), nn.ReLU(), nn.MaxPool2d(3, 2),
+        nn.Flatten(), nn.Linear(64, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(),
+        nn.Linear(1024, 10),
+    )  # fmt: skip
+    values = [one for name, one in ours.state_dict().items() if not name.startswith("normalise")]
+    for one in values:
+        one.normal_(std=one[0].numel() ** -0.5 if one.dim() > 1 else 0.5)
+    names = list(reference.state_dict())
+    reference.load_state_dict(dict(zip(names, values, strict=True)))
+    x = torch.rand(4, 3, 67, 67)
+    expected = reference((x - 0.5) / 0.25)
+    torch.testing.assert_close(ours(x), expected, rtol=1e-4, atol=1e-5)
+    assert expected.std() > 0.1

@@ -13,6 +13,7 @@ from quintain.bench.protocols import InputSpec
 from quintain.models.alexnet import alexnet
 from quintain.models.googlenet import googlenet
 from quintain.models.resnet import resnet
+from quintain.models.wide_resnet import wide_resnet
 
 NETWORKS = {
     "alexnet": partial(alexnet, width=0.125),
@@ -22,6 +23,10 @@ NETWORKS = {
     "resnet-8": partial(resnet, depth=8, width=0.5),
     "resnet-18": partial(resnet, depth=18, width=0.125),
     "resnet-50": partial(resnet, depth=50, width=0.125),
+    "resnet-18-pre-activation": partial(resnet, width=0.125, block="pre-activation"),
+    "resnet-14-plain": partial(resnet, depth=14, width=0.5, block="plain"),
+    "googlenet-naive": partial(googlenet, width=0.0625, modules="naive"),
+    "wide-resnet": partial(wide_resnet, depth=10, width=0.5),
 }
 
 
@@ -110,7 +115,9 @@ def test_first_loss_is_that_of_a_guess(factory):
     assert cross_entropy(logits, y).item() == pytest.approx(math.log(7), abs=0.4)
 
 
-@pytest.mark.parametrize("name", ["alexnet", "googlenet", "resnet-8"])
+@pytest.mark.parametrize(
+    "name", ["alexnet", "googlenet", "resnet-8", "resnet-18-pre-activation", "wide-resnet"]
+)
 def test_a_few_steps_of_training_reduce_the_loss(name):
     torch.manual_seed(0)
     network = NETWORKS[name](spec(16, channels=1)).train()
@@ -132,7 +139,22 @@ def test_a_few_steps_of_training_reduce_the_loss(name):
     assert sum(losses[-3:]) / 3 < 0.6 * losses[0]
 
 
-@pytest.mark.parametrize("name", ["alexnet", "googlenet", "resnet"])
+def test_channels_last_images_stay_so_in_every_layer(factory):
+    """A layer that changes the order of memory makes the next convolution copy what it is given."""
+    network = factory(spec(32)).to(memory_format=torch.channels_last).eval()
+    order = []
+    for name, layer in network.named_modules():
+        layer.register_forward_hook(
+            lambda _, __, out, name=name: order.append(
+                (name, out.dim() < 4 or out.is_contiguous(memory_format=torch.channels_last))
+            )
+        )
+    network(torch.rand(2, 3, 32, 32).contiguous(memory_format=torch.channels_last))
+    assert len(order) > 10
+    assert [name for name, kept in order if not kept] == []
+
+
+@pytest.mark.parametrize("name", ["alexnet", "googlenet", "resnet", "wide-resnet"])
 def test_a_suite_can_name_each_network_with_its_width(name):
     network = registry.bind("models", {"name": name, "width": 0.125, "stem": "small"})(spec(16))
     assert network.eval()(torch.rand(1, 3, 16, 16)).shape == (1, 7)

@@ -7,7 +7,7 @@ from torchvision.models.googlenet import BasicConv2d
 from quintain.bench.errors import BadParameter
 from quintain.bench.protocols import InputSpec
 from quintain.models.googlenet import TABLE, googlenet
-from quintain.models.inception import Inception
+from quintain.models.inception import Inception, NaiveInception
 
 
 def spec(side, channels=3, n_classes=1000):
@@ -73,19 +73,22 @@ def test_22_layers_deep():
     assert in_stem + 2 * modules + 1 == 22
 
 
-def test_same_outputs_as_torchvision_with_the_papers_table_put_back():
-    """Torchvision's has 3x3 convolutions where table 1 has 5x5, and a last pooling of 2x2.
+def pair(*, auxiliary):
+    """Torchvision's network with the paper's table put back, and ours with the same weights.
 
-    The rest is the same network.
+    Torchvision's has 3x3 convolutions where table 1 has 5x5, and a last pooling of 2x2. The rest is
+    the same network.
     """
     torch.manual_seed(0)
-    reference = Torchvision(num_classes=10, aux_logits=False, init_weights=False)
+    reference = Torchvision(num_classes=10, aux_logits=auxiliary, init_weights=False)
     reference.maxpool4 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
     for name, filters in TABLE.items():
         module = reference.get_submodule(f"inception{name}")
         module.branch3[1] = BasicConv2d(filters.reduce_five, filters.five, kernel_size=5, padding=2)
-    ours = googlenet(spec(64, n_classes=10), auxiliary=False)
-    values = [one for name, one in reference.state_dict().items() if "num_batches" not in name]
+    ours = googlenet(spec(64, n_classes=10), auxiliary=auxiliary)
+    theirs = reference.state_dict()
+    order = sorted(theirs, key=lambda name: name.startswith("aux"))  # we have these at the end
+    values = [theirs[name] for name in order if "num_batches" not in name]
     with torch.no_grad():
         for one in values:
             one.uniform_(0.5, 1.5) if one.dim() == 1 else one.normal_(std=one[0].numel() ** -0.5)
@@ -95,11 +98,31 @@ def test_same_outputs_as_torchvision_with_the_papers_table_put_back():
         if "num_batches" not in name and not name.startswith("normalise")
     ]
     ours.load_state_dict(dict(zip(names, values, strict=True)), strict=False)
+    return reference, ours
+
+
+def test_same_outputs_as_torchvision_with_the_papers_table_put_back():
+    reference, ours = pair(auxiliary=False)
     x = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         expected = reference.eval()((x - 0.5) / 0.25)
         torch.testing.assert_close(ours.eval()(x), expected, rtol=1e-4, atol=1e-5)
     assert expected.std() > 1e-3
+
+
+def test_same_auxiliary_outputs_as_torchvision_in_training_mode():
+    reference, ours = pair(auxiliary=True)
+    for network in (reference, ours):
+        for one in network.train().modules():
+            if isinstance(one, nn.Dropout):
+                one.p = 0.0
+    x = torch.rand(4, 3, 64, 64)
+    with torch.no_grad():
+        logits, after_4d, after_4a = reference((x - 0.5) / 0.25)
+        found = ours(x)
+    for one, expected in zip(found, (logits, after_4a, after_4d), strict=True):
+        torch.testing.assert_close(one, expected, rtol=1e-3, atol=1e-4)
+        assert expected.std() > 1e-3
 
 
 def test_auxiliary_logits_in_training_mode_only():
@@ -156,3 +179,21 @@ def test_response_norm_only_without_batch_norm():
 def test_bad_dropout_is_refused():
     with pytest.raises(BadParameter, match="dropout"):
         small(dropout=1.0)
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_naive_modules_stand_where_the_reduced_ones_do(batch_norm):
+    reduced, naive = small(batch_norm=batch_norm), small(batch_norm=batch_norm, modules="naive")
+    names = [
+        [name for name, one in network.named_modules() if isinstance(one, kind)]
+        for network, kind in ((reduced, Inception), (naive, NaiveInception))
+    ]
+    assert names[0] == names[1]
+    assert len(names[0]) == 9
+    x = torch.rand(4, 1, 16, 16)
+    assert [tuple(one.shape) for one in naive.train()(x)] == [(4, 10)] * 3
+
+
+def test_other_modules_are_refused():
+    with pytest.raises(BadParameter, match="modules 'naif' is not one of reduced, naive; did you"):
+        small(modules="naif")

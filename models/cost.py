@@ -1,0 +1,200 @@
+"""What a network costs: parameters, and multiply-adds of one forward pass of one image.
+
+A multiply-add is a multiplication with the addition that follows it, as the papers count; twice as
+many are "FLOPs" to some. Counted are those of convolutions and linear layers: of each output, the
+products that it sums, padding included. Not counted are biases, normalisation, activations,
+pooling, sums of branches, and whatever a network computes other than by calling such a layer:
+layers with weights of another kind are named in `Cost.uncounted`.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..bench.errors import BadParameter, closest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Counter = Callable[[Any, Tensor, Tensor], int]
+
+
+def _convolution(layer: Any, _: Tensor, output: Tensor) -> int:
+    products: int = (layer.in_channels // layer.groups) * math.prod(layer.kernel_size)
+    return output.numel() * products
+
+
+def _transposed(layer: Any, given: Tensor, _: Tensor) -> int:
+    products: int = (layer.out_channels // layer.groups) * math.prod(layer.kernel_size)
+    return given.numel() * products
+
+
+def _linear(layer: Any, _: Tensor, output: Tensor) -> int:
+    return output.numel() * int(layer.in_features)
+
+
+COUNTERS: dict[type[nn.Module], Counter] = {
+    nn.Conv1d: _convolution,
+    nn.Conv2d: _convolution,
+    nn.Conv3d: _convolution,
+    nn.ConvTranspose1d: _transposed,
+    nn.ConvTranspose2d: _transposed,
+    nn.ConvTranspose3d: _transposed,
+    nn.Linear: _linear,
+}
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer, or all that is within one.
+
+    kind: its class. calls: how often it was called in the pass. output: the shape of what it gave
+    last, without the batch: (channels, height, width) of a convolution; empty where it was not
+    called, or gave something other than a tensor. parameters: each counted once, wherever shared.
+    """
+
+    name: str
+    kind: str
+    calls: int
+    output: tuple[int, ...]
+    parameters: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs as a whole.
+
+    parameters: all of them, those of layers that were not called too. layers: those with parameters
+    of their own, in order. uncounted: names of layers that may multiply by weights in a way that is
+    not counted, so that multiply_adds is too low; "" is the network itself. every: all layers.
+    """
+
+    parameters: int
+    multiply_adds: int
+    layers: tuple[LayerCost, ...]
+    uncounted: tuple[str, ...]
+    every: "dict[str, LayerCost]" = field(repr=False)
+
+    def of(self, names: Iterable[str]) -> tuple[LayerCost, ...]:
+        """What the named layers cost, with all that is within them: of modules, stages, blocks.
+
+        Raises: BadParameter for a layer that there is not.
+        """
+        found = []
+        for name in names:
+            if name not in self.every:
+                near = closest(name, self.every) or "; names are as in `model.named_modules()`"
+                raise BadParameter(f"no layer '{name}'{near}")
+            found.append(self.every[name])
+        return tuple(found)
+
+    def table(self, names: Iterable[str] | None = None) -> "pd.DataFrame":
+        """One row a layer: those with parameters, or those named, with what is within them.
+
+        Raises: BadParameter for a layer that there is not.
+        """
+        import pandas as pd
+
+        rows = self.layers if names is None else self.of(names)
+        return pd.DataFrame([asdict(one) for one in rows])
+
+
+def cost(model: nn.Module, shape: tuple[int, int, int]) -> Cost:
+    """Count a network's parameters and multiply-adds by running it once, in evaluation mode.
+
+    shape: (C, H, W) of the images. The network is left in the mode that it was in. One that was
+    built under `torch.device("meta")` costs no time and no memory.
+    """
+    record = _Record({}, {}, {})
+    first = next(iter(model.parameters()), torch.empty(0))
+    x = torch.zeros(1, *shape, device=first.device)
+    with ExitStack() as stack, torch.no_grad():
+        stack.enter_context(_as_used(model))
+        for module in model.modules():
+            stack.callback(module.register_forward_hook(record.note).remove)
+        model(x)
+    every = {name: record.within(name, module) for name, module in model.named_modules()}
+    own = {
+        name: record.alone(name, module)
+        for name, module in model.named_modules()
+        if any(True for _ in module.parameters(recurse=False))
+    }
+    return Cost(
+        parameters=every[""].parameters,
+        multiply_adds=every[""].multiply_adds,
+        layers=tuple(own.values()),
+        uncounted=tuple(name for name in own if _multiplies(model.get_submodule(name))),
+        every=every,
+    )
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What was seen of each module in the pass."""
+
+    calls: dict[nn.Module, int]
+    outputs: dict[nn.Module, tuple[int, ...]]
+    counted: dict[nn.Module, int]
+
+    def note(self, module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+        """Forward hook."""
+        self.calls[module] = self.calls.get(module, 0) + 1
+        if not isinstance(output, Tensor):
+            return
+        self.outputs[module] = tuple(output.shape[1:])
+        counter = _counter(module)
+        if counter is not None:
+            self.counted[module] = self.counted.get(module, 0) + counter(module, given[0], output)
+
+    def alone(self, name: str, module: nn.Module) -> LayerCost:
+        """The layer without what is within it."""
+        return self._cost(name, module, module.parameters(recurse=False), [module])
+
+    def within(self, name: str, module: nn.Module) -> LayerCost:
+        """The layer and all that is within it."""
+        return self._cost(name, module, module.parameters(), module.modules())
+
+    def _cost(
+        self,
+        name: str,
+        module: nn.Module,
+        parameters: Iterable[nn.Parameter],
+        modules: Iterable[nn.Module],
+    ) -> LayerCost:
+        return LayerCost(
+            name,
+            type(module).__name__,
+            self.calls.get(module, 0),
+            self.outputs.get(module, ()),
+            sum(one.numel() for one in parameters),
+            sum(self.counted.get(one, 0) for one in modules),
+        )
+
+
+def _counter(module: nn.Module) -> Counter | None:
+    return next((count for kind, count in COUNTERS.items() if isinstance(module, kind)), None)
+
+
+def _multiplies(module: nn.Module) -> bool:
+    """Whether a layer that is not counted has weights of two axes or more."""
+    return _counter(module) is None and any(
+        one.dim() > 1 for one in module.parameters(recurse=False)
+    )
+
+
+@contextmanager
+def _as_used(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, for the while; each layer returns to its own mode."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
