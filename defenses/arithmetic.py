@@ -75,7 +75,8 @@ def compiled(model: nn.Module, wanted: bool) -> Iterator[None]:
     except Exception as error:
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
-        reason = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
         raise BadParameter(
             f"compile = true, but torch.compile failed here: {type(error).__name__}: {reason}"
         ) from error
