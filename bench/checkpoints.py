@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from .errors import BadCheckpoint
@@ -20,10 +20,14 @@ _PARALLEL = "module."
 
 
 def save_checkpoint(path: Path, module: nn.Module, about: Mapping[str, Any]) -> None:
-    """Write weights and buffers, with `about` and their hash as JSON, whole or not at all."""
+    """Write weights and buffers, with `about` and their hash as JSON, whole or not at all.
+
+    Raises: OSError when it cannot be written.
+    """
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in _state(module)}
     metadata = {"quintain": json.dumps({**about, "weights": _hash(tensors)}, sort_keys=True)}
-    write_atomically(path, lambda at: save_file(tensors, str(at), metadata))
+    # safetensors would write the file itself, and say of a full disk nothing that can be told apart
+    write_atomically(path, lambda at: at.write_bytes(save(tensors, metadata)))
 
 
 def read_about(path: Path) -> dict[str, Any]:

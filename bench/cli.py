@@ -109,8 +109,14 @@ def list_plugins(kind: str | None, table: bool) -> int:
     help="A hyper-parameter, such as model.depth=20, defense.epochs=30, dataset.root=DIR.",
 )
 @click.option("--plugin", "plugins", multiple=True, type=click.Path(path_type=Path))
+@click.option("--log-dir", type=click.Path(path_type=Path), help="Write curves for TensorBoard.")
+@click.option("--fresh", is_flag=True, help="Begin anew where a training was cut off.")
 def train(out: Path | None, **options: Any) -> int:
-    """Train one model with one defense into a checkpoint (safetensors)."""
+    """Train one model with one defense into a checkpoint (safetensors).
+
+    While it trains its state is kept beside the checkpoint (.partial); the same command goes on
+    from there when it was cut off.
+    """
     from .commands import train_checkpoint
 
     path = out or Path(f"{options['model']}-{options['defense']}.safetensors")

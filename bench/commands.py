@@ -4,13 +4,16 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .directory import read_cells
 from .errors import BadParameter, RunDirectoryError, closest
 from .files import check_writable, write_text
 from .report import FORMATS, Format, leaderboard_table
 from .tables import Cell, leaderboard
+
+if TYPE_CHECKING:
+    from .protocols import Trained
 
 
 def joint_leaderboard(directories: Sequence[Path], form: str) -> str:
@@ -44,19 +47,23 @@ def train_checkpoint(
     device: str,
     settings: Sequence[str],
     plugins: Sequence[Path],
+    fresh: bool,
+    log_dir: Path | None,
 ) -> str:
     """Train a model with a defense, write a checkpoint, and say how it did.
+
+    A training of this very network that was cut off goes on, unless it is to begin `fresh`.
 
     Raises: QuintainError for what cannot be used.
     """
     from . import registry
     from .api import checked_norm, parse_device
     from .checkpoints import save_checkpoint
+    from .desk import Desk
     from .plan import check_training, load_split, try_model
-    from .progress import Bar
-    from .protocols import configuration
+    from .progress import Bar, say
     from .threat import Epsilon
-    from .training import Order, obtain
+    from .training import Order, about_training, obtain
 
     for plugin in plugins:
         registry.load_file(plugin)
@@ -76,20 +83,37 @@ def train_checkpoint(
     check_training(data)
     try_model(specs["model"], data)
     order = Order(specs["model"], plugin, data, seed, where, threat, radius)
-    trained = obtain(order, None, Bar(f"train {model} x {defense}"))
+    partial = path.with_suffix(".partial")
+    if fresh:
+        partial.unlink(missing_ok=True)
+    desk = Desk(partial, log_dir, lambda text: say(f"quintain: {text}"))
+    trained = obtain(order, None, Bar(f"train {model} x {defense}"), desk)
     about = {
         "model": specs["model"],
-        "defense": configuration(plugin),
         "dataset": specs["dataset"],
-        "history": [dict(one) for one in trained.history],
-        "flags": list(trained.flags),
+        "defense_spec": specs["defense"],
+        **about_training(trained, plugin),
     }
     with writing(path):
         save_checkpoint(path, trained.model, about)
-    last = trained.history[-1] if trained.history else {}
-    figures = ", ".join(f"{key} {value:.4g}" for key, value in last.items())
+    desk.clear()
+    return f"wrote {path}: {_figures(trained)}"
+
+
+def _figures(trained: "Trained") -> str:
+    """How the kept weights did on the part held out, and what makes them doubtful."""
     flags = "".join(f" [{flag}]" for flag in trained.flags)
-    return f"wrote {path} ({figures}){flags}"
+    if not trained.history:
+        return f"a {type(trained.model).__name__}{flags}"
+    kept = trained.epoch or len(trained.history)
+    row = trained.history[kept - 1]
+    shown = {
+        "validation_accuracy": "clean accuracy",
+        "robust_validation_accuracy": "robust accuracy",
+        "loss": "training loss",
+    }
+    figures = [f"{text} {row[name]:.3f}" for name, text in shown.items() if name in row]
+    return f"epoch {kept} of {len(trained.history)}, {', '.join(figures)}{flags}"
 
 
 def write_output(path: Path, text: str) -> None:

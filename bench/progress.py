@@ -20,8 +20,14 @@ class Bar:
         if self._bar is None or self._bar.total != total or done < self._bar.n:
             self.close()
             self._bar = tqdm(
-                total=total, desc=self.title, leave=False, disable=None, dynamic_ncols=True
+                total=total,
+                initial=done,  # so that what was there already does not count for the rate
+                desc=self.title,
+                leave=False,
+                disable=None,
+                dynamic_ncols=True,
             )
+            self._note = ""
         if note != self._note:
             self._bar.set_postfix_str(note, refresh=False)
             self._note = note
@@ -36,6 +42,12 @@ class Bar:
             self._bar = None
 
 
+def say(text: str) -> None:
+    """Print a line to stderr at once, without tearing a bar."""
+    tqdm.write(text, file=sys.stderr)
+    sys.stderr.flush()
+
+
 class Lines:
     """A line for each finished piece of work, with the time since the start."""
 
@@ -45,5 +57,4 @@ class Lines:
     def say(self, text: str) -> None:
         """Print a line to stderr at once, without tearing a bar."""
         elapsed = time.monotonic() - self._began
-        tqdm.write(f"[{elapsed:6.1f} s] {text}", file=sys.stderr)
-        sys.stderr.flush()
+        say(f"[{elapsed:6.1f} s] {text}")

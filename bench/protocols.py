@@ -359,6 +359,8 @@ class Training:
     norm, epsilon: the threat to train against, for defenses that do.
     obtain: other networks on the same data, for defenses that wrap one or combine several; None
         where there is only the model at hand.
+    keeper: where the state of a run is kept, so that one that is cut off goes on; None for nowhere.
+    recorder: is told how each epoch went.
     """
 
     data: ImageData
@@ -368,6 +370,8 @@ class Training:
     norm: Norm = "Linf"
     epsilon: float | None = None
     obtain: "Obtain | None" = None
+    keeper: "Keeper | None" = None
+    recorder: "Recorder | None" = None
 
 
 @dataclass(frozen=True)
@@ -375,11 +379,37 @@ class Trained:
     """A defended model and how it came to be.
 
     history: one mapping an epoch (loss, accuracies, learning rate). flags: what makes it doubtful.
+    epoch: whose weights these are, from 1; 0 where that is not known.
     """
 
     model: nn.Module
     history: tuple[Mapping[str, float], ...] = ()
     flags: tuple[str, ...] = ()
+    epoch: int = 0
+
+
+class Keeper(Protocol):
+    """Keeps the state of a training run, so that one that is cut off goes on where it was.
+
+    A defense that trains several networks in one `fit` trains them in the same order every time;
+    each of its runs begins with `recall`.
+    """
+
+    def recall(self) -> Mapping[str, Any] | None:
+        """The state that this run was cut off in, tensors on the CPU; None to begin anew."""
+
+    def due(self) -> bool:
+        """Whether it is time to keep the state. Cheap: it is asked after every step."""
+
+    def keep(self, state: Mapping[str, Any], where: str) -> None:
+        """Keep tensors, numbers, texts, lists and mappings. where: how far that is, for people."""
+
+
+class Recorder(Protocol):
+    """Is told how training goes, for people to look at."""
+
+    def record(self, row: Mapping[str, float]) -> None:
+        """Take the row that an epoch adds to the history. A run that goes on may repeat one."""
 
 
 class Obtain(Protocol):

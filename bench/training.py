@@ -15,8 +15,20 @@ from torch import nn
 from . import registry
 from .checkpoints import load_checkpoint, read_about, save_checkpoint
 from .datasets.memory import channel_statistics, fingerprint
-from .errors import BadCheckpoint, BadParameter
-from .protocols import Defense, ImageData, InputSpec, Progress, Trained, Training, configuration
+from .desk import Desk
+from .errors import BadCheckpoint, BadParameter, CellError
+from .partial import Partial
+from .progress import say
+from .protocols import (
+    Defense,
+    ImageData,
+    InputSpec,
+    Keeper,
+    Progress,
+    Trained,
+    Training,
+    configuration,
+)
 from .threat import Norm
 
 
@@ -88,16 +100,22 @@ def build_network(model: Mapping[str, Any], inputs: InputSpec, seed: int) -> nn.
     return network.to(memory_format=torch.channels_last)
 
 
-def obtain(order: Order, cache: Path | None, progress: Progress) -> Trained:
+def obtain(
+    order: Order, cache: Path | None, progress: Progress, desk: Desk | None = None
+) -> Trained:
     """Fetch the network from the cache, or train it and keep it there.
 
     Two processes that want the same network train it once. A damaged cache file is trained anew.
+    A training that was cut off goes on: its state is kept beside the cache's entry, or, without a
+    cache, where the desk says.
 
-    Raises: CellError when training diverges; BadParameter.
+    Raises: CellError when training diverges or the cache cannot be written; BadParameter.
     """
+    key = order.key() if cache is not None or desk is not None else ""
     if cache is None:
-        return _train(order, cache, progress)[0]
-    path = _cached(order.key(), cache)
+        keeper = None if desk is None else desk.keeper(key)
+        return _train(order, cache, progress, desk, keeper, key)[0]
+    path = _cached(key, cache)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if path.is_file():
@@ -105,21 +123,44 @@ def obtain(order: Order, cache: Path | None, progress: Progress) -> Trained:
                 module = _wrapped(order)
                 about = load_checkpoint(path, module)
                 return Trained(
-                    module.to(order.device).eval(), tuple(about["history"]), tuple(about["flags"])
+                    module.to(order.device).eval(),
+                    tuple(about["history"]),
+                    tuple(about["flags"]),
+                    about.get("epoch", 0),
                 )
             except (BadCheckpoint, KeyError):
                 path.unlink()
-        trained, cacheable = _train(order, cache, progress)
-        if not cacheable:
-            return trained
-        about = {
-            "model": dict(order.model),
-            "defense": configuration(order.defense),
-            "history": [dict(one) for one in trained.history],
-            "flags": list(trained.flags),
-        }
-        save_checkpoint(path, trained.model, about)
+        partial = Partial(path.with_suffix(".partial"), key, _say)
+        trained, cacheable = _train(order, cache, progress, desk, partial, key)
+        if cacheable:
+            _keep(path, trained, order)
+        partial.discard()
     return trained
+
+
+def about_training(trained: Trained, defense: Defense) -> dict[str, Any]:
+    """How a network came to be, as its checkpoint says it."""
+    return {
+        "defense": configuration(defense),
+        "history": [dict(one) for one in trained.history],
+        "flags": list(trained.flags),
+        "epoch": trained.epoch,
+    }
+
+
+def _keep(path: Path, trained: Trained, order: Order) -> None:
+    about = {"model": dict(order.model), **about_training(trained, order.defense)}
+    try:
+        save_checkpoint(path, trained.model, about)
+    except OSError as error:
+        raise CellError(
+            f"the trained network cannot be kept in {path}: {error.strerror or error}; "
+            "make room or set QUINTAIN_CACHE, and run again"
+        ) from error
+
+
+def _say(text: str) -> None:
+    say(f"quintain: {text}")
 
 
 def cached_weights(key: str, cache: Path | None) -> str | None:
@@ -151,7 +192,14 @@ def _cached(key: str, cache: Path) -> Path:
     return cache / "networks" / f"{key}.safetensors"
 
 
-def _train(order: Order, cache: Path | None, progress: Progress) -> tuple[Trained, bool]:
+def _train(
+    order: Order,
+    cache: Path | None,
+    progress: Progress,
+    desk: Desk | None,
+    keeper: Keeper | None,
+    key: str,
+) -> tuple[Trained, bool]:
     """Train, and tell whether the cache could make the same module again."""
 
     def another(
@@ -163,11 +211,19 @@ def _train(order: Order, cache: Path | None, progress: Progress) -> tuple[Traine
             seed=order.seed if seed is None else seed,
             model=order.model if model is None else model,
         )
-        return obtain(changed, cache, progress)
+        return obtain(changed, cache, progress, desk)
 
     built = order.build()
     training = Training(
-        order.data, order.seed, order.device, progress, order.norm, order.epsilon, another
+        order.data,
+        order.seed,
+        order.device,
+        progress,
+        order.norm,
+        order.epsilon,
+        another,
+        keeper,
+        None if desk is None else desk.recorder(key),
     )
     trained = order.defense.fit(built, training)
     trained.model.to(order.device).eval()

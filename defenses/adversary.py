@@ -12,6 +12,8 @@ from ..bench.random import Draws
 from ..bench.threat import Ball, LinfBall, Norm, make_ball
 from .method import Batch
 
+_SCALE = 2.0**10  # keeps gradients in float16 from vanishing; no direction of ascent depends on it
+
 
 @dataclass(frozen=True)
 class Adversary:
@@ -43,7 +45,7 @@ class Adversary:
             for _ in range(self.steps):
                 at = x_adv.requires_grad_()
                 loss = F.cross_entropy(model(at), batch.y, reduction="sum")
-                (gradient,) = torch.autograd.grad(loss, at)
+                (gradient,) = torch.autograd.grad(_SCALE * loss, at)
                 at = at.detach()
                 x_adv = ball.project(at + step * ball.steepest(gradient, at))
         return x_adv

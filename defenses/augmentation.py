@@ -1,13 +1,23 @@
 """Augmentation: images moved by a few pixels and mirrored at random, a whole batch at once."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 AugmentationName = Literal["none", "shift", "shift-flip"]
+
+
+class Transform(Protocol):
+    """One kind of random change. Several follow one another."""
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """(count, ...): random numbers for as many images, from a generator on the CPU."""
+
+    def __call__(self, x: Tensor, drawn: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> the same, changed by its random numbers (B, ...)."""
 
 
 @dataclass(frozen=True)

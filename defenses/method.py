@@ -43,6 +43,12 @@ class Method(Protocol):
 
     TRADES, MART and the like differ in `objective`; adversarial weight perturbation can wrap
     another's by calling the model with perturbed parameters (`torch.func.functional_call`).
+
+    A method that remembers something from step to step (a perturbation that is replayed, other
+    weights) has `state_dict() -> dict` and `load_state_dict(state)` besides, of tensors, numbers
+    and texts: a run that is cut off and goes on takes it up again. State comes back on the CPU.
+
+    A run may compute in another precision, by autocast around `objective` and `adversarial`.
     """
 
     @property

@@ -1,11 +1,11 @@
 """Learning rate schedules: the part of the peak rate to use at each step of training."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-ScheduleName = Literal["one-cycle", "plateau", "constant"]
+ScheduleName = Literal["one-cycle", "cosine", "step", "plateau", "constant"]
 
 
 class Schedule(Protocol):
@@ -35,7 +35,8 @@ class OneCycle:
     """Up in a straight line, down along half a cosine to nothing (Smith & Topin, arXiv:1708.07120).
 
     up: the part of training on the way up. Momentum stays as it is, where the paper lowers it while
-    the rate is high.
+    the rate is high. With `up` 0 it is cosine annealing (Loshchilov & Hutter, arXiv:1608.03983)
+    without restarts.
     """
 
     up: float = 0.25
@@ -45,6 +46,24 @@ class OneCycle:
         if progress < self.up:
             return progress / self.up
         return 0.5 * (1.0 + math.cos(math.pi * (progress - self.up) / (1.0 - self.up)))
+
+    def validated(self, loss: float) -> None:
+        """Change nothing."""
+
+
+@dataclass
+class Step:
+    """Divide at given moments, as ResNet was trained (He et al. 2015, arXiv:1512.03385, 4.2).
+
+    milestones: shares of all epochs after which the rate is divided. divisor: by how much.
+    """
+
+    milestones: Sequence[float]
+    divisor: float
+
+    def factor(self, progress: float) -> float:
+        """Return 1 over the divisor for each milestone passed."""
+        return float(self.divisor ** -sum(progress >= one for one in self.milestones))
 
     def validated(self, loss: float) -> None:
         """Change nothing."""
@@ -77,13 +96,20 @@ class Plateau:
             self._factor, self._waited = self._factor / 10.0, 0
 
 
-_SCHEDULES: dict[ScheduleName, Callable[[int], Schedule]] = {
-    "one-cycle": lambda patience: OneCycle(),
-    "plateau": Plateau,
-    "constant": lambda patience: Constant(),
-}
-
-
-def make_schedule(name: ScheduleName, patience: int) -> Schedule:
-    """Begin a schedule."""
-    return _SCHEDULES[name](patience)
+def make_schedule(
+    name: ScheduleName,
+    *,
+    patience: int = 3,
+    rate_warmup: float = 0.0,
+    milestones: Sequence[float] = (0.5, 0.75),
+    divisor: float = 10.0,
+) -> Schedule:
+    """Begin a schedule: each takes of the settings what it needs."""
+    made: dict[ScheduleName, Schedule] = {
+        "one-cycle": OneCycle(),
+        "cosine": OneCycle(up=rate_warmup),
+        "step": Step(milestones, divisor),
+        "plateau": Plateau(patience),
+        "constant": Constant(),
+    }
+    return made[name]

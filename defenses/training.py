@@ -1,21 +1,24 @@
 """The one training loop: every defense by training is a `Method` that this loop runs."""
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..bench.errors import CellError
 from ..bench.protocols import Trained, Training
-from .adversary import as_used
-from .augmentation import Augmentation
+from .arithmetic import Arithmetic, compiled
+from .augmentation import Augmentation, Transform
+from .averaging import Average
+from .colours import PrincipalColours
 from .examples import split
-from .method import Batch, Method, classification, hard
+from .method import Batch, Method, hard
+from .randomness import global_state, own_randomness, restore_global, seed_from
 from .recipe import Recipe
 from .schedules import make_schedule
+from .validation import Best, Validation
 
 _NEAR_CHANCE = 1.5  # times the accuracy of guessing: a network that has learnt nothing
 
@@ -25,43 +28,29 @@ def train(model: nn.Module, training: Training, recipe: Recipe, method: Method) 
 
     The model is trained in place and comes back on the device and in evaluation mode. The held-out
     part, the order, the augmentation, dropout and the adversary's random starts follow from the
-    seed; torch's global random numbers are left as they were.
+    seed; torch's global random numbers are left as they were. With a moving average (`ema`) it is
+    the averaged weights that are validated and kept.
+
+    Where `training.keeper` has the state of a run like this one that was cut off, the run goes on
+    from it and ends with the very same weights.
 
     history, for each epoch: `epoch` from 1, `learning_rate` at its start, `loss` and
     `train_accuracy` on the batches that the method trained on, `validation_accuracy`,
     `validation_loss`, and for each attack that the method validates with `..._validation_accuracy`
-    and `..._validation_loss` after its name, such as `robust`, where validated.
+    and `..._validation_loss` after its name, such as `robust`, where validated. `training.recorder`
+    is told each row.
 
-    Raises: CellError when the loss is no longer finite; BadData when there are too few examples.
+    Raises: CellError when the loss is no longer finite; BadData when there are too few examples;
+    BadParameter for what the device or the images do not allow.
     """
     model.to(training.device)
-    with _own_randomness(training.seed, training.device):
+    with own_randomness(training.seed, training.device):
         run = _Run(model, training, recipe, method)
-        for epoch in range(recipe.epochs):
-            record = run.epoch(epoch)
-            training.progress.update(epoch + 1, recipe.epochs, _note(record))
-            if run.finished():
-                break
+        run.recall()
+        with compiled(model, recipe.compile):
+            while len(run.history) < recipe.epochs and not run.finished():
+                run.epoch(len(run.history))
         return run.result()
-
-
-@dataclass
-class _Best:
-    """The best weights so far. Equal accuracies, common on small validation parts, go by loss."""
-
-    score: tuple[float, float] = (-math.inf, -math.inf)
-    epoch: int = 0
-    waited: int = 0
-    weights: dict[str, Tensor] = field(default_factory=dict)
-
-    def offer(self, model: nn.Module, record: Mapping[str, float]) -> None:
-        """Keep the weights when they validate better, under the adversary if there is one."""
-        kind = "robust_validation" if "robust_validation_loss" in record else "validation"
-        score = (record[f"{kind}_accuracy"], -record[f"{kind}_loss"])
-        self.waited += 1
-        if score > self.score:
-            self.score, self.epoch, self.waited = score, int(record["epoch"]), 0
-            self.weights = {name: one.clone() for name, one in model.state_dict().items()}
 
 
 class _Run:
@@ -71,33 +60,56 @@ class _Run:
         self, model: nn.Module, training: Training, recipe: Recipe, method: Method
     ) -> None:
         self.model, self.training, self.recipe, self.method = model, training, recipe, method
+        device = training.device
+        self.arithmetic = Arithmetic(recipe.precision, device)
         self.random = torch.Generator().manual_seed(training.seed)
-        self.noise, self.validation_seed = self._generator(_seed(self.random)), _seed(self.random)
-        self.examples, self.held_out = split(
-            training.data, recipe.validation_share, self.random, training.device
-        )
+        noise_seed, validation_seed = seed_from(self.random), seed_from(self.random)
+        self.noise = torch.Generator(device).manual_seed(noise_seed)
+        self.examples, held_out = split(training.data, recipe.validation_share, self.random, device)
+        self.validation = None if held_out is None else Validation(
+            held_out, recipe.batch_size, validation_seed, device, self.arithmetic
+        )  # fmt: skip
         self.batches = math.ceil(len(self.examples) / recipe.batch_size)
-        self.augmentation = Augmentation.named(
-            recipe.augmentation, recipe.shift, training.data.shape
+        self.transforms: list[Transform] = [
+            Augmentation.named(recipe.augmentation, recipe.shift, training.data.shape)
+        ]
+        if recipe.colour:
+            self.transforms.append(PrincipalColours.of(self.examples, recipe.colour))
+        self.schedule = make_schedule(
+            recipe.schedule,
+            patience=recipe.patience,
+            rate_warmup=recipe.rate_warmup,
+            milestones=recipe.milestones,
+            divisor=recipe.divisor,
         )
-        self.schedule = make_schedule(recipe.schedule, recipe.patience)
         self.learning = [one for one in model.parameters() if one.requires_grad]
         self.optimizer = torch.optim.SGD(
             self.learning,
             lr=recipe.learning_rate,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
+            fused=device.type == "cuda" or None,  # which lets float16 go without a look at the host
         )
-        self.best = _Best()
+        self.average = None if recipe.ema is None else Average(model, recipe.ema)
+        self.best = Best()
         self.history: list[dict[str, float]] = []
         self.alarm: str | None = None
+        self.note = ""
+        self.steps = 0  # done, in all epochs
+        self.totals = torch.zeros(2, dtype=torch.float64, device=device)
+        self.epoch_start = self.random.get_state()
 
-    def epoch(self, epoch: int) -> dict[str, float]:
+    @property
+    def kept(self) -> nn.Module:
+        """The network that is validated and whose weights are kept."""
+        return self.model if self.average is None else self.average.model
+
+    def epoch(self, epoch: int) -> None:
         """Train on every example once and validate."""
         record = {"epoch": epoch + 1, "learning_rate": self._rate(epoch * self.batches)}
         record |= self._train(epoch)
-        if self._validates(epoch):
-            record |= self._validate(epoch)
+        if self.validation is not None and self._validates(epoch):
+            record |= self.validation.of(self.kept, self.method, epoch + 1.0)
         for name, value in record.items():
             if not math.isfinite(value):
                 raise CellError(
@@ -108,8 +120,11 @@ class _Run:
         self.alarm = self.method.alarm(self.history)
         if self.alarm is None and "validation_loss" in record:
             self.schedule.validated(record.get("robust_validation_loss", record["validation_loss"]))
-            self.best.offer(self.model, record)
-        return record
+            self.best.offer(self.kept, record)
+        if self.training.recorder is not None:
+            self.training.recorder.record(record)
+        self.note = _note(self.history, self.recipe.epochs)
+        self._report(ended=self.finished())
 
     def finished(self) -> bool:
         """Whether to end before the last epoch."""
@@ -119,8 +134,7 @@ class _Run:
     def result(self) -> Trained:
         """The model with its best weights, or its last where none were validated."""
         kept = self.best.epoch or len(self.history)
-        if self.best.weights:
-            self.model.load_state_dict(self.best.weights)
+        self.model.load_state_dict(self.best.weights or self.kept.state_dict())
         self.model.eval()
         self.optimizer.zero_grad(set_to_none=True)
         if not all(bool(one.isfinite().all()) for one in self.learning):
@@ -129,23 +143,31 @@ class _Run:
         accuracy = self.history[kept - 1].get("validation_accuracy", 1.0)
         if accuracy * self.training.data.n_classes <= _NEAR_CHANCE:
             flags.append(f"did not learn: validation accuracy {accuracy:.3f}")
-        return Trained(self.model, tuple(self.history), tuple(flags))
+        return Trained(self.model, tuple(self.history), tuple(flags), kept)
 
     def _train(self, epoch: int) -> dict[str, float]:
         """One pass over the training part. Nothing here waits for the device until its end."""
         device, home = self.training.device, self.examples.home
+        self.epoch_start = self.random.get_state()
         order = torch.randperm(len(self.examples), generator=self.random)
-        drawn = self.augmentation.draw(len(order), self.random).to(device)
-        totals = torch.zeros(2, dtype=torch.float64, device=device)
+        drawn = [one.draw(len(order), self.random).to(device) for one in self.transforms]
+        done = self.steps - epoch * self.batches  # more than none where a run goes on
+        if not done:
+            self.totals.zero_()
         self.model.train()
-        parts = zip(
-            order.to(home).tensor_split(self.batches), drawn.tensor_split(self.batches), strict=True
-        )
-        for step, (rows, moves) in enumerate(parts, start=epoch * self.batches):
+        self.note = _note(self.history, self.recipe.epochs)
+        self._report()
+        parts = (one.tensor_split(self.batches) for one in (order.to(home), *drawn))
+        for rows, *moves in islice(zip(*parts, strict=True), done, None):
             x, y = self.examples.read(rows)
-            batch = Batch(self.augmentation(x, moves), y, rows, step / self.batches, self.noise)
-            totals += self._step(batch, step)
-        loss, correct = (totals / len(order)).tolist()
+            for transform, numbers in zip(self.transforms, moves, strict=True):
+                x = transform(x, numbers)
+            batch = Batch(x, y, rows, self.steps / self.batches, self.noise)
+            self.totals += self._step(batch, self.steps)
+            self.steps += 1
+            self._report()
+            self._keep_now_and_then()
+        loss, correct = (self.totals / len(order)).tolist()
         return {"loss": loss, "train_accuracy": correct}
 
     def _step(self, batch: Batch, step: int) -> Tensor:
@@ -153,76 +175,87 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(step)
         self.optimizer.zero_grad(set_to_none=True)
-        loss, logits = self.method.objective(self.model, batch)
-        torch.autograd.backward(loss)
-        if self.recipe.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(self.learning, self.recipe.gradient_clip)
-        self.optimizer.step()
+        with self.arithmetic.cast():
+            loss, logits = self.method.objective(self.model, batch)
+        self.arithmetic.descend(loss, self.optimizer, self.learning, self.recipe.gradient_clip)
+        if self.average is not None:
+            self.average.update()
         correct = (logits.detach().argmax(dim=1) == hard(batch.y)).sum()
         return torch.stack([loss.detach() * len(batch.y), correct])
 
     def _validates(self, epoch: int) -> bool:
         due = (epoch + 1) % self.recipe.validate_every == 0 or epoch + 1 == self.recipe.epochs
-        return self.held_out is not None and due and epoch >= self.method.warmup_epochs
-
-    def _validate(self, epoch: int) -> dict[str, float]:
-        """Accuracy and loss on the part held out, clean and under the method's adversary."""
-        assert self.held_out is not None
-        noise = self._generator(self.validation_seed)  # the same starts each time, to compare
-        totals: dict[str, Tensor] = {}
-        with as_used(self.model), torch.no_grad():
-            rows = torch.arange(len(self.held_out), device=self.held_out.home)
-            for part in rows.tensor_split(math.ceil(len(rows) / self.recipe.batch_size)):
-                x, y = self.held_out.read(part)
-                batch = Batch(x, y, part, epoch + 1.0, noise)
-                for name, value in self._judge(batch).items():
-                    totals[name] = totals.get(name, torch.zeros_like(value)) + value
-        means = (torch.stack(list(totals.values())) / len(self.held_out)).tolist()
-        return dict(zip(totals, means, strict=True))
-
-    def _judge(self, batch: Batch) -> dict[str, Tensor]:
-        """Sums over a validation batch. To withstand an attack is to be right before and after."""
-        loss, logits = classification(self.model, batch.x, batch.y)
-        right = logits.argmax(dim=1) == hard(batch.y)
-        sums = {"validation_accuracy": right.sum(), "validation_loss": loss * len(batch.y)}
-        for name, x_adv in self.method.adversarial(self.model, batch).items():
-            loss, logits = classification(self.model, x_adv, batch.y)
-            still = right & (logits.argmax(dim=1) == hard(batch.y))
-            sums[f"{name}_validation_accuracy"] = still.sum()
-            sums[f"{name}_validation_loss"] = loss * len(batch.y)
-        return {name: value.double() for name, value in sums.items()}
+        return due and epoch >= self.method.warmup_epochs
 
     def _rate(self, step: int) -> float:
         """Learning rate of a step, taken at its middle, so that no step of a cycle is idle."""
         progress = (step + 0.5) / (self.recipe.epochs * self.batches)
         return self.recipe.learning_rate * self.schedule.factor(progress)
 
-    def _generator(self, seed: int) -> torch.Generator:
-        return torch.Generator(self.training.device).manual_seed(seed)
+    def _report(self, *, ended: bool = False) -> None:
+        """Move the progress bar: the steps done, and the loss and the accuracies so far."""
+        total = self.recipe.epochs * self.batches
+        self.training.progress.update(total if ended else self.steps, total, self.note)
+
+    # ------------------------------------------------------------------- a run that goes on
+
+    def recall(self) -> None:
+        """Go on where a run that was cut off was, if its state was kept."""
+        keeper = self.training.keeper
+        state = None if keeper is None else keeper.recall()
+        if state is None:
+            return
+        self.model.load_state_dict(state["model"])
+        for name, part in self._parts().items():
+            part.load_state_dict(state["parts"][name])
+        vars(self.schedule).update(state["schedule"])
+        self.history[:] = state["history"]
+        self.steps = state["steps"]
+        self.totals.copy_(state["totals"])
+        self.random.set_state(state["random"])
+        self.noise.set_state(state["noise"])
+        restore_global(state["global"], self.training.device)
+
+    def _keep_now_and_then(self) -> None:
+        """Keep the state when the keeper wants it. One that has diverged is not worth keeping."""
+        keeper = self.training.keeper
+        if keeper is None or not keeper.due():
+            return
+        if not all(bool(one.isfinite().all()) for one in (self.totals, *self.learning)):
+            return
+        keeper.keep(self._state(), f"epoch {len(self.history) + 1} of {self.recipe.epochs}")
+
+    def _state(self) -> dict[str, Any]:
+        """All that the rest of the run depends on."""
+        return {
+            "model": self.model.state_dict(),
+            "parts": {name: part.state_dict() for name, part in self._parts().items()},
+            "schedule": dict(vars(self.schedule)),
+            "history": self.history,
+            "steps": self.steps,
+            "totals": self.totals,
+            "random": self.epoch_start,  # the epoch's order is drawn again
+            "noise": self.noise.get_state(),
+            "global": global_state(self.training.device),
+        }
+
+    def _parts(self) -> dict[str, Any]:
+        """What has a `state_dict` of its own; a method may."""
+        parts = {
+            "optimizer": self.optimizer,
+            "scaler": self.arithmetic.scaler,
+            "average": self.average,
+            "best": self.best,
+            "method": self.method if hasattr(self.method, "state_dict") else None,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
 
 
-def _seed(generator: torch.Generator) -> int:
-    return int(torch.randint(2**62, (1,), generator=generator))
-
-
-@contextmanager
-def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
-    """Global random numbers (dropout's) from the seed for the while; repeatable convolutions."""
-    cuda = device.type == "cuda"
-    index = torch.cuda.current_device() if cuda and device.index is None else device.index
-    with (
-        torch.random.fork_rng(devices=[index] if cuda else []),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
-    ):
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            torch.cuda.default_generators[index].manual_seed(seed)
-        yield
-
-
-def _note(record: Mapping[str, float]) -> str:
-    """What the progress bar says: the loss and the accuracies so far."""
+def _note(history: list[dict[str, float]], epochs: int) -> str:
+    """What the progress bar says: the epoch, and the last known loss and accuracies."""
     shown = {"loss": "loss", "validation_accuracy": "clean", "robust_validation_accuracy": "robust"}
-    return ", ".join(
-        f"{short} {record[name]:.3f}" for name, short in shown.items() if name in record
-    )
+    known: dict[str, float] = {}
+    for record in history:
+        known |= record
+    figures = [f"{short} {known[name]:.3f}" for name, short in shown.items() if name in known]
+    return ", ".join([f"epoch {min(len(history) + 1, epochs)}/{epochs}", *figures])

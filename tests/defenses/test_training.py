@@ -78,8 +78,17 @@ def test_learns_what_can_be_learnt_and_says_how_it_went(training, stripes):
     assert trained.history[-1]["train_accuracy"] == 1.0
     assert trained.history[-1]["validation_accuracy"] == 1.0
     assert "robust_validation_accuracy" not in trained.history[-1]
-    assert [(done, total) for done, total, _ in job.progress.seen] == [(n, 5) for n in range(1, 6)]
-    assert "clean 1.000" in job.progress.seen[-1][2]
+    assert trained.epoch == 2 + max(
+        (one["validation_accuracy"], -one["validation_loss"], n)
+        for n, one in enumerate(trained.history, -1)
+    )[2]  # fmt: skip
+    steps = [done for done, _, _ in job.progress.seen]
+    assert sorted(set(steps)) == list(range(5 * 9 + 1))
+    assert steps == sorted(steps)
+    assert {total for _, total, _ in job.progress.seen} == {5 * 9}
+    assert job.progress.seen[0][2] == "epoch 1/5"
+    assert job.progress.seen[-1][2].startswith("epoch 5/5, loss 0.")
+    assert job.progress.seen[-1][2].endswith("clean 1.000")
 
 
 def test_momentum_and_weight_decay_are_what_the_formula_says(training):
