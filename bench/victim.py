@@ -1,6 +1,6 @@
 """The victim: the model as an attack sees it, its access level, counts and budgets enforced."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -105,7 +105,7 @@ class GuardedVictim:
     of a tie the true network is asked as well, on a GPU they are not believed; what it finds is to
     be verified. limited: whether there are budgets to keep. leading: whether to note the lead.
     going: (B,) bool, the examples that may still ask; None for all. draws: for a model that uses
-    random numbers.
+    random numbers; samples: of which each gradient is the mean over so many, each one a question.
     """
 
     def __init__(
@@ -120,8 +120,10 @@ class GuardedVictim:
         leading: bool = False,
         going: Tensor | None = None,
         draws: Draws | None = None,
+        samples: int = 1,
     ) -> None:
         self._draws = draws
+        self._samples = samples
         self._judged: tuple[Tensor, Tensor, Tensor] | None = None  # points, whether, and with what
         self._network = network
         self._fast = fast or network
@@ -154,8 +156,18 @@ class GuardedVictim:
         lens: Lens | None = None,
         setting: Tensor | None = None,
     ) -> Answer:
-        """One forward and one backward pass for each example. White-box only."""
+        """One forward and one backward pass for each example and draw. White-box only."""
         self._require("gradients", "white-box")
+        answers = [self._gradient(x, objective, lens, setting) for _ in range(self._samples)]
+        return answers[0] if self._samples == 1 else _mean(answers)
+
+    def _gradient(
+        self,
+        x: Tensor,
+        objective: Callable[[Tensor], Tensor],
+        lens: Lens | None,
+        setting: Tensor | None,
+    ) -> Answer:
         noise = self._noise()
         x, admitted = self._admit(x, None)
         if lens is None:
@@ -181,6 +193,12 @@ class GuardedVictim:
     def differentiable(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """(N, K) logits with their graph. White-box only."""
         self._require("gradients", "white-box")
+        logits = self._differentiable(x, rows)
+        for _ in range(1, self._samples):
+            logits = logits + self._differentiable(x, rows)
+        return logits if self._samples == 1 else logits / self._samples
+
+    def _differentiable(self, x: Tensor, rows: Tensor | None) -> Tensor:
         noise = self._noise(rows)
         asked, admitted = self._admit(x, rows)
         logits = self._network.attached(asked, noise)
@@ -381,6 +399,14 @@ def lead(logits: Tensor, y: Tensor, *, targeted: bool) -> Tensor:
     own = logits.gather(1, y[:, None])[:, 0]
     other = logits.scatter(1, y[:, None], -torch.inf).amax(dim=1)
     return other - own if targeted else own - other
+
+
+def _mean(answers: Sequence[Answer]) -> Answer:
+    gradients, losses, logits = zip(
+        *((one.gradient, one.loss, one.logits) for one in answers), strict=True
+    )
+    count = len(answers)
+    return Answer(sum(gradients) / count, sum(losses) / count, sum(logits) / count)
 
 
 def _per_owner(owners: Tensor | None, admitted: Tensor | None, examples: int) -> Tensor | int:
