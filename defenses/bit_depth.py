@@ -16,7 +16,8 @@ class BitDepth(InputTransformation):
     Source: Xu et al. 2018 (arXiv:1704.01155), section III-A, with the network trained on images
     of full depth, as there. Under attack the rounding counts as the identity (BPDA).
 
-    bits: 1 to 8; the paper takes 1 for MNIST, 4 or 5 for colour images. base: what trains the network.
+    bits: 1 to 8; the paper takes 1 for MNIST, 4 or 5 for colour images.
+    base: what trains the network.
 
     Raises: BadParameter for a value that cannot be used.
     """
@@ -42,4 +43,5 @@ class ReducedDepth(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        return (x * self.steps).round() / self.steps
+        levels: Tensor = (x * self.steps).round() / self.steps
+        return levels

@@ -5,7 +5,6 @@ leaves the choice, as libjpeg does: colours are averaged over 2x2 pixels and int
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -31,16 +30,10 @@ _COLOURS = [
     [47, 66, 99, 99, 99, 99, 99, 99],
     *[[99] * 8] * 4,
 ]
-_TO_YCBCR = [
-    [0.299, 0.587, 0.114],
-    [-0.168735892, -0.331264108, 0.5],
-    [0.5, -0.418687589, -0.081312411],
-]
+_TO_YCBCR = [[19595, 38470, 7471], [-11059, -21709, 32768], [32768, -27439, -5329]]  # of 65536
 _TO_RGB = [[1.0, 0.0, 1.402], [1.0, -0.344136286, -0.714136286], [1.0, 1.772, 0.0]]
 _MIDDLE = 128.0
 _BLOCK = 8
-
-Rounding = Callable[[Tensor], Tensor]
 
 
 class Codec(nn.Module):
@@ -58,7 +51,7 @@ class Codec(nn.Module):
             "brightness": scaled_table(_BRIGHTNESS, quality),
             "colours": scaled_table(_COLOURS, quality),
             "cosines": cosine_transform(),
-            "to_ycbcr": torch.tensor(_TO_YCBCR),
+            "to_ycbcr": torch.tensor(_TO_YCBCR) / 65536.0,
             "to_rgb": torch.tensor(_TO_RGB),
         }
         for name, value in constants.items():
@@ -70,12 +63,12 @@ class Codec(nn.Module):
         if x.shape[1] == 1:
             opened = self._quantised(x - _MIDDLE, self.brightness)
         else:
-            y, cb, cr = self._parted(x).round().split(1, dim=1)
-            y = self._quantised(y - _MIDDLE, self.brightness)
-            small = torch.cat([cb, cr], dim=1)
-            small = self._quantised(_halved(small, rounded=True), self.colours)
-            large = _doubled(small, x.shape[2:]).round()
-            opened = self._joined(torch.cat([y, large], dim=1)).round()
+            y, colours = self._parted(x).split([1, 2], dim=1)
+            y = self._quantised((y + 0.5).floor() - _MIDDLE, self.brightness)
+            small = _by_turns(_halved((colours - 0.5).ceil()), odd_up=True)
+            small = self._quantised(small, self.colours)
+            large = _by_turns(_doubled(small, x.shape[2:]), odd_up=False)
+            opened = (self._joined(torch.cat([y, large], dim=1)) + 0.5).floor()
         return (opened + _MIDDLE).clamp(0.0, 255.0) / 255.0
 
     def unrounded(self, x: Tensor) -> Tensor:
@@ -83,18 +76,20 @@ class Codec(nn.Module):
         if x.shape[1] == 1:
             return x
         y, colours = self._parted(x).split([1, 2], dim=1)
-        large = _doubled(_halved(colours, rounded=False), x.shape[2:])
+        large = _doubled(_halved(colours), x.shape[2:])
         return self._joined(torch.cat([y, large], dim=1))
 
     def _parted(self, x: Tensor) -> Tensor:
         """RGB to brightness and two colours, these around 0."""
         if x.shape[1] != 3:
             raise BadParameter(f"JPEG takes images of 1 or 3 channels, not {x.shape[1]}")
-        return torch.einsum("kc,bchw->bkhw", self.to_ycbcr, x)
+        parted: Tensor = torch.einsum("kc,bchw->bkhw", self.to_ycbcr, x)
+        return parted
 
     def _joined(self, x: Tensor) -> Tensor:
         """Brightness and colours to RGB."""
-        return torch.einsum("kc,bchw->bkhw", self.to_rgb, x)
+        joined: Tensor = torch.einsum("kc,bchw->bkhw", self.to_rgb, x)
+        return joined
 
     def _quantised(self, planes: Tensor, table: Tensor) -> Tensor:
         """(B, C, H, W) around 0, coefficients of its 8x8 blocks rounded to multiples of a table."""
@@ -103,12 +98,18 @@ class Codec(nn.Module):
         rows, columns = padded.shape[2] // _BLOCK, padded.shape[3] // _BLOCK
         blocks = padded.unflatten(3, (columns, _BLOCK)).unflatten(2, (rows, _BLOCK))
         blocks = blocks.transpose(3, 4)  # (B, C, rows, columns, 8, 8)
-        coefficients = self.cosines @ blocks @ self.cosines.T
-        coefficients = (coefficients / table).round() * table
+        coefficients = to_multiples(self.cosines @ blocks @ self.cosines.T, table)
         blocks = (self.cosines.T @ coefficients @ self.cosines).round()
         blocks = blocks.clamp(-_MIDDLE, _MIDDLE - 1.0)
         opened = blocks.transpose(3, 4).flatten(4, 5).flatten(2, 3)
         return opened[:, :, :height, :width]
+
+
+def to_multiples(coefficients: Tensor, table: Tensor) -> Tensor:
+    """The nearest multiples; of two as near the larger, after rounding to eighths: as libjpeg's."""
+    eighths = (8.0 * coefficients).round()
+    count = ((eighths.abs() + 4.0 * table) / (8.0 * table)).floor()
+    return eighths.sign() * count * table
 
 
 def scaled_table(table: list[list[int]], quality: int) -> Tensor:
@@ -125,18 +126,21 @@ def cosine_transform() -> Tensor:
     return rows.float()
 
 
-def _halved(planes: Tensor, *, rounded: bool) -> Tensor:
-    """Means of 2x2 pixels, rounded up and down by turns when two are as near."""
+def _by_turns(planes: Tensor, *, odd_up: bool) -> Tensor:
+    """Rounded; of two as near, the larger in every other column, the smaller between."""
+    odd = torch.arange(planes.shape[3], device=planes.device) % 2 == 1
+    return torch.where(odd == odd_up, (planes + 0.5).floor(), (planes - 0.5).ceil())
+
+
+def _halved(planes: Tensor) -> Tensor:
+    """Means of 2x2 pixels, over whole blocks in width: the last column is repeated before."""
     height, width = planes.shape[2:]
-    means = functional.avg_pool2d(_extended(planes, _up(height, 2), _up(width, 2)), 2)
-    if not rounded:
-        return means
-    turns = torch.arange(means.shape[3], device=means.device) % 2
-    return (means + 0.25 + 0.25 * turns).floor()
+    return functional.avg_pool2d(_extended(planes, _up(height, 2), _up(width, 2 * _BLOCK)), 2)
 
 
 def _doubled(planes: Tensor, size: torch.Size) -> Tensor:
-    """Interpolated to twice the resolution, less what is beyond the image."""
+    """Interpolated to twice the resolution, without what is beyond the image."""
+    planes = planes[:, :, : _up(size[0], 2) // 2, : _up(size[1], 2) // 2]
     large = functional.interpolate(planes, scale_factor=2, mode="bilinear", align_corners=False)
     return large[:, :, : size[0], : size[1]]
 

@@ -74,9 +74,8 @@ def least_variation(x: Tensor, kept: Tensor, weight: float, steps: int) -> Tenso
     """
     primal = 1.0 / (_LARGEST * weight) ** 0.5  # so that both variables move alike for their size
     dual = 1.0 / (_LARGEST * primal)
-    mean = (x * kept).sum(dim=(2, 3), keepdim=True) / kept.sum(dim=(2, 3), keepdim=True).clamp(
-        min=1.0
-    )
+    total, count = (one.sum(dim=(2, 3), keepdim=True) for one in (x * kept, kept))
+    mean = total / count.clamp(min=1.0)
     u = ahead = torch.where(kept > 0, x, mean)
     down, across = torch.zeros_like(x), torch.zeros_like(x)
     for _ in range(steps):

@@ -1,4 +1,4 @@
-"""What defenses by a transformation of the input share: a layer before another defense's network."""
+"""What transformations of the input share: a layer before another defense's network."""
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
