@@ -105,7 +105,8 @@ class GuardedVictim:
     of a tie the true network is asked as well, on a GPU they are not believed; what it finds is to
     be verified. limited: whether there are budgets to keep. leading: whether to note the lead.
     going: (B,) bool, the examples that may still ask; None for all. draws: for a model that uses
-    random numbers; samples: of which each gradient is the mean over so many, each one a question.
+    random numbers. samples: of which each gradient is the mean over so many, each one a question;
+    what counts is then the mean of the logits.
     """
 
     def __init__(
@@ -158,29 +159,21 @@ class GuardedVictim:
     ) -> Answer:
         """One forward and one backward pass for each example and draw. White-box only."""
         self._require("gradients", "white-box")
-        answers = [self._gradient(x, objective, lens, setting) for _ in range(self._samples)]
-        return answers[0] if self._samples == 1 else _mean(answers)
-
-    def _gradient(
-        self,
-        x: Tensor,
-        objective: Callable[[Tensor], Tensor],
-        lens: Lens | None,
-        setting: Tensor | None,
-    ) -> Answer:
-        noise = self._noise()
-        x, admitted = self._admit(x, None)
-        if lens is None:
-            answer = self._fast.gradient(x, objective, noise=noise)
-            logits, tolerance = answer.logits, self._fast.tolerance
-        else:
-            answer = self._network.gradient(x, objective, lens, setting, noise)
-            logits, tolerance = answer.logits, 0.0
-        self._ledger.backward += 1 if admitted is None else admitted
+        answers = []
+        for _ in range(self._samples):
+            noise = self._noise()
+            asked, admitted = self._admit(x, None)
+            if lens is None:
+                answers.append(self._fast.gradient(asked, objective, noise=noise))
+            else:
+                answers.append(self._network.gradient(asked, objective, lens, setting, noise))
+            self._ledger.backward += 1 if admitted is None else admitted
+        answer = answers[0] if self._samples == 1 else _mean(answers)
+        logits, tolerance = answer.logits, self._fast.tolerance if lens is None else 0.0
         if tolerance and not x.is_cuda:  # there it would be waited for
-            logits, tolerance = self._settled(x, logits, admitted, tolerance), 0.0
+            logits, tolerance = self._settled(asked, logits, admitted, tolerance), 0.0
         if lens is None or getattr(lens, "faithful", False):
-            self._observe(x, logits, admitted, tolerance)
+            self._observe(asked, logits, admitted, tolerance)
         if admitted is None or not self._limited:
             return answer
         nan = torch.where(admitted, 0.0, torch.nan)
@@ -193,23 +186,24 @@ class GuardedVictim:
     def differentiable(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """(N, K) logits with their graph. White-box only."""
         self._require("gradients", "white-box")
-        logits = self._differentiable(x, rows)
-        for _ in range(1, self._samples):
-            logits = logits + self._differentiable(x, rows)
-        return logits if self._samples == 1 else logits / self._samples
-
-    def _differentiable(self, x: Tensor, rows: Tensor | None) -> Tensor:
-        noise = self._noise(rows)
-        asked, admitted = self._admit(x, rows)
-        logits = self._network.attached(asked, noise)
+        draws = []
+        for _ in range(self._samples):
+            noise = self._noise(rows)
+            asked, admitted = self._admit(x, rows)
+            draws.append(self._counted(self._network.attached(asked, noise), rows, admitted))
+        logits = draws[0] if self._samples == 1 else torch.stack(draws).mean(dim=0)
         self._look(asked.detach(), logits.detach(), rows, admitted)
+        return logits if admitted is None else logits.masked_fill(~admitted[:, None], torch.nan)
+
+    def _counted(self, logits: Tensor, rows: Tensor | None, admitted: Tensor | None) -> Tensor:
+        """The logits; a backward pass is counted when they are pulled back."""
 
         def count(gradient: Tensor) -> None:
             self._ledger.backward += _per_owner(rows, admitted, len(self._ledger.y))
 
         if logits.requires_grad:
             logits.register_hook(count)
-        return logits if admitted is None else logits.masked_fill(~admitted[:, None], torch.nan)
+        return logits
 
     def scores(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """(N, K) logits. White-box or score access."""

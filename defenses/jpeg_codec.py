@@ -121,8 +121,8 @@ def scaled_table(table: list[list[int]], quality: int) -> Tensor:
 def cosine_transform() -> Tensor:
     """(8, 8), orthonormal: row k is the k-th cosine."""
     at = torch.arange(_BLOCK, dtype=torch.float64)
-    rows = torch.cos(math.pi * (at[None, :] + 0.5) * at[:, None] / _BLOCK) * (2 / _BLOCK) ** 0.5
-    rows[0] /= 2**0.5
+    rows = torch.cos(math.pi * (at[None, :] + 0.5) * at[:, None] / _BLOCK) * math.sqrt(2 / _BLOCK)
+    rows[0] /= math.sqrt(2)
     return rows.float()
 
 
