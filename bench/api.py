@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from . import registry
+from .adaptive import NAIVE, Approach
 from .datasets.checks import check_images
 from .datasets.memory import TensorImages, in_memory
 from .errors import BadData, BadParameter
@@ -44,6 +45,8 @@ def evaluate(
     attacker_images: Tensor | ImageData | None = None,
     attacker_networks: Mapping[str, nn.Module] | None = None,
     precision: Precision = "auto",
+    adaptive: bool = True,
+    eot_samples: int = 10,
     progress: bool = False,
 ) -> Result:
     """Measure how robust a classifier is against one attack or the worst of several.
@@ -66,10 +69,14 @@ def evaluate(
     precision: of the gradients that white-box attacks follow: "float32", "bfloat16", or "auto",
         what a short trial finds to be clearly faster and faithful. It may change which examples
         are found; what is found is verified by the float32 model.
+    adaptive: whether white-box attacks see layers with `differentiable = False` through their
+        surrogates, and gradients of models with `stochastic = True` as means over `eot_samples`
+        draws. False shows what a naive attack would.
 
     Raises: BadData, BadParameter, UnknownPlugin for what cannot be used; CellError when the model
     or the attack misbehaves.
     """
+    _checked_count("eot_samples", eot_samples)
     settings = Settings(
         norm=checked_norm(norm),
         grid=_grid(epsilons),
@@ -79,6 +86,7 @@ def evaluate(
         early_leaving=early_leaving,
         targeted=targets is not None,
         precision=_checked_precision(precision),
+        approach=Approach(samples=eot_samples) if adaptive else NAIVE,
     )
     if not isinstance(model, nn.Module):
         raise BadParameter(f"model must be a torch.nn.Module, not {type(model).__name__}")

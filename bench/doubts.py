@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from .network import Network
 from .protocols import Access, Images
+from .random import Draws
 
 _LOOKED_AT = 256
 _VANISHING = 0.1  # share of examples without any gradient above which a model is flagged
@@ -40,7 +41,7 @@ def doubts(
     if changed:
         flags.append(f"unstable-predictions:{changed}")
     if len(rows) and "white-box" in access:
-        dead = _vanishing(network, images, labels, rows)
+        dead = _vanishing(network, images, labels, rows, examples)
         if dead > _VANISHING:
             flags.append(f"vanishing-gradients:{dead:.0%}")
     return tuple(flags)
@@ -62,16 +63,22 @@ def predictions(
     )
 
 
-def _vanishing(network: Network, images: Images, labels: Tensor, rows: Tensor) -> float:
+def _vanishing(
+    network: Network, images: Images, labels: Tensor, rows: Tensor, examples: Tensor | None
+) -> float:
     """Share of examples at which the gradient of the cross-entropy is zero everywhere.
 
+    It is the gradient that the attacks saw, through surrogates where they looked through those.
     Of many, a part that is spread evenly is looked at: it is a share that is wanted, not a count.
     """
     rows = rows[:: -(-len(rows) // _LOOKED_AT)]
+    names = torch.arange(len(images)) if examples is None else examples
     dead = 0
     for part in rows.split(network.batch_size):
         y = labels[part].to(network.device)
         objective = partial(functional.cross_entropy, target=y, reduction="none")
-        gradient = network.gradient(images.read(part), objective).gradient
+        named = names[part].to(network.device)
+        noise = Draws(0, named, 0 * named, 0 * named) if network.stochastic else None
+        gradient = network.gradient(images.read(part), objective, noise=noise).gradient
         dead += int((gradient.flatten(1).abs().amax(1) == 0).sum())
     return dead / len(rows)

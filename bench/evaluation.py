@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from .adaptive import Nature, surrogates
 from .book import Book
 from .datasets.checks import check_labels
 from .datasets.memory import SelectedImages
@@ -135,7 +136,7 @@ def assess(
     misbehaves; BadParameter.
     """
     with frozen(case.module):
-        network, predicted = _first_look(case, batch_size)
+        network, predicted = _first_look(case, settings, batch_size)
         size = network.batch_size
         _check_classes(case, network.n_classes)
         members = single(members)
@@ -159,7 +160,7 @@ def assess(
             progress,
             look_every=LOOK_EVERY if case.device.type == "cuda" else 1,
         )
-        if network.stochastic or not _follows_gradients(members, settings):
+        if not network.nature.ordinary or not _follows_gradients(members, settings):
             choice = None
         elif choice is None:
             sample = case.images.read(rows[:size])
@@ -197,15 +198,17 @@ def _keep(gallery: Gallery, rows: Sequence[int], owner: int, point: int, x_adv: 
     gallery.keep(rows[owner], point, x_adv)
 
 
-def _first_look(case: Case, batch_size: int | None) -> tuple[Network, Tensor]:
+def _first_look(case: Case, settings: Settings, batch_size: int | None) -> tuple[Network, Tensor]:
     """Make the network ready and let it predict the clean images.
 
     Raises: BadData when the module breaks down over them; CellError.
     """
     first = case.images.read(torch.tensor([0]))
+    module, device = case.module, case.device
+    lens = surrogates(Nature.of_module(module)) if settings.approach.surrogates else None
     try:
-        size = batch_size or automatic_batch_size(case.module, first.to(case.device), case.device)
-        network = Network(case.module, case.device, size)
+        size = batch_size or automatic_batch_size(module, first.to(device), device, lens)
+        network = Network(module, device, size, surrogates=lens)
         every = torch.arange(len(case.images))
         return network, predictions(network, case.images, every, case.indices)
     except RuntimeError as error:

@@ -11,13 +11,12 @@ from . import local, registry
 from .checkpoints import weights_hash
 from .datasets.memory import fingerprint, tensor_hash
 from .manifest import software
-from .plan import Plan, Subject, open_ready
+from .plan import Plan, open_ready
 from .protocols import configuration
-from .settings import Member
-from .suite import AttackEntry
+from .sorties import Sortie, Subject
 from .training import Order, architecture, digest
 
-RECORDS_VERSION = 3
+RECORDS_VERSION = 4
 
 
 class Keys:
@@ -39,7 +38,7 @@ class Keys:
             }
         )
         self._made_of: dict[tuple[int, str], str] = {}
-        self._attacks = [digest(self._attack(*one)) for one in plan.attacks]
+        self._attacks = [digest(self._attack(one)) for one in plan.attacks]
 
     def order(self, subject: Subject) -> Order:
         """What to train for a subject that has no weights yet."""
@@ -88,7 +87,7 @@ class Keys:
         made = self._made(number, weights[number])
         keys: dict[int, str] = {}
         for attack in self.plan.attacks_on(number):
-            source = self.plan.sources[attack]
+            source = self.plan.attacks[attack].source
             if source is None:
                 keys[attack] = digest([self._shared, made, self._attacks[attack]])
             elif source in weights:
@@ -103,20 +102,21 @@ class Keys:
             self._made_of[number, weights] = digest(
                 {
                     "weights": weights,
-                    "defense": configuration(subject.defense),
+                    "defense": configuration(subject.defense or subject.wrapper),
                     **architecture(subject.model.spec),
                 }
             )
         return self._made_of[number, weights]
 
-    def _attack(self, attack: AttackEntry, member: Member) -> dict[str, Any]:
+    def _attack(self, sortie: Sortie) -> dict[str, Any]:
+        attack, member = sortie.entry, sortie.member
         return {
             "local_sources": registry.local_sources(attack.spec),
             "attack": attack.spec,
             "attack_source": registry.find("attacks", attack.name).digest,
             "configuration": configuration(member.attack),
             "restarts": member.restarts,
-            "settings": configuration(self.plan.settings(attack)),
+            "settings": configuration(self.plan.settings(sortie)),
         }
 
 

@@ -43,11 +43,11 @@ class Logbook:
         """Note a subject's network. Its cells that were made with other weights are dropped."""
         before = self._networks.get(number, about)
         if before["weights_hash"] != about["weights_hash"]:
-            sources = self._plan.sources
+            attacks = self._plan.attacks
             self.done = {
                 place: one
                 for place, one in self.done.items()
-                if number not in (place[0], sources[place[1]])
+                if number not in (place[0], attacks[place[1]].source)
             }
         self._networks[number] = about
 
@@ -69,12 +69,13 @@ class Logbook:
 
     def titles(self, place: Place) -> dict[str, Any]:
         """What a cell is called, and may be called otherwise without a number changing."""
-        source = self._plan.sources[place[1]]
+        sortie = self._plan.attacks[place[1]]
+        source = sortie.source
         lender = {} if source is None else {"transfer_source": self._plan.subjects[source].title}
         return {
             "dataset": self._plan.suite.dataset.title,
             **self._subject(place[0]),
-            "attack": self._plan.attacks[place[1]][0].title,
+            "attack": sortie.entry.title,
             "leaderboard_epsilon": self._plan.suite.headline.text,
             **lender,
         }

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from .adaptive import Nature
 from .errors import CellError
 from .protocols import Answer, Lens
 from .random import Draws, ambient
@@ -31,18 +32,27 @@ class Network:
     batch_size: rows a pass with gradient, a multiple of them without. Halved, for good, when the
     device runs out of memory. tolerance: by how much logits may be off the true model's; not 0 for
     a copy that is faster than it is exact. stochastic: whether the module has layers that use
-    random numbers; then its verdict is the class that most of VOTES draws give.
+    random numbers; then its verdict is the class that most of VOTES draws give. surrogates: the
+    lens that gradients are always seen through, of a module with layers that have none; without it
+    such a module's gradient is zero.
     """
 
     def __init__(
-        self, module: nn.Module, device: torch.device, batch_size: int, tolerance: float = 0.0
+        self,
+        module: nn.Module,
+        device: torch.device,
+        batch_size: int,
+        tolerance: float = 0.0,
+        surrogates: Lens | None = None,
     ) -> None:
         self.module = module
         self.device = device
         self.batch_size = max(batch_size, SMALLEST_BATCH)
         self.tolerance = tolerance
         self.n_classes = 0
-        self.stochastic = any(getattr(one, "stochastic", False) for one in module.modules())
+        self.nature = Nature.of_module(module)
+        self.stochastic = self.nature.stochastic
+        self._surrogates = surrogates
         self._forward_only = _FORWARD_ONLY if device.type == "cuda" else 1
         self._arithmetic = getattr(module, "arithmetic", nullcontext)
         self._finite: Tensor | None = None
@@ -78,7 +88,7 @@ class Network:
         x = x.to(self.device)
         with torch.enable_grad():
             parts = [
-                self._forward(x[rows], _some(noise, rows))
+                self._seen(x[rows], _View(None, None, _some(noise, rows)))
                 for begin in range(0, max(len(x), 1), self.batch_size)
                 for rows in [slice(begin, begin + self.batch_size)]
             ]
@@ -132,13 +142,18 @@ class Network:
         return Answer(torch.cat(parts), loss.detach(), logits.detach())
 
     def _seen(self, x: Tensor, view: "_View") -> Tensor:
-        """The module's logits, through the lens if there is one."""
+        """The module's logits, through the surrogates and the lens if there are any."""
         x = x.to(self.device)
-        if view.lens is None:
-            return self._forward(x, view.noise)
-        setting = None if view.setting is None else _filled(view.setting)
-        with view.lens.applied(self.module, setting):
-            return self._forward(x, view.noise)
+        with ExitStack() as lenses:
+            if self._surrogates is not None and self._surrogates != view.lens:
+                lenses.enter_context(self._surrogates.applied(self.module, None))
+            if view.lens is not None:
+                setting = None if view.setting is None else _filled(view.setting)
+                lenses.enter_context(view.lens.applied(self.module, setting))
+            logits = self._forward(x, view.noise)
+        if not self.nature.differentiable and x.requires_grad and not logits.requires_grad:
+            logits = logits + 0.0 * x.flatten(1).sum(dim=1, keepdim=True)  # no gradient is zero
+        return logits
 
     def _pull_back(self, x: Tensor, objective: Callable[[Tensor], Tensor], view: "_View") -> Answer:
         x = x.to(self.device).detach().requires_grad_()
@@ -252,10 +267,12 @@ def frozen(module: nn.Module) -> Iterator[nn.Module]:
             parameter.requires_grad_(before)
 
 
-def automatic_batch_size(module: nn.Module, example: Tensor, device: torch.device) -> int:
+def automatic_batch_size(
+    module: nn.Module, example: Tensor, device: torch.device, surrogates: Lens | None = None
+) -> int:
     """Rows a pass: on a GPU by the memory that one example needs, on a CPU by the image's size.
 
-    example: (1, C, H, W) on the device.
+    example: (1, C, H, W) on the device. surrogates: as a Network's.
     """
     if device.type != "cuda":
         return 128 if example[0, 0].numel() <= 64 * 64 else 32
@@ -263,7 +280,7 @@ def automatic_batch_size(module: nn.Module, example: Tensor, device: torch.devic
     torch.cuda.synchronize(device)
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
-    network = Network(module, device, SMALLEST_BATCH)
+    network = Network(module, device, SMALLEST_BATCH, surrogates=surrogates)
     try:
         network.gradient(probe, lambda logits: logits[:, 0])
     except CellError:  # it may still answer: not every model can be differentiated

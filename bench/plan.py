@@ -10,14 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from . import registry
+from .adaptive import Nature
 from .checkpoints import load_checkpoint, read_about
 from .datasets.checks import check_images, check_labels
 from .datasets.memory import channel_statistics, select
-from .errors import BadCheckpoint, BadData, BadParameter, BadSuite, QuintainError
+from .errors import (
+    BadCheckpoint,
+    BadData,
+    BadParameter,
+    BadSuite,
+    QuintainError,
+    UnknownPlugin,
+)
 from .evaluation import check_members
 from .protocols import Dataset, Defense, ImageData, InputSpec
 from .settings import Member, Settings
-from .suite import TRANSFER, AttackEntry, Entry, ModelEntry, Suite
+from .sorties import Sortie, Subject, sorties_of, transfers_of
+from .suite import AttackEntry, Entry, ModelEntry, Suite
 from .training import build_network
 
 Split = Literal["train", "test"]
@@ -26,26 +35,11 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A model and the defense to train it with; None when it has its weights already."""
-
-    model: ModelEntry
-    defense_title: str
-    defense: Defense | None
-
-    @property
-    def title(self) -> str:
-        """What progress lines call it."""
-        return f"{self.model.title} x {self.defense_title}"
-
-
-@dataclass(frozen=True)
 class Plan:
     """What a run will do.
 
     train: the training split. test: the chosen test examples. indices: (N,) int64, which of
-    the test split they are. sources: for each attack, the number of the subject whose gradients it
-    borrows, None where it needs none.
+    the test split they are.
     """
 
     suite: Suite
@@ -54,20 +48,19 @@ class Plan:
     test: ImageData
     indices: Tensor
     subjects: tuple[Subject, ...]
-    attacks: tuple[tuple[AttackEntry, Member], ...]
-    sources: tuple[int | None, ...]
+    attacks: tuple[Sortie, ...]
 
     def attacks_on(self, number: int) -> list[int]:
-        """The attacks that a subject is met by: all but those by its own gradients."""
-        return [attack for attack, source in enumerate(self.sources) if source != number]
+        """The attacks that a subject is met by."""
+        return [attack for attack, one in enumerate(self.attacks) if number in one.meets]
 
     def checkpoint(self, entry: ModelEntry) -> Path | None:
         """Where a model's checkpoint is: relative to the suite's folder."""
         return None if entry.checkpoint is None else self.folder / entry.checkpoint
 
-    def settings(self, attack: AttackEntry) -> Settings:
+    def settings(self, sortie: Sortie) -> Settings:
         """How an attack's cells are run."""
-        suite = self.suite
+        suite, attack = self.suite, sortie.entry
         return Settings(
             norm=suite.norm,
             grid=suite.epsilons,
@@ -75,6 +68,7 @@ class Plan:
             search=attack.search or suite.search,
             query_budget=attack.query_budget or suite.query_budget,
             precision=suite.precision,
+            approach=sortie.approach,
         )
 
 
@@ -108,22 +102,11 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
         test = select(test, indices)
         for part in torch.arange(len(test)).split(_BLOCK):
             check_images(test.images.read(part), first=int(part[0]))
-    subjects: list[Subject] = []
-    for number, model in enumerate(suite.models, 1):
-        with _blame(file, f"models[{number}]"):
-            registry.bind("models", model.spec, besides=ModelEntry.model_fields)
-            ready = _is_ready(model)
-        if ready:
-            subjects.append(Subject(model, model.defense, None))
-        else:
-            if not defenses:
-                raise BadSuite(f"{file}: defenses must hold at least one, such as 'none'")
-            subjects.extend(Subject(model, one.title, plugin) for one, plugin in defenses)
-    sources: list[int | None] = [None] * len(attacks)
+    subjects = _subjects(suite, file, folder, defenses)
+    sorties = sorties_of(attacks, suite, subjects)
     if suite.transfer is not None:
         with _blame(file, "transfer"):
-            attacks += _transfers(suite.transfer, suite, subjects)
-        sources += range(len(subjects))
+            sorties += transfers_of(suite.transfer, suite, subjects)
     return Plan(
         suite,
         folder,
@@ -131,30 +114,35 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
         test,
         indices,
         tuple(subjects),
-        tuple(attacks),
-        tuple(sources),
+        tuple(sorties),
     )
 
 
-def _transfers(
-    entry: AttackEntry, suite: Suite, subjects: Sequence[Subject]
-) -> list[tuple[AttackEntry, Member]]:
-    """The transfer attack, by each subject's gradients.
+def _subjects(
+    suite: Suite, file: str, folder: Path, defenses: Sequence[tuple[Entry, Defense]]
+) -> list[Subject]:
+    """Every model with every defense; once alone when it has its weights already.
 
-    Raises: BadParameter when there is nothing to transfer, or it follows no gradient.
+    Raises: BadSuite.
     """
-    if len(subjects) < 2:
-        raise BadParameter("it takes two networks at least")
-    made = []
-    for subject in subjects:
-        spec = registry.through(
-            "attacks", entry.spec, {"name": "network", "network": subject.title}
-        )
-        built = registry.build("attacks", spec, besides=AttackEntry.model_fields)
-        member = Member(built, entry.restarts)
-        check_members([member], suite.norm, targeted=False)
-        made.append((entry.model_copy(update={"label": TRANSFER + subject.title}), member))
-    return made
+    subjects: list[Subject] = []
+    for number, model in enumerate(suite.models, 1):
+        with _blame(file, f"models[{number}]"):
+            registry.bind("models", model.spec, besides=ModelEntry.model_fields)
+            factory = registry.find("models", model.name).load()
+            if _is_ready(model):
+                path = None if model.checkpoint is None else folder / model.checkpoint
+                wrapper = None if path is None or not path.is_file() else wrapper_of(path)
+                nature = Nature.of(factory, wrapper)
+                subjects.append(Subject(model, model.defense, None, wrapper, nature))
+                continue
+        if not defenses:
+            raise BadSuite(f"{file}: defenses must hold at least one, such as 'none'")
+        subjects += [
+            Subject(model, one.title, plugin, None, Nature.of(factory, plugin))
+            for one, plugin in defenses
+        ]
+    return subjects
 
 
 def _is_ready(model: ModelEntry) -> bool:
@@ -246,6 +234,8 @@ def _reason(error: Exception) -> str:
 def open_ready(path: Path | None, model: dict[str, Any], data: ImageData) -> nn.Module:
     """Build a network that has its weights already; fill it from a checkpoint if there is one.
 
+    It is wrapped by the defense that the checkpoint says it was trained with, if that wraps models.
+
     Raises: BadCheckpoint when that is missing, damaged or for another network; BadParameter.
     """
     made_from = None if path is None else read_about(path).get("model")
@@ -254,8 +244,25 @@ def open_ready(path: Path | None, model: dict[str, Any], data: ImageData) -> nn.
     mean, std = channel_statistics(data)
     network = build_network(model, InputSpec(data.shape, data.n_classes, mean, std), seed=0)
     if path is not None:
+        wrap = getattr(wrapper_of(path), "wrap", None)
+        network = network if wrap is None else wrap(network)
         load_checkpoint(path, network)
     return network.eval()
+
+
+def wrapper_of(path: Path) -> Defense | None:
+    """The defense that a checkpoint says its network was trained with; None when it does not say.
+
+    Raises: BadCheckpoint when that defense is not there, or the file is damaged; BadParameter.
+    """
+    spec = read_about(path).get("defense_spec")
+    if spec is None:
+        return None
+    try:
+        defense: Defense = registry.build("defenses", spec)
+    except UnknownPlugin as error:
+        raise BadCheckpoint(f"checkpoint {path} was trained with an {error}") from None
+    return defense
 
 
 def _choose(total: int, suite: Suite) -> Tensor:

@@ -4,12 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from .adaptive import Nature, surrogates
 from .datasets.memory import in_memory, select
 from .errors import AccessDenied, BadParameter, closest
 from .network import Network
 from .protocols import Access, ImageData, Preparation
+from .random import Draws
 from .settings import Member
 
 Train = Callable[[Mapping[str, Any], ImageData, Mapping[str, Any]], nn.Module]
@@ -41,8 +44,11 @@ def prepare(
     def ask(x: Tensor, access: Access) -> Tensor:
         if access not in allowed:
             raise AccessDenied(f"the attack asked for {access} answers when it may not")
+        rows = torch.arange(len(x), device=network.device)
+        zero = torch.zeros_like(rows)
+        noise = Draws(seed, rows + int(report["setup_queries"]), zero, zero)
         report["setup_queries"] += len(x)
-        logits = network.logits(x).cpu()
+        logits = network.logits(x, noise if network.stochastic else None).cpu()
         return logits.argmax(1) if access == "decision" else logits
 
     def train(
@@ -61,7 +67,8 @@ def prepare(
 
     def open_network(module: nn.Module) -> Network:
         module.to(network.device).eval().requires_grad_(False)
-        return Network(module, network.device, network.batch_size)
+        lens = surrogates(Nature.of_module(module))
+        return Network(module, network.device, network.batch_size, surrogates=lens)
 
     preparation = Preparation(
         ask,

@@ -223,6 +223,9 @@ class GradientSource(Protocol):
                                 smaller ones too; not so for a proxy's, or a part of a gradient
         only_around = False     True when the victim is asked about points all around x, but not
                                 about x itself: the attack then asks about its iterates
+        adapts = ()             what it copes with by itself: "differentiable", models with layers
+                                that are not; "stochastic", models that use random numbers. Of what
+                                it does not, the harness takes care
     """
 
     @property
@@ -249,8 +252,13 @@ class Differentiable(Protocol):
     def logits(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, K), without gradient."""
 
-    def gradient(self, x: Tensor, objective: Callable[[Tensor], Tensor]) -> Answer:
-        """Gradient at x of objective(logits), (B, K) -> (B,)."""
+    def gradient(
+        self, x: Tensor, objective: Callable[[Tensor], Tensor], *, noise: Draws | None = None
+    ) -> Answer:
+        """Gradient at x of objective(logits), (B, K) -> (B,).
+
+        noise: random numbers of the B examples, for a network that uses some.
+        """
 
 
 @dataclass(frozen=True)
@@ -429,6 +437,13 @@ class Obtain(Protocol):
 
 class Defense(Protocol):
     """A defense plugin: a frozen dataclass that trains or wraps a model.
+
+    Optional attributes, those of a defense that it wraps included:
+        differentiable = True   False when the model gets layers without a useful gradient
+        stochastic = False      True when the model uses random numbers
+    Models that are not ordinary are attacked with surrogates and means over draws, and a second
+    time naively. A layer that makes a model so has the same attribute, and a method `surrogate(x)`
+    where the identity is no good stand-in for it.
 
     If `fit` returns another module than it was given, a method `wrap(model) -> nn.Module` lets the
     cache make that module again before it fills in the weights; without one it is not cached.

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from . import rows as table
+from .adaptive import adapts
 from .book import Book
 from .errors import CellError
 from .judge import Claim, Judge
@@ -109,6 +110,8 @@ class Pursuit:
         self.hunting = hunting
         self.settings = field.settings
         self.attack = attack
+        random = field.network.stochastic and "stochastic" not in adapts(attack)
+        self.samples = field.settings.approach.samples if random else 1
         self.begin = begin
         self.fresh = iter(owners)
         self.book = book
@@ -210,6 +213,7 @@ class Pursuit:
                 leading=self._walking or self.field.look_every > 1,  # a captured step is for all
                 going=going,
                 draws=draws,
+                samples=self.samples,
             ),
             draws=draws,
             step=slots.step,

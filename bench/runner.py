@@ -23,11 +23,12 @@ from .keys import Keys
 from .logbook import Logbook, Place
 from .manifest import software
 from .network import frozen
-from .plan import Plan, Subject, make_plan, open_ready, try_models
+from .plan import Plan, make_plan, open_ready, try_models
 from .preparation import Attackers
 from .progress import Bar, Lines
 from .protocols import Trained, configuration
 from .records import write_cell
+from .sorties import Subject
 from .standings import Standings
 from .suite import Suite
 from .survey import Finished, Survey
@@ -148,7 +149,7 @@ class Runner:
 
     def _know_source(self, place: Place) -> bool:
         """Learn the weights of the network that an attack borrows; tell whether that went well."""
-        source = self.plan.sources[place[1]]
+        source = self.plan.attacks[place[1]].source
         if source is None or source in self._weights:
             return True
         try:
@@ -172,7 +173,7 @@ class Runner:
         return None
 
     def _run_cell(self, place: Place, trained: Trained, weights: str, key: str) -> None:
-        subject, (attack, _) = self.plan.subjects[place[0]], self.plan.attacks[place[1]]
+        subject, attack = self.plan.subjects[place[0]], self.plan.attacks[place[1]].entry
         path = self.survey.path(key) or self.logbook.directory.records(
             subject.model.title, subject.defense_title, attack.title, key=key
         )
@@ -230,9 +231,9 @@ class Runner:
     ) -> Finished:
         """Attack, and write what came of it. The records come last: they say that all is there."""
         suite = self.plan.suite
-        subject, (attack, member) = self.plan.subjects[place[0]], self.plan.attacks[place[1]]
-        settings = self.plan.settings(attack)
-        title = f"{subject.title} x {attack.title}"
+        subject, sortie = self.plan.subjects[place[0]], self.plan.attacks[place[1]]
+        member, settings = sortie.member, self.plan.settings(sortie)
+        title = f"{subject.title} x {sortie.entry.title}"
         began = time.monotonic()
         result = assess(
             Case(
@@ -278,6 +279,7 @@ class Runner:
             "members": list(result.members),
             "configuration": configuration(member.attack),
             "restarts": member.restarts,
+            "naive": sortie.naive,
             "software": software(),
             "key": key,
             "weights_hash": weights,
@@ -292,7 +294,7 @@ class Runner:
 
     def _lent(self, place: Place) -> dict[str, Any]:
         """The network that an attack borrows, under its subject's title."""
-        source = self.plan.sources[place[1]]
+        source = self.plan.attacks[place[1]].source
         if source is None:
             return {}
         title = self.plan.subjects[source].title

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .adaptive import Approach
 from .protocols import Attack, Cascade, WholeAttack
 from .threat import Epsilon, Norm
 
@@ -37,7 +38,8 @@ class Settings:
     query_budget: queries for each example, over the whole curve (for each epsilon of an exhaustive
     search). early_leaving=False keeps broken examples to the last step, for timing work.
     precision: of the gradients that the search follows; "auto" is what a trial on the model finds
-    to be clearly faster and faithful. Verdicts are always the float32 model's.
+    to be clearly faster and faithful. Verdicts are always the float32 model's. approach: how
+    white-box attacks look at a model without gradients, or with random ones.
     """
 
     norm: Norm
@@ -48,6 +50,7 @@ class Settings:
     early_leaving: bool = True
     targeted: bool = False
     precision: Precision = "auto"
+    approach: Approach = Approach()
 
     @property
     def radii(self) -> tuple[float, ...]:

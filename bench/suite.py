@@ -22,6 +22,7 @@ from .grid import Epsilon, Norm, parse_grid
 
 DEFAULT = "quickstart"
 TRANSFER = "transfer from "  # how the attacks of the transfer matrix are called
+NAIVELY = " (naive)"  # how those end that take a model without gradients for an ordinary one
 
 
 class ExactFloat(float):
@@ -75,11 +76,12 @@ class ModelEntry(Entry):
 
 
 class AttackEntry(Entry):
-    """An attack. query_budget, search: instead of the suite's."""
+    """An attack. query_budget, search, eot_samples: instead of the suite's."""
 
     restarts: Annotated[int, Field(ge=1)] = 1
     query_budget: Annotated[int, Field(ge=1)] | None = None
     search: Literal["bracket", "exhaustive"] | None = None
+    eot_samples: Annotated[int, Field(ge=1)] | None = None
 
 
 def _transfer(value: object) -> object:
@@ -102,6 +104,7 @@ class Suite(BaseModel):
 
     n_examples: how many test images, drawn by the seed; all of them by default.
     leaderboard_epsilon: where the leaderboard compares; by default the middle of the grid.
+    eot_samples: draws of a stochastic model that a white-box attack's gradients are means over.
     plugins: Python files to load, relative to the suite's.
     transfer: an attack that follows a gradient: it attacks every subject by the gradients of every
         other one. true: MI-FGSM.
@@ -123,6 +126,7 @@ class Suite(BaseModel):
     search: Literal["bracket", "exhaustive"] = "bracket"
     query_budget: Annotated[int, Field(ge=1)] | None = None
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    eot_samples: Annotated[int, Field(ge=1)] = 10
     batch_size: Annotated[int, Field(ge=1)] | None = None
     save_adversarials: bool = False
     models: Annotated[list[ModelEntry], Field(min_length=1)]
@@ -143,6 +147,8 @@ class Suite(BaseModel):
             raise ValueError(
                 f"an attack cannot be called '{TRANSFER}...': the tables use that name"
             )
+        if any(entry.title.endswith(NAIVELY) for entry in self.attacks):
+            raise ValueError(f"an attack cannot be called '...{NAIVELY}': the tables use that name")
         wanted = self.leaderboard_epsilon
         if wanted is not None and wanted not in self.epsilons:
             grid = ", ".join(one.text for one in self.epsilons)

@@ -9,8 +9,8 @@ from typing import Any
 from .directory import RunDirectory, read_manifest
 from .errors import QuintainError, RunDirectoryError
 from .keys import Keys
-from .plan import Subject
 from .records import read_cell
+from .sorties import Subject
 from .tables import Cell
 from .training import cached_weights
 

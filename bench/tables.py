@@ -70,7 +70,8 @@ class Cell:
     """One attack on one model: what it was, and a row for each example.
 
     about: dataset, model, defense, attack, access, norm, epsilons (texts), epsilon_values, seed,
-    seconds, device, dtype, flags, report, parameters, key, weights_hash, leaderboard_epsilon.
+    seconds, device, dtype, flags, report, parameters, key, weights_hash, leaderboard_epsilon,
+    naive (whether it took a model without useful gradients for an ordinary one).
     """
 
     about: dict[str, Any]
@@ -136,7 +137,7 @@ def worst_case(cells: Sequence[Cell], missing: Sequence[str] = ()) -> Cell:
             combined[name] = list(_grid(combined, name) | _grid(other, name))
         for name in ("forward", "backward", "queries"):
             combined[name] += other[name]
-    flags = {flag for cell in cells for flag in cell.about["flags"]}
+    flags = {flag for cell in cells for flag in _telling(cell)}
     ended = {flag for flag in flags if flag.startswith("budget-ended")}
     if not all(ended & set(cell.about["flags"]) for cell in cells):
         flags -= ended  # what one attack had no queries for, another went on with
@@ -154,6 +155,16 @@ def worst_case(cells: Sequence[Cell], missing: Sequence[str] = ()) -> Cell:
         },
     }
     return Cell(about, combined)
+
+
+def _telling(cell: Cell) -> list[str]:
+    """Flags that make the worst case doubtful: not that a naive attack was blind, as it must be."""
+    naive = bool(cell.about.get("naive"))
+    return [
+        flag
+        for flag in cell.about["flags"]
+        if not (naive and flag.startswith("vanishing-gradients"))
+    ]
 
 
 def tradeoff(cells: Iterable[Cell], failed: Iterable[tuple[str, ...]] = ()) -> pd.DataFrame:

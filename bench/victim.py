@@ -1,6 +1,6 @@
 """The victim: the model as an attack sees it, its access level, counts and budgets enforced."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -105,7 +105,8 @@ class GuardedVictim:
     of a tie the true network is asked as well, on a GPU they are not believed; what it finds is to
     be verified. limited: whether there are budgets to keep. leading: whether to note the lead.
     going: (B,) bool, the examples that may still ask; None for all. draws: for a model that uses
-    random numbers.
+    random numbers. samples: of which each gradient is the mean over so many, each one a question;
+    what counts is then the mean of the logits.
     """
 
     def __init__(
@@ -120,8 +121,10 @@ class GuardedVictim:
         leading: bool = False,
         going: Tensor | None = None,
         draws: Draws | None = None,
+        samples: int = 1,
     ) -> None:
         self._draws = draws
+        self._samples = samples
         self._judged: tuple[Tensor, Tensor, Tensor] | None = None  # points, whether, and with what
         self._network = network
         self._fast = fast or network
@@ -154,21 +157,23 @@ class GuardedVictim:
         lens: Lens | None = None,
         setting: Tensor | None = None,
     ) -> Answer:
-        """One forward and one backward pass for each example. White-box only."""
+        """One forward and one backward pass for each example and draw. White-box only."""
         self._require("gradients", "white-box")
-        noise = self._noise()
-        x, admitted = self._admit(x, None)
-        if lens is None:
-            answer = self._fast.gradient(x, objective, noise=noise)
-            logits, tolerance = answer.logits, self._fast.tolerance
-        else:
-            answer = self._network.gradient(x, objective, lens, setting, noise)
-            logits, tolerance = answer.logits, 0.0
-        self._ledger.backward += 1 if admitted is None else admitted
+        answers = []
+        for _ in range(self._samples):
+            noise = self._noise()
+            asked, admitted = self._admit(x, None)
+            if lens is None:
+                answers.append(self._fast.gradient(asked, objective, noise=noise))
+            else:
+                answers.append(self._network.gradient(asked, objective, lens, setting, noise))
+            self._ledger.backward += 1 if admitted is None else admitted
+        answer = answers[0] if self._samples == 1 else _mean(answers)
+        logits, tolerance = answer.logits, self._fast.tolerance if lens is None else 0.0
         if tolerance and not x.is_cuda:  # there it would be waited for
-            logits, tolerance = self._settled(x, logits, admitted, tolerance), 0.0
+            logits, tolerance = self._settled(asked, logits, admitted, tolerance), 0.0
         if lens is None or getattr(lens, "faithful", False):
-            self._observe(x, logits, admitted, tolerance)
+            self._observe(asked, logits, admitted, tolerance)
         if admitted is None or not self._limited:
             return answer
         nan = torch.where(admitted, 0.0, torch.nan)
@@ -181,17 +186,24 @@ class GuardedVictim:
     def differentiable(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """(N, K) logits with their graph. White-box only."""
         self._require("gradients", "white-box")
-        noise = self._noise(rows)
-        asked, admitted = self._admit(x, rows)
-        logits = self._network.attached(asked, noise)
+        draws = []
+        for _ in range(self._samples):
+            noise = self._noise(rows)
+            asked, admitted = self._admit(x, rows)
+            draws.append(self._counted(self._network.attached(asked, noise), rows, admitted))
+        logits = draws[0] if self._samples == 1 else torch.stack(draws).mean(dim=0)
         self._look(asked.detach(), logits.detach(), rows, admitted)
+        return logits if admitted is None else logits.masked_fill(~admitted[:, None], torch.nan)
+
+    def _counted(self, logits: Tensor, rows: Tensor | None, admitted: Tensor | None) -> Tensor:
+        """The logits; a backward pass is counted when they are pulled back."""
 
         def count(gradient: Tensor) -> None:
             self._ledger.backward += _per_owner(rows, admitted, len(self._ledger.y))
 
         if logits.requires_grad:
             logits.register_hook(count)
-        return logits if admitted is None else logits.masked_fill(~admitted[:, None], torch.nan)
+        return logits
 
     def scores(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """(N, K) logits. White-box or score access."""
@@ -381,6 +393,14 @@ def lead(logits: Tensor, y: Tensor, *, targeted: bool) -> Tensor:
     own = logits.gather(1, y[:, None])[:, 0]
     other = logits.scatter(1, y[:, None], -torch.inf).amax(dim=1)
     return other - own if targeted else own - other
+
+
+def _mean(answers: Sequence[Answer]) -> Answer:
+    gradients, losses, logits = zip(
+        *((one.gradient, one.loss, one.logits) for one in answers), strict=True
+    )
+    count = len(answers)
+    return Answer(sum(gradients) / count, sum(losses) / count, sum(logits) / count)
 
 
 def _per_owner(owners: Tensor | None, admitted: Tensor | None, examples: int) -> Tensor | int:

@@ -1,5 +1,7 @@
 """The network that a defense wraps."""
 
+from collections.abc import Callable
+
 from torch import nn
 
 from ..bench.protocols import Defense, Trained, Training
@@ -14,3 +16,9 @@ def trained_base(base: Defense, model: nn.Module, training: Training) -> Trained
     if training.obtain is None:
         return base.fit(model, training)
     return training.obtain(base)
+
+
+def wrapped(base: Defense, model: nn.Module) -> nn.Module:
+    """Return the module that `base` would return of this model, untrained."""
+    wrap: Callable[[nn.Module], nn.Module] | None = getattr(base, "wrap", None)
+    return model if wrap is None else wrap(model)

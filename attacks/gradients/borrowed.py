@@ -56,6 +56,8 @@ class Held:
     def valued(self, problem: Problem, x: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) and (B,): the gradient of the network's loss at x, and that loss."""
         answer = self.network.gradient(
-            x, lambda logits: loss(logits, problem.y, targeted=problem.targeted)
+            x,
+            lambda logits: loss(logits, problem.y, targeted=problem.targeted),
+            noise=problem.draws,
         )
         return answer.gradient, answer.loss

@@ -12,35 +12,6 @@ from ...bench.protocols import Access, Loss, Problem
 
 
 @dataclass(frozen=True)
-class BPDA:
-    """Backward pass differentiable approximation: forwards the model, backwards a surrogate.
-
-    A layer with `differentiable = False` is passed as it is on the way there; on the way back it is
-    replaced by its method `surrogate(x)`, a differentiable function of the same shape, or by the
-    identity where it has none. White-box. Source: Athalye et al. 2018 (arXiv:1802.00420), section
-    4.1. Models without such a layer give their exact gradient.
-    """
-
-    @property
-    def access(self) -> Access:
-        """White-box."""
-        return "white-box"
-
-    def __call__(self, problem: Problem, x: Tensor, loss: Loss) -> Tensor:
-        """(B, C, H, W): the approximate gradient at x."""
-        return self.valued(problem, x, loss)[0]
-
-    def valued(self, problem: Problem, x: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) and (B,): the approximate gradient at x, and the exact loss there."""
-        answer = problem.victim.gradient(
-            x,
-            lambda logits: loss(logits, problem.y, targeted=problem.targeted),
-            lens=Surrogates(),
-        )
-        return answer.gradient, answer.loss
-
-
-@dataclass(frozen=True)
 class Surrogates:
     """A lens through which layers without a gradient have that of their surrogates."""
 
@@ -67,3 +38,35 @@ def _straight_through(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor)
             f"into {tuple(stand_in.shape)}: give it a method surrogate(x) of the same shape"
         )
     return output.detach() + (stand_in - stand_in.detach())
+
+
+@dataclass(frozen=True)
+class BPDA:
+    """Backward pass differentiable approximation: forwards the model, backwards a surrogate.
+
+    A layer with `differentiable = False` is passed as it is on the way there; on the way back it is
+    replaced by its method `surrogate(x)`, a differentiable function of the same shape, or by the
+    identity where it has none. White-box. Source: Athalye et al. 2018 (arXiv:1802.00420), section
+    4.1. Models without such a layer give their exact gradient.
+    """
+
+    adapts: ClassVar[tuple[str, ...]] = ("differentiable",)
+    lens: ClassVar[Surrogates] = Surrogates()
+
+    @property
+    def access(self) -> Access:
+        """White-box."""
+        return "white-box"
+
+    def __call__(self, problem: Problem, x: Tensor, loss: Loss) -> Tensor:
+        """(B, C, H, W): the approximate gradient at x."""
+        return self.valued(problem, x, loss)[0]
+
+    def valued(self, problem: Problem, x: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) and (B,): the approximate gradient at x, and the exact loss there."""
+        answer = problem.victim.gradient(
+            x,
+            lambda logits: loss(logits, problem.y, targeted=problem.targeted),
+            lens=self.lens,
+        )
+        return answer.gradient, answer.loss

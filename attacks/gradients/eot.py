@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -22,6 +23,8 @@ class EOT:
 
     samples: draws. gradient: the source to average.
     """
+
+    adapts: ClassVar[tuple[str, ...]] = ("stochastic",)
 
     samples: int = 20
     gradient: GradientSource = Autograd()

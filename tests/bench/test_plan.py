@@ -32,8 +32,8 @@ def test_every_model_meets_every_defense_in_order(plan):
         "alexnet x none",
         "alexnet x long",
     ]
-    assert [entry.title for entry, _ in made.attacks] == ["fgsm", "pgd"]
-    assert made.attacks[1][1].attack == PGD(steps=3)
+    assert [one.entry.title for one in made.attacks] == ["fgsm", "pgd"]
+    assert made.attacks[1].member.attack == PGD(steps=3)
 
 
 def test_the_examples_are_drawn_by_the_seed(plan):
@@ -96,7 +96,7 @@ def test_an_attack_that_does_not_know_the_norm_is_refused(plan):
     picky = '[[attacks]]\nname = "picky"\n'
     with pytest.raises(BadSuite, match=r"attacks\[1\]: Picky works in L2, not in Linf"):
         plan(attacks=picky)
-    assert plan(attacks=picky, norm='"L2"').attacks[0][1].attack.access == "white-box"
+    assert plan(attacks=picky, norm='"L2"').attacks[0].member.attack.access == "white-box"
 
 
 def test_what_a_dataset_plugin_runs_into_is_said_in_our_words():

@@ -1,0 +1,82 @@
+"""How white-box attacks look at a model whose gradients are missing, or other ones each time."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from torch import nn
+
+from . import registry
+from .protocols import Lens
+
+
+@dataclass(frozen=True)
+class Nature:
+    """Whether a model can be differentiated, and whether it uses random numbers.
+
+    Modules, defenses and model factories say so by attributes of these names; without them they are
+    ordinary.
+    """
+
+    differentiable: bool = True
+    stochastic: bool = False
+
+    @classmethod
+    def of(cls, *declared: object) -> "Nature":
+        """That of a whole, from what its parts declare."""
+        return cls(
+            all(getattr(one, "differentiable", True) for one in declared),
+            any(getattr(one, "stochastic", False) for one in declared),
+        )
+
+    @classmethod
+    def of_module(cls, module: nn.Module) -> "Nature":
+        """That of a network, from what its layers declare."""
+        return cls.of(*module.modules())
+
+    @property
+    def ordinary(self) -> bool:
+        """Whether plain gradients tell everything."""
+        return self == Nature()
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What an attack must adapt to, in the words of the class attribute `adapts`."""
+        missing = set() if self.differentiable else {"differentiable"}
+        return frozenset(missing | ({"stochastic"} if self.stochastic else set()))
+
+
+@dataclass(frozen=True)
+class Approach:
+    """How white-box attacks look at a model that is not ordinary; others they see as it is.
+
+    surrogates: through the stand-ins of layers without a gradient (BPDA, arXiv:1802.00420).
+    samples: draws of a stochastic model that each gradient is the mean of (EOT, arXiv:1707.07397).
+    """
+
+    surrogates: bool = True
+    samples: int = 10
+
+
+NAIVE = Approach(surrogates=False, samples=1)
+
+
+def adapts(part: Any) -> frozenset[str]:
+    """What an attack adapts to by itself: what it or a part of it declares in `adapts`."""
+    own = frozenset(getattr(part, "adapts", ()))
+    if is_dataclass(part) and not isinstance(part, type):
+        return own.union(*(adapts(getattr(part, one.name)) for one in fields(part)))
+    return own
+
+
+def misses(attacks: Iterable[Any], nature: Nature) -> bool:
+    """Whether a white-box one of these attacks needs help against a model of this nature."""
+    return any(one.access == "white-box" and nature.needs - adapts(one) for one in attacks)
+
+
+def surrogates(nature: Nature) -> Lens | None:
+    """The lens that puts surrogates behind layers without gradient, for a model that has such."""
+    if nature.differentiable:
+        return None
+    lens: Lens = registry.build("gradients", "bpda").lens
+    return lens

@@ -1,0 +1,92 @@
+"""Which attacks meet which subjects of a suite, and how they look at them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from . import registry
+from .adaptive import NAIVE, Approach, Nature, misses
+from .errors import BadParameter
+from .evaluation import check_members
+from .protocols import Defense
+from .settings import Member, single
+from .suite import NAIVELY, TRANSFER, AttackEntry, ModelEntry, Suite
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model and the defense to train it with; None when it has its weights already.
+
+    wrapper: the defense that the network of a checkpoint was trained with, and is wrapped by.
+    nature: as it is declared before there is a network.
+    """
+
+    model: ModelEntry
+    defense_title: str
+    defense: Defense | None
+    wrapper: Defense | None = None
+    nature: Nature = Nature()
+
+    @property
+    def title(self) -> str:
+        """What progress lines call it."""
+        return f"{self.model.title} x {self.defense_title}"
+
+
+@dataclass(frozen=True)
+class Sortie:
+    """An attack, the subjects that it meets, and how it looks at them.
+
+    meets: numbers of subjects. source: the subject whose gradients it borrows, if it does.
+    """
+
+    entry: AttackEntry
+    member: Member
+    meets: frozenset[int]
+    source: int | None = None
+    approach: Approach = Approach()
+
+    @property
+    def naive(self) -> bool:
+        """Whether it takes subjects without gradient, or with random ones, for ordinary."""
+        return self.approach == NAIVE
+
+
+def sorties_of(
+    attacks: Sequence[tuple[AttackEntry, Member]], suite: Suite, subjects: Sequence[Subject]
+) -> list[Sortie]:
+    """Every attack against all subjects, and beside it, where it needs help, without that help."""
+    made = []
+    for entry, member in attacks:
+        white = member.attack.access == "white-box"
+        samples = entry.eot_samples or suite.eot_samples
+        approach = Approach(samples=samples) if white else Approach()
+        made.append(Sortie(entry, member, frozenset(range(len(subjects))), approach=approach))
+        parts = [one.attack for one in single([member])]
+        helped = frozenset(
+            number for number, one in enumerate(subjects) if misses(parts, one.nature)
+        )
+        if helped:
+            named = entry.model_copy(update={"label": entry.title + NAIVELY})
+            made.append(Sortie(named, member, helped, approach=NAIVE))
+    return made
+
+
+def transfers_of(entry: AttackEntry, suite: Suite, subjects: Sequence[Subject]) -> list[Sortie]:
+    """The transfer attack, by each subject's gradients.
+
+    Raises: BadParameter when there is nothing to transfer, or it follows no gradient.
+    """
+    if len(subjects) < 2:
+        raise BadParameter("it takes two networks at least")
+    made = []
+    everyone = frozenset(range(len(subjects)))
+    for number, subject in enumerate(subjects):
+        spec = registry.through(
+            "attacks", entry.spec, {"name": "network", "network": subject.title}
+        )
+        built = registry.build("attacks", spec, besides=AttackEntry.model_fields)
+        member = Member(built, entry.restarts)
+        check_members([member], suite.norm, targeted=False)
+        named = entry.model_copy(update={"label": TRANSFER + subject.title})
+        made.append(Sortie(named, member, everyone - {number}, source=number))
+    return made
