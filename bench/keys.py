@@ -13,7 +13,7 @@ from .datasets.memory import fingerprint, tensor_hash
 from .manifest import software
 from .plan import Plan, Subject, open_ready
 from .protocols import configuration
-from .settings import Member
+from .settings import Certification, Member
 from .suite import AttackEntry
 from .training import Order, architecture, digest
 
@@ -109,14 +109,22 @@ class Keys:
             )
         return self._made_of[number, weights]
 
-    def _attack(self, attack: AttackEntry, member: Member) -> dict[str, Any]:
+    def _attack(self, attack: AttackEntry, member: Member | Certification) -> dict[str, Any]:
+        settings = self.plan.settings(attack)
+        if isinstance(member, Certification):  # what certifies is the network, which has its name
+            return {
+                "configuration": configuration(member),
+                "norm": settings.norm,
+                "grid": configuration(settings.grid),
+                "seed": settings.seed,
+            }
         return {
             "local_sources": registry.local_sources(attack.spec),
             "attack": attack.spec,
             "attack_source": registry.find("attacks", attack.name).digest,
             "configuration": configuration(member.attack),
             "restarts": member.restarts,
-            "settings": configuration(self.plan.settings(attack)),
+            "settings": configuration(settings),
         }
 
 

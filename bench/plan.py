@@ -16,8 +16,8 @@ from .datasets.memory import channel_statistics, select
 from .errors import BadCheckpoint, BadData, BadParameter, BadSuite, QuintainError
 from .evaluation import check_members
 from .protocols import Dataset, Defense, ImageData, InputSpec
-from .settings import Member, Settings
-from .suite import TRANSFER, AttackEntry, Entry, ModelEntry, Suite
+from .settings import Certification, Member, Settings
+from .suite import CERTIFIED, TRANSFER, AttackEntry, Entry, ModelEntry, Suite
 from .training import build_network
 
 Split = Literal["train", "test"]
@@ -38,14 +38,20 @@ class Subject:
         """What progress lines call it."""
         return f"{self.model.title} x {self.defense_title}"
 
+    @property
+    def certifies(self) -> bool:
+        """Whether its network will have certificates, as the defense says."""
+        return getattr(self.defense, "certifies", None) is not None
+
 
 @dataclass(frozen=True)
 class Plan:
     """What a run will do.
 
     train: the training split. test: the chosen test examples. indices: (N,) int64, which of
-    the test split they are. sources: for each attack, the number of the subject whose gradients it
-    borrows, None where it needs none.
+    the test split they are. attacks: also what stands in an attack's place, the certificates.
+    sources: for each attack, the number of the subject whose gradients it borrows, None where it
+    needs none.
     """
 
     suite: Suite
@@ -54,12 +60,26 @@ class Plan:
     test: ImageData
     indices: Tensor
     subjects: tuple[Subject, ...]
-    attacks: tuple[tuple[AttackEntry, Member], ...]
+    attacks: tuple[tuple[AttackEntry, Member | Certification], ...]
     sources: tuple[int | None, ...]
 
     def attacks_on(self, number: int) -> list[int]:
-        """The attacks that a subject is met by: all but those by its own gradients."""
-        return [attack for attack, source in enumerate(self.sources) if source != number]
+        """The attacks that a subject is met by: all but those by its own gradients.
+
+        Certificates come first, of a subject that has some: attacks are audited against them.
+        """
+        proofs = self.certification
+        others = [one for one, source in enumerate(self.sources) if source != number]
+        if proofs is None:
+            return others
+        others.remove(proofs)
+        return [proofs, *others] if self.subjects[number].certifies else others
+
+    @property
+    def certification(self) -> int | None:
+        """The attack in whose place the certificates are, if any subject has some."""
+        kinds = (isinstance(member, Certification) for _, member in self.attacks)
+        return next((number for number, found in enumerate(kinds) if found), None)
 
     def checkpoint(self, entry: ModelEntry) -> Path | None:
         """Where a model's checkpoint is: relative to the suite's folder."""
@@ -88,7 +108,7 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
     for one in suite.plugins:
         with _blame(file, "plugins"):
             registry.load_file(folder / one)
-    attacks: list[tuple[AttackEntry, Member]] = []
+    attacks: list[tuple[AttackEntry, Member | Certification]] = []
     for number, attack in enumerate(suite.attacks, 1):
         with _blame(file, f"attacks[{number}]"):
             plugin = registry.build("attacks", attack.spec, besides=AttackEntry.model_fields)
@@ -124,6 +144,9 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
         with _blame(file, "transfer"):
             attacks += _transfers(suite.transfer, suite, subjects)
         sources += range(len(subjects))
+    if any(one.certifies for one in subjects):
+        attacks.append((AttackEntry(name=CERTIFIED), Certification()))
+        sources.append(None)
     return Plan(
         suite,
         folder,

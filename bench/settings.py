@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from .protocols import Attack, Cascade, WholeAttack
 from .threat import Epsilon, Norm
@@ -17,6 +17,13 @@ class Member:
 
     attack: Attack[Any] | WholeAttack | Cascade
     restarts: int = 1
+
+
+@dataclass(frozen=True)
+class Certification:
+    """In an attack's place: the network's own certificates. There is nothing to set."""
+
+    version: ClassVar[str] = "1"
 
 
 def single(members: Iterable[Member]) -> list[Member]:
