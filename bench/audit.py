@@ -1,8 +1,8 @@
 """The audit: what attacks find inside certified radii is put to the certifier again.
 
-A certificate and an adversarial example inside its radius cannot both be right, unless the find was
-luck: the verdict on a stochastic module is a vote of few draws, its certificates speak of infinitely
-many. So the module's own `predict` is asked, with random numbers that the attack has not seen.
+A certificate and an adversarial example inside its radius cannot both be right, unless the find
+was luck: the verdict on a stochastic module is a vote of few draws, its certificates speak of
+infinitely many. So the module's own `predict` is asked, with random numbers new to the attack.
 """
 
 from dataclasses import dataclass, field

@@ -35,13 +35,13 @@ def inscribed(
 ) -> NDArray[np.float64]:
     """Radius of the largest ball of another norm within a ball, in `size` dimensions.
 
-    By Hoelder's inequality: size^(1/q - 1/p) times the radius from p to a q above it, else the same;
-    so an L2 radius r proves r in L1 and r / sqrt(size) in Linf, a Linf radius r proves r in L2, L1.
+    By Hoelder's inequality: size^(1/q - 1/p) times the radius from p to a q above it, else the
+    radius: r in L2 proves r in L1 and r / sqrt(size) in Linf, r in Linf proves r in L2 and L1.
     """
     exponent = _INVERSE[other] - _INVERSE[norm]
     if exponent >= 0:
         return radius
-    return np.nextafter(radius * float(size) ** exponent * (1 - 1e-12), 0.0)
+    return radius * (float(size) ** exponent * (1 - 1e-12))
 
 
 def certify(

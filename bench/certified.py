@@ -18,7 +18,7 @@ _OF_ATTACKS += ["queries_mean", "queries_median"]
 
 def is_certificate(cell: "Cell") -> bool:
     """Whether a cell holds certificates rather than what an attack found."""
-    return bool(cell.about["access"] == CERTIFICATE)
+    return bool(cell.about.get("access") == CERTIFICATE)
 
 
 def without_attack(curve: pd.DataFrame) -> pd.DataFrame:

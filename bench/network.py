@@ -79,13 +79,21 @@ class Network:
         return votes
 
     def _vote(self, x: Tensor, examples: Tensor, numbers: range) -> Tensor:
-        """(N, K): how many of these draws give each class."""
+        """(N, K): how many of these draws give each class. Of few inputs several draws a pass."""
         votes = torch.zeros(len(x), 0, device=self.device)
-        for number in numbers:
-            draws = Draws(_JURY, examples, torch.zeros_like(examples), number + 0 * examples)
-            logits = self.logits(x, draws)
-            votes = votes if votes.shape[1] else torch.zeros_like(logits)
-            votes.scatter_add_(1, logits.argmax(1, keepdim=True), torch.ones_like(logits[:, :1]))
+        at_once = max(1, self.batch_size // max(1, len(x)))
+        for begin in range(numbers.start, numbers.stop, at_once):
+            steps = torch.arange(begin, min(begin + at_once, numbers.stop), device=self.device)
+            rows = torch.arange(len(x), device=self.device).repeat(len(steps))
+            draws = Draws(
+                _JURY,
+                examples[rows],
+                torch.zeros_like(rows),
+                steps.repeat_interleave(len(x)),
+            )
+            logits = self.logits(x[rows], draws)
+            votes = votes if votes.shape[1] else torch.zeros_like(logits[: len(x)])
+            votes.index_put_((rows, logits.argmax(1)), torch.ones_like(logits[:, 0]), True)
         return votes
 
     def attached(self, x: Tensor, noise: Draws | None = None) -> Tensor:

@@ -294,7 +294,7 @@ class Runner:
         return result
 
     def _certificates(self, number: int) -> Certificates | None:
-        """What a subject's network has proved; None where it has no certificates, or they failed."""
+        """What a subject's network has proved; None where there are no certificates."""
         proofs = self.plan.certification
         if proofs is None or (number, proofs) not in self.logbook.done:
             return None

@@ -20,7 +20,6 @@ from .recipe import Recipe, at_least, require
 from .training import train
 
 _HALVINGS = 24  # of the radii from 0 to 1: they are found to within 6e-8
-_EXAMINER = {"steps": 10, "step_size": 0.25}
 
 
 class IntervalBounded(nn.Module):
@@ -136,7 +135,7 @@ class IntervalBounds(Recipe):
             rising=self.warmup_epochs,
             risen=self.warmup_epochs + self.ramp_epochs,
             label_smoothing=self.label_smoothing,
-            examiner=Adversary("Linf", epsilon, **_EXAMINER),
+            examiner=Adversary("Linf", epsilon, steps=10, step_size=0.25),
         )
         trained = train(model, training, self, method)
         return Trained(self.wrap(trained.model), trained.history, trained.flags)

@@ -14,7 +14,6 @@ from torch import Tensor
 from .intervals import RULES, Head, Interval, Rule, Unbounded
 
 
-
 def _rule(*names: str) -> Callable[[Rule], Rule]:
     """Note what stands in for functions of these names."""
 

@@ -29,7 +29,7 @@ class Smoothed(nn.Module):
     Deviations from the paper: none in the procedures. The noise comes from 32-bit words by Box and
     Muller's transform, so that it never exceeds 6.7 sigma and is rounded to float32, as the sum
     with the image is; the proof speaks of real numbers.
-    """  # noqa: D205
+    """
 
     stochastic: ClassVar[bool] = True
     votes: ClassVar[int] = 100
@@ -48,8 +48,8 @@ class Smoothed(nn.Module):
     def certify(self, x: Tensor, draws: Draws, batch_size: int) -> Certificates:
         """Certify: n0 draws choose a class, n more bound its probability pA from below.
 
-        The radius is sigma Phi^-1(pA), in L2; below one half it abstains. With probability 1 - alpha
-        for each example the smoothed classifier gives that class everywhere nearer than the radius.
+        The radius is sigma Phi^-1(pA), in L2; below one half it abstains. For each example, with
+        probability 1 - alpha, the smoothed classifier gives that class all over the ball.
         """
         chosen = self._counts(x, draws, self.n0, "select", batch_size).argmax(1)
         counts = self._counts(x, draws, self.n, "estimate", batch_size)
@@ -67,11 +67,7 @@ class Smoothed(nn.Module):
         test of the two counts leaves it open.
         """
         counts = self._counts(x, draws, self.n, "predict", batch_size)
-        ordered = np.sort(counts, axis=1)[:, ::-1]
-        first, both = ordered[:, 0], ordered[:, :2].sum(axis=1)
-        chance = np.minimum(1.0, 2.0 * binom.sf(first - 1, both, 0.5))  # of so many or more, twice
-        answer = np.where(chance <= self.alpha, counts.argmax(1), ABSTAIN)
-        return torch.from_numpy(answer)
+        return torch.from_numpy(surely_first(counts, self.alpha))
 
     def _noisy(self, x: Tensor, draws: Draws, stream: str) -> Tensor:
         return x + self.sigma * draws.normal(x.shape[1:], stream)
@@ -101,10 +97,21 @@ class Smoothed(nn.Module):
         return counts.reshape(len(x), width).cpu().numpy()
 
 
-def lower_bound(hits: NDArray[np.int64], n: int, alpha: float) -> NDArray[np.float64]:
-    """One-sided Clopper-Pearson bound (1934): the probability is below it with chance alpha at most.
+def surely_first(counts: NDArray[np.int64], alpha: float) -> NDArray[np.int64]:
+    """(N,): the most frequent class of (N, K), or ABSTAIN where it may not be the most probable.
 
-    hits: (N,), successes of n trials each.
+    By a two-sided binomial test of the two most frequent ones against a fair coin.
+    """
+    ordered = np.sort(counts, axis=1)[:, ::-1]
+    first, both = ordered[:, 0], ordered[:, :2].sum(axis=1)
+    chance = np.minimum(1.0, 2.0 * binom.sf(first - 1, both, 0.5))  # symmetric: twice the tail
+    return np.where(chance <= alpha, counts.argmax(1), ABSTAIN)
+
+
+def lower_bound(hits: NDArray[np.int64], n: int, alpha: float) -> NDArray[np.float64]:
+    """(N,): one-sided Clopper-Pearson bounds (1934) of probabilities.
+
+    hits: (N,), successes of n trials each. alpha: the chance that a probability is below its bound.
     """
     tried: NDArray[np.float64] = beta.ppf(alpha, np.maximum(hits, 1), n - hits + 1)
     return np.where(hits > 0, tried, 0.0)
