@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, get_args
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from . import registry
 from .adaptive import NAIVE, Approach
+from .certification import certifier_of, certify, remembered
 from .datasets.checks import check_images
 from .datasets.memory import TensorImages, in_memory
 from .errors import BadData, BadParameter
@@ -52,6 +54,8 @@ def evaluate(
     """Measure how robust a classifier is against one attack or the worst of several.
 
     model: takes (B, C, H, W) in [0, 1], normalises inside, returns logits (B, K). Left as it was.
+        One that is a `Certifier` (bench/protocols.py) is also asked for its certificates, and what
+        is found inside a certified radius is a flag.
     images: (N, C, H, W) in [0, 1]. labels: (N,) integers below K.
     attack: a name ("pgd"), a spec ({"name": "pgd", "steps": 100, "restarts": 5}), an attack object,
         or a list of these: then each example's worst case.
@@ -116,7 +120,12 @@ def evaluate(
     )
     _check_lengths(case)
     size = _checked_count("batch_size", batch_size)
-    return assess(case, members_of(attack), settings, watch, size, Album())
+    members = members_of(attack)
+    if certifier_of(module) is None:
+        return assess(case, members, settings, watch, size, Album())
+    proved = certify(case, settings, watch, size).records
+    case = replace(case, certificates=remembered(proved))
+    return replace(assess(case, members, settings, watch, size, Album()), certified=proved)
 
 
 def members_of(attack: AttackLike) -> list[Member]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .adaptive import Nature, surrogates
+from .audit import Audit
 from .book import Book
+from .certified import certified_columns, flag, without_attack
 from .datasets.checks import check_labels
 from .datasets.memory import SelectedImages
 from .doubts import doubts, predictions
@@ -21,7 +22,7 @@ from .errors import BadData, BadParameter
 from .gallery import Album, Gallery
 from .network import Network, automatic_batch_size, frozen
 from .preparation import Attackers, prepare
-from .protocols import Images, Progress, WholeAttack
+from .protocols import Certificates, Certifier, Images, Progress, WholeAttack
 from .pursuit import Field
 from .queries import query_curve, query_summary
 from .settings import Member, Settings, single
@@ -38,7 +39,8 @@ class Case:
 
     images: N of them, read as they are needed. labels: (N,). indices: (N,) int64, what each
     example is called and its randomness hangs on. targets: (N,) classes to reach, or None.
-    attackers: what attacks that prepare themselves may use.
+    attackers: what attacks that prepare themselves may use. certificates: what the module, which
+    then is a Certifier, has proved of the images: finds that contradict it are counted.
     """
 
     module: nn.Module
@@ -48,6 +50,7 @@ class Case:
     indices: Tensor
     targets: Tensor | None = None
     attackers: Attackers = Attackers()
+    certificates: Certificates | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class Result:
     records: one row for each example. flags: what makes the numbers doubtful. report: figures of
     the attacks' preparation, such as a proxy's fidelity. members: the attacks, one by one, that the
     records' column `member` counts. choice: what the search computed its
-    gradients with; None when it followed none.
+    gradients with; None when it followed none. certified: the records of the module's certificates,
+    None where it has none.
     """
 
     records: pd.DataFrame
@@ -69,11 +73,30 @@ class Result:
     _images: Images
     _album: Album | None
     _query_budget: int | None = None
+    certified: pd.DataFrame | None = None
 
     @property
     def curve(self) -> pd.DataFrame:
         """One row for each epsilon: accuracies with their intervals, and what they cost."""
         return curve_of(self.records, [one.text for one in self.grid])
+
+    @property
+    def certificates(self) -> pd.DataFrame | None:
+        """One row for each example of a module that certifies: index, label, prediction, radius.
+
+        None for other modules. prediction: -1 where it abstains. radius: in the norm of the attack.
+        """
+        return None if self.certified is None else certified_columns(self.certified)
+
+    @property
+    def certified_accuracy(self) -> pd.DataFrame | None:
+        """One row for each epsilon: the share that is right and certified there, as `curve` has it.
+
+        clean_accuracy counts the right predictions of the certificates. None for other modules.
+        """
+        if self.certified is None:
+            return None
+        return without_attack(curve_of(self.certified, [one.text for one in self.grid]))
 
     @property
     def queries(self) -> pd.DataFrame:
@@ -149,7 +172,8 @@ def assess(
             else (predicted == case.labels)
         )
         rows = eligible.nonzero().flatten()
-        keep = None if gallery is None else partial(_keep, gallery, rows.tolist())
+        audit = _audit(case, predicted, settings, network)
+        keep = _Keep(rows.tolist(), gallery, audit) if gallery or audit else None
         field = Field(
             network,
             SelectedImages(case.images, rows),
@@ -167,12 +191,17 @@ def assess(
             choice = choose(case.module, sample, len(rows), case.device, size, settings.precision)
         fast = None if choice is None else choice.open(case.device, size)
         book = Engine(field, fast, keep).run(prepared)
+        if audit is not None:
+            audit.settle()
         access = {member.attack.access for member in members}
         refuted, cut_short = int(book.refuted.sum()), int(book.cut_short.sum())
         flags = doubts(
             network, case.images, case.labels, rows, access, refuted, cut_short, case.indices
         )
     records = _records(case, predicted, rows, book, settings)
+    if audit is not None:
+        records["contradicts"] = audit.contradicts
+        flags += tuple(flag(int(audit.contradicts.sum())))
     album = gallery if isinstance(gallery, Album) else None
     names = tuple(_called(one.attack) for one in members)
     budget = settings.query_budget
@@ -194,8 +223,42 @@ def _follows_gradients(members: Sequence[Member], settings: Settings) -> bool:
     return white and settings.query_budget is None
 
 
-def _keep(gallery: Gallery, rows: Sequence[int], owner: int, point: int, x_adv: Tensor) -> None:
-    gallery.keep(rows[owner], point, x_adv)
+@dataclass(frozen=True)
+class _Keep:
+    """Hands what held on, under its row of the case. rows: of the examples under attack."""
+
+    rows: Sequence[int]
+    gallery: Gallery | None
+    audit: Audit | None
+
+    def __call__(self, owner: int, point: int, x_adv: Tensor) -> None:
+        if self.gallery is not None:
+            self.gallery.keep(self.rows[owner], point, x_adv)
+        if self.audit is not None:
+            self.audit.hear(self.rows[owner], x_adv)
+
+
+def _audit(case: Case, predicted: Tensor, settings: Settings, network: Network) -> Audit | None:
+    """Begin an audit, if there are certificates, with the clean images that are misclassified.
+
+    These lie within every radius, at distance 0.
+    """
+    if case.certificates is None:
+        return None
+    assert isinstance(case.module, Certifier)
+    audit = Audit(
+        case.module,
+        case.certificates,
+        case.images,
+        case.labels,
+        case.indices,
+        settings.seed,
+        case.device,
+        network.batch_size,
+    )
+    for row in (predicted != case.labels).nonzero().flatten().tolist():
+        audit.hear(row, case.images.read(torch.tensor([row]))[0].cpu())
+    return audit
 
 
 def _first_look(case: Case, settings: Settings, batch_size: int | None) -> tuple[Network, Tensor]:

@@ -13,6 +13,7 @@ from .datasets.memory import fingerprint, tensor_hash
 from .manifest import software
 from .plan import Plan, open_ready
 from .protocols import configuration
+from .settings import Certification
 from .sorties import Sortie, Subject
 from .training import Order, architecture, digest
 
@@ -110,13 +111,21 @@ class Keys:
 
     def _attack(self, sortie: Sortie) -> dict[str, Any]:
         attack, member = sortie.entry, sortie.member
+        settings = self.plan.settings(sortie)
+        if isinstance(member, Certification):  # what certifies is the network, which has its name
+            return {
+                "configuration": configuration(member),
+                "norm": settings.norm,
+                "grid": configuration(settings.grid),
+                "seed": settings.seed,
+            }
         return {
             "local_sources": registry.local_sources(attack.spec),
             "attack": attack.spec,
             "attack_source": registry.find("attacks", attack.name).digest,
             "configuration": configuration(member.attack),
             "restarts": member.restarts,
-            "settings": configuration(self.plan.settings(sortie)),
+            "settings": configuration(settings),
         }
 
 

@@ -18,6 +18,7 @@ from .random import Draws, ambient
 # every row was the same to the bit from 8 rows up. Smaller batches are filled up.
 SMALLEST_BATCH = 16
 VOTES = 20  # as many as the randomised form of AutoAttack averages over
+_CLEAR = 3.0  # standard deviations of a fair coin by which the first must lead over the second
 _JURY = 0xC0DE  # their random numbers are not those that an attack has seen
 _FORWARD_ONLY = 4  # times the rows on a GPU, since a pass without gradient keeps no activations
 _NOT_FINITE = "the model returned logits that are not finite"
@@ -32,9 +33,10 @@ class Network:
     batch_size: rows a pass with gradient, a multiple of them without. Halved, for good, when the
     device runs out of memory. tolerance: by how much logits may be off the true model's; not 0 for
     a copy that is faster than it is exact. stochastic: whether the module has layers that use
-    random numbers; then its verdict is the class that most of VOTES draws give. surrogates: the
-    lens that gradients are always seen through, of a module with layers that have none; without it
-    such a module's gradient is zero.
+    random numbers; then its verdict is the class that most of VOTES draws give. votes: more, where
+    a layer says so (`votes = 100`), for points at which VOTES leave it open. surrogates: the lens
+    that gradients are always seen through, of a module with layers that have none; without it such
+    a module's gradient is zero.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Network:
         self.n_classes = 0
         self.nature = Nature.of_module(module)
         self.stochastic = self.nature.stochastic
+        self.votes = max(getattr(one, "votes", VOTES) for one in module.modules())
         self._surrogates = surrogates
         self._forward_only = _FORWARD_ONLY if device.type == "cuda" else 1
         self._arithmetic = getattr(module, "arithmetic", nullcontext)
@@ -74,13 +77,33 @@ class Network:
         """
         if not self.stochastic:
             return self.logits(x)
-        examples = examples.to(self.device)
+        x, examples = x.to(self.device), examples.to(self.device)
+        votes = self._vote(x, examples, range(VOTES))
+        for begin in range(VOTES, self.votes, VOTES):
+            first, second = votes.topk(2, dim=1).values.unbind(1)
+            rows = (first - second < _CLEAR * begin**0.5).nonzero().flatten()
+            if not len(rows):
+                break
+            numbers = range(begin, min(begin + VOTES, self.votes))
+            votes.index_add_(0, rows, self._vote(x[rows], examples[rows], numbers))
+        return votes
+
+    def _vote(self, x: Tensor, examples: Tensor, numbers: range) -> Tensor:
+        """(N, K): how many of these draws give each class. Of few inputs several draws a pass."""
         votes = torch.zeros(len(x), 0, device=self.device)
-        for number in range(VOTES):
-            draws = Draws(_JURY, examples, torch.zeros_like(examples), number + 0 * examples)
-            logits = self.logits(x, draws)
-            votes = votes if votes.shape[1] else torch.zeros_like(logits)
-            votes.scatter_add_(1, logits.argmax(1, keepdim=True), torch.ones_like(logits[:, :1]))
+        at_once = max(1, self.batch_size // max(1, len(x)))
+        for begin in range(numbers.start, numbers.stop, at_once):
+            steps = torch.arange(begin, min(begin + at_once, numbers.stop), device=self.device)
+            rows = torch.arange(len(x), device=self.device).repeat(len(steps))
+            draws = Draws(
+                _JURY,
+                examples[rows],
+                torch.zeros_like(rows),
+                steps.repeat_interleave(len(x)),
+            )
+            logits = self.logits(x[rows], draws)
+            votes = votes if votes.shape[1] else torch.zeros_like(logits[: len(x)])
+            votes.index_put_((rows, logits.argmax(1)), torch.ones_like(logits[:, 0]), True)
         return votes
 
     def attached(self, x: Tensor, noise: Draws | None = None) -> Tensor:
@@ -206,7 +229,7 @@ class Network:
 
     def _halve(self, error: RuntimeError, *, forward_only: bool) -> None:
         """Go on with half the rows if memory was the trouble and there is anything to halve."""
-        if not isinstance(error, torch.OutOfMemoryError) and not _NO_MEMORY.search(str(error)):
+        if not out_of_memory(error):
             raise error
         if forward_only and self._forward_only > 1:
             self._forward_only //= 2
@@ -242,6 +265,11 @@ def _filled(rows: Tensor) -> Tensor:
     """(N,) -> at least SMALLEST_BATCH of them: the first repeated, as images are filled up."""
     missing = max(0, SMALLEST_BATCH - len(rows))
     return torch.cat([rows, rows[:1].expand(missing)]) if missing else rows
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether it was memory that a device or the host lacked."""
+    return isinstance(error, torch.OutOfMemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
 @contextmanager

@@ -24,8 +24,8 @@ from .errors import (
 )
 from .evaluation import check_members
 from .protocols import Dataset, Defense, ImageData, InputSpec
-from .settings import Member, Settings
-from .sorties import Sortie, Subject, sorties_of, transfers_of
+from .settings import Certification, Member, Settings
+from .sorties import Sortie, Subject, certification_of, sorties_of, transfers_of
 from .suite import AttackEntry, Entry, ModelEntry, Suite
 from .training import build_network
 
@@ -39,7 +39,7 @@ class Plan:
     """What a run will do.
 
     train: the training split. test: the chosen test examples. indices: (N,) int64, which of
-    the test split they are.
+    the test split they are. attacks: also what stands in an attack's place, the certificates.
     """
 
     suite: Suite
@@ -51,8 +51,18 @@ class Plan:
     attacks: tuple[Sortie, ...]
 
     def attacks_on(self, number: int) -> list[int]:
-        """The attacks that a subject is met by."""
-        return [attack for attack, one in enumerate(self.attacks) if number in one.meets]
+        """The attacks that a subject is met by.
+
+        Its certificates come first, if it has some: attacks are audited against them.
+        """
+        meets = [attack for attack, one in enumerate(self.attacks) if number in one.meets]
+        return sorted(meets, key=lambda attack: attack != self.certification)
+
+    @property
+    def certification(self) -> int | None:
+        """The attack in whose place the certificates are, if any subject has some."""
+        kinds = (isinstance(one.member, Certification) for one in self.attacks)
+        return next((number for number, found in enumerate(kinds) if found), None)
 
     def checkpoint(self, entry: ModelEntry) -> Path | None:
         """Where a model's checkpoint is: relative to the suite's folder."""
@@ -107,6 +117,7 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
     if suite.transfer is not None:
         with _blame(file, "transfer"):
             sorties += transfers_of(suite.transfer, suite, subjects)
+    sorties += certification_of(subjects)
     return Plan(
         suite,
         folder,

@@ -16,6 +16,7 @@ from .random import Draws
 from .threat import Ball, Norm
 
 Access = Literal["white-box", "score", "decision"]
+ABSTAIN = -1  # the class that a certifier answers where it will not say one
 
 
 # ------------------------------------------------------------------------------------- attacks
@@ -447,10 +448,46 @@ class Defense(Protocol):
 
     If `fit` returns another module than it was given, a method `wrap(model) -> nn.Module` lets the
     cache make that module again before it fills in the weights; without one it is not cached.
+
+    Optional class attribute:
+        certifies = None        the norm of the certificates, where that module is a `Certifier`: a
+                                suite then shows them beside the attacks
     """
 
     def fit(self, model: nn.Module, training: Training) -> Trained:
         """Train the model (in place is fine) or wrap it. Raises CellError if training diverges."""
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """What is proved of N examples.
+
+    prediction: (N,) int64, the class, or ABSTAIN. radius: (N,) float64, not negative: no image in
+    [0, 1] that is nearer to the example is given another class; 0 where nothing is proved.
+    """
+
+    prediction: Tensor
+    radius: Tensor
+
+
+@runtime_checkable
+class Certifier(Protocol):
+    """A module that proves how far its answers hold: what it has beside its forward pass.
+
+    certifies: the norm that its radii are measured in. Those in other norms follow.
+
+    x: (N, C, H, W) in [0, 1]. draws: random numbers of N examples, for certifiers that are right
+    with high probability only; others leave them. The answers hang on x, the draws and the weights
+    alone. batch_size: most rows of a forward pass, which must not change the answers.
+    """
+
+    certifies: Norm
+
+    def certify(self, x: Tensor, draws: Draws, batch_size: int) -> Certificates:
+        """Prove what can be proved of each example."""
+
+    def predict(self, x: Tensor, draws: Draws, batch_size: int) -> Tensor:
+        """(N,) int64: the classes that the certificates speak of, or ABSTAIN."""
 
 
 # ----------------------------------------------------------------------------------- providers

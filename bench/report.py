@@ -1,6 +1,7 @@
 """Tables for people: Markdown, LaTeX, HTML and CSV of the same figures. No torch here."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import pandas as pd
@@ -10,7 +11,8 @@ Format = Literal["csv", "markdown", "latex", "html"]
 FORMATS: tuple[Format, ...] = ("csv", "markdown", "latex", "html")
 
 _CELL = ["model", "defense", "attack"]
-_FRACTIONS = ("clean_accuracy", "robust_accuracy", "curve_area")
+_CERTIFIED = "certified_accuracy"
+_FRACTIONS = ("clean_accuracy", "robust_accuracy", "curve_area", _CERTIFIED)
 _HASHES = ("config_hash", "weights_hash")
 _BESIDES = ["dataset", "norm", "n_examples", "attacks", "flags", "parameters", *_HASHES]
 
@@ -32,19 +34,25 @@ def run_summary(tradeoff: pd.DataFrame, leaderboard: pd.DataFrame) -> str:
 
 
 def tradeoff_table(tradeoff: pd.DataFrame) -> str:
-    """Markdown: robust accuracy, a row for each attack on a model, a column for each epsilon."""
+    """Markdown: robust accuracy, a row for each attack on a model, a column for each epsilon.
+
+    In the row of a model's certificates, `certified`, it is the certified accuracy.
+    """
     curves = tradeoff.set_index(tradeoff.groupby(_CELL, sort=False).ngroup())
     first = curves[~curves.index.duplicated()]
     table = first[_CELL].assign(clean=first["clean_accuracy"].map("{:.2f}".format))
     for epsilon, points in curves.groupby("epsilon", sort=False):
         table[str(epsilon)] = points["robust_accuracy"].map("{:.2f}".format)
     for name in ("forward", "backward"):
-        table[name] = first[f"{name}_mean"].map("{:,.0f}".format)
+        table[name] = first[f"{name}_mean"].map(_blank_or("{:,.0f}"))
     return _markdown(table, ["left"] * 3 + ["right"] * (len(table.columns) - 3))
 
 
 def leaderboard_table(table: pd.DataFrame, form: Format = "markdown") -> str:
-    """Write the leaderboard in a format; all but CSV round the figures and shorten the hashes."""
+    """Write the leaderboard in a format; all but CSV round the figures and shorten the hashes.
+
+    They also leave out the certified accuracy where no model has one.
+    """
     if form == "csv":
         return str(table.to_csv(index=False, lineterminator="\n"))
     shown = table.copy()
@@ -53,8 +61,10 @@ def leaderboard_table(table: pd.DataFrame, form: Format = "markdown") -> str:
         for low, high in zip(shown.pop("ci_low"), shown.pop("ci_high"), strict=True)
     ]
     shown.insert(list(shown.columns).index("robust_accuracy") + 1, "95% interval", interval)
-    for name in _FRACTIONS:
-        shown[name] = shown[name].map("{:.3f}".format)
+    if _CERTIFIED in shown and shown[_CERTIFIED].isna().all():
+        shown = shown.drop(columns=_CERTIFIED)
+    for name in shown.columns.intersection(_FRACTIONS):
+        shown[name] = shown[name].map(_blank_or("{:.3f}"))
     for name in shown.columns.intersection(_HASHES):
         shown[name] = shown[name].str[:10]
     shown = shown.rename(columns=lambda name: str(name).replace("_", " "))
@@ -63,6 +73,11 @@ def leaderboard_table(table: pd.DataFrame, form: Format = "markdown") -> str:
     if form == "html":
         return str(shown.to_html(index=False, border=0)) + "\n"
     return _markdown(shown) + "\n"
+
+
+def _blank_or(form: str) -> Callable[[float], str]:
+    """Format a number; nothing for NaN."""
+    return lambda value: "" if math.isnan(value) else form.format(value)
 
 
 def _markdown(table: pd.DataFrame, align: Sequence[str] | None = None) -> str:

@@ -4,7 +4,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from . import local
+from .certification import certify, remembered
+from .certified import CERTIFICATE
 from .checkpoints import weights_hash
 from .directory import RunDirectory, opened
 from .errors import QuintainError, RunDirectoryError
@@ -26,8 +28,9 @@ from .network import frozen
 from .plan import Plan, make_plan, open_ready, try_models
 from .preparation import Attackers
 from .progress import Bar, Lines
-from .protocols import Trained, configuration
+from .protocols import Certificates, Trained, configuration
 from .records import write_cell
+from .settings import Certification, Member, Settings
 from .sorties import Subject
 from .standings import Standings
 from .suite import Suite
@@ -235,35 +238,10 @@ class Runner:
         member, settings = sortie.member, self.plan.settings(sortie)
         title = f"{subject.title} x {sortie.entry.title}"
         began = time.monotonic()
-        result = assess(
-            Case(
-                module=trained.model,
-                device=self.device,
-                images=self.plan.test.images,
-                labels=self.plan.test.labels,
-                indices=self.plan.indices,
-                attackers=Attackers(
-                    self.plan.train,
-                    partial(
-                        train_proxy, suite.seed, self.device, self.cache, Bar(f"proxy {title}")
-                    ),
-                    **self._lent(place),
-                ),
-            ),
-            [member],
-            settings,
-            Bar(title),
-            suite.batch_size,
-            spool,
-            self._choice,
-        )
-        if result.choice is not None and self._choice is None:
-            self._choice = result.choice
-            self._about["precision"] = result.choice.about()
+        result = self._measure(place, trained, settings, title, spool)
         seconds = time.monotonic() - began
         about = {
             "n_examples": len(self.plan.test),
-            "access": member.attack.access,
             "norm": suite.norm,
             "epsilons": [one.text for one in suite.epsilons],
             "epsilon_values": [one.value for one in suite.epsilons],
@@ -277,8 +255,7 @@ class Runner:
             "report": dict(result.report),
             "parameters": parameter_count(trained.model),
             "members": list(result.members),
-            "configuration": configuration(member.attack),
-            "restarts": member.restarts,
+            **_described(member),
             "naive": sortie.naive,
             "software": software(),
             "key": key,
@@ -292,6 +269,39 @@ class Runner:
         self._say(title, result, seconds)
         return Finished(path, key, sha256, fresh=True, cell=cell)
 
+    def _measure(
+        self, place: Place, trained: Trained, settings: Settings, title: str, spool: Spool | None
+    ) -> Result:
+        """Have the network certify, or attack it."""
+        plan, size = self.plan, self.plan.suite.batch_size
+        case = Case(
+            module=trained.model,
+            device=self.device,
+            images=plan.test.images,
+            labels=plan.test.labels,
+            indices=plan.indices,
+        )
+        member = plan.attacks[place[1]].member
+        if isinstance(member, Certification):
+            return certify(case, settings, Bar(title), size)
+        proxies = partial(
+            train_proxy, plan.suite.seed, self.device, self.cache, Bar(f"proxy {title}")
+        )
+        attackers = Attackers(plan.train, proxies, **self._lent(place))
+        case = replace(case, attackers=attackers, certificates=self._certificates(place[0]))
+        result = assess(case, [member], settings, Bar(title), size, spool, self._choice)
+        if result.choice is not None and self._choice is None:
+            self._choice = result.choice
+            self._about["precision"] = result.choice.about()
+        return result
+
+    def _certificates(self, number: int) -> Certificates | None:
+        """What a subject's network has proved; None where there are no certificates."""
+        proofs = self.plan.certification
+        if proofs is None or (number, proofs) not in self.logbook.done:
+            return None
+        return remembered(self.logbook.done[number, proofs].read().records)
+
     def _lent(self, place: Place) -> dict[str, Any]:
         """The network that an attack borrows, under its subject's title."""
         source = self.plan.attacks[place[1]].source
@@ -303,10 +313,20 @@ class Runner:
     def _say(self, title: str, result: Result, seconds: float) -> None:
         headline = self.plan.suite.headline.text
         curve = result.curve.set_index("epsilon").loc[headline]
+        kind = "certified" if "radius" in result.records else "robust"
         self.lines.say(
-            f"{title}: robust accuracy {curve['robust_accuracy']:.3f} at {headline} "
+            f"{title}: {kind} accuracy {curve['robust_accuracy']:.3f} at {headline} "
             f"({seconds:.1f} s)" + "".join(f" [{flag}]" for flag in result.flags)
         )
+
+
+def _described(member: Member | Certification) -> dict[str, Any]:
+    """What a cell says of its attack, or of what stands in its place."""
+    if isinstance(member, Certification):
+        return {"access": CERTIFICATE, "configuration": configuration(member), "restarts": 1}
+    attack = member.attack
+    described = {"configuration": configuration(attack), "restarts": member.restarts}
+    return {"access": attack.access, **described}
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from .adaptive import Approach
 from .protocols import Attack, Cascade, WholeAttack
@@ -18,6 +18,13 @@ class Member:
 
     attack: Attack[Any] | WholeAttack | Cascade
     restarts: int = 1
+
+
+@dataclass(frozen=True)
+class Certification:
+    """In an attack's place: the network's own certificates. There is nothing to set."""
+
+    version: ClassVar[str] = "1"
 
 
 def single(members: Iterable[Member]) -> list[Member]:

@@ -8,8 +8,8 @@ from .adaptive import NAIVE, Approach, Nature, misses
 from .errors import BadParameter
 from .evaluation import check_members
 from .protocols import Defense
-from .settings import Member, single
-from .suite import NAIVELY, TRANSFER, AttackEntry, ModelEntry, Suite
+from .settings import Certification, Member, single
+from .suite import CERTIFIED, NAIVELY, TRANSFER, AttackEntry, ModelEntry, Suite
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,21 @@ class Subject:
         """What progress lines call it."""
         return f"{self.model.title} x {self.defense_title}"
 
+    @property
+    def certifies(self) -> bool:
+        """Whether its network will have certificates, as the defense says."""
+        return getattr(self.defense or self.wrapper, "certifies", None) is not None
+
 
 @dataclass(frozen=True)
 class Sortie:
-    """An attack, the subjects that it meets, and how it looks at them.
+    """An attack, or what stands in its place; the subjects that it meets, how it looks at them.
 
     meets: numbers of subjects. source: the subject whose gradients it borrows, if it does.
     """
 
     entry: AttackEntry
-    member: Member
+    member: Member | Certification
     meets: frozenset[int]
     source: int | None = None
     approach: Approach = Approach()
@@ -69,6 +74,13 @@ def sorties_of(
             named = entry.model_copy(update={"label": entry.title + NAIVELY})
             made.append(Sortie(named, member, helped, approach=NAIVE))
     return made
+
+
+def certification_of(subjects: Sequence[Subject]) -> list[Sortie]:
+    """The certificates of the subjects that have some."""
+    proving = frozenset(number for number, one in enumerate(subjects) if one.certifies)
+    entry = AttackEntry(name=CERTIFIED)
+    return [Sortie(entry, Certification(), proving)] if proving else []
 
 
 def transfers_of(entry: AttackEntry, suite: Suite, subjects: Sequence[Subject]) -> list[Sortie]:

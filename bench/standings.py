@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import csv
 
-from . import queries, statistics, tables, transfers
+from . import certified, queries, statistics, tables, transfers
 from .directory import RunDirectory
 from .queries import QUERIES_COLUMNS
 from .survey import Finished
@@ -92,7 +92,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def _made_of(cells: Sequence[Titled], failed: Sequence[tuple[str, ...]]) -> str:
     """Name everything that the tables follow from."""
-    code = [inspect.getsource(one) for one in (tables, queries, transfers, statistics)]
+    code = [inspect.getsource(one) for one in (tables, certified, queries, transfers, statistics)]
     listed = [[one.key, one.sha256, list(titles.values())] for one, titles in cells]
     return _sha256(json.dumps([code, pd.__version__, listed, failed]).encode())
 

@@ -23,6 +23,8 @@ from .grid import Epsilon, Norm, parse_grid
 DEFAULT = "quickstart"
 TRANSFER = "transfer from "  # how the attacks of the transfer matrix are called
 NAIVELY = " (naive)"  # how those end that take a model without gradients for an ordinary one
+CERTIFIED = "certified"  # how the tables call a network's own certificates
+_TAKEN = ("worst-case", CERTIFIED)
 
 
 class ExactFloat(float):
@@ -141,8 +143,9 @@ class Suite(BaseModel):
             for title, count in titles.items():
                 if count > 1:
                     raise ValueError(f"two {kind} are called '{title}': give one a label")
-        if any(entry.title == "worst-case" for entry in self.attacks):
-            raise ValueError("an attack cannot be called 'worst-case': the tables use that name")
+        for taken in _TAKEN:
+            if any(entry.title == taken for entry in self.attacks):
+                raise ValueError(f"an attack cannot be called '{taken}': the tables use that name")
         if any(entry.title.startswith(TRANSFER) for entry in self.attacks):
             raise ValueError(
                 f"an attack cannot be called '{TRANSFER}...': the tables use that name"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .certified import FLAG, contradicted, flag, is_certificate, without_attack
 from .queries import SUMMARY_COLUMNS, counts_queries, query_summary
 from .statistics import curve_area, interval
 
@@ -60,6 +61,7 @@ LEADERBOARD_COLUMNS = [
     "parameters",
     "config_hash",
     "weights_hash",
+    "certified_accuracy",
 ]
 
 _NOTABLE = 0.05  # share of examples that black-box attacks alone break, above which it is a flag
@@ -123,10 +125,14 @@ def curve_of(records: pd.DataFrame, epsilons: Sequence[str]) -> pd.DataFrame:
     )
 
 
-def worst_case(cells: Sequence[Cell], missing: Sequence[str] = ()) -> Cell:
+def worst_case(
+    cells: Sequence[Cell], missing: Sequence[str] = (), certificates: Cell | None = None
+) -> Cell:
     """Combine the attacks on one model: an example is broken where any of them breaks it.
 
     missing: attacks whose cells failed; the combination is then flagged as incomplete.
+    certificates: of the model, which finds of the attacks may contradict; nothing else is taken
+    from them, since what is not certified is not broken.
     """
     first = cells[0]
     combined = first.records.sort_values("index", ignore_index=True).copy()
@@ -142,6 +148,8 @@ def worst_case(cells: Sequence[Cell], missing: Sequence[str] = ()) -> Cell:
     if not all(ended & set(cell.about["flags"]) for cell in cells):
         flags -= ended  # what one attack had no queries for, another went on with
     flags |= {f"failed:{attack}" for attack in missing}
+    contradictions = int(contradicted(cells, certificates).sum())
+    flags = {one for one in flags if not one.startswith(FLAG)} | {*flag(contradictions)}
     beaten = _black_box_alone(cells)
     if beaten > _NOTABLE * len(combined):
         flags.add(f"black-box-beats-white-box:{beaten}")
@@ -174,7 +182,9 @@ def tradeoff(cells: Iterable[Cell], failed: Iterable[tuple[str, ...]] = ()) -> p
     """
     rows: list[dict[str, Any]] = []
     for group, missing in _experiments(cells, failed):
-        for cell in (*group, worst_case(group, missing)):
+        attacks, certificates = _apart(group)
+        worst = [worst_case(attacks, missing, certificates)] if attacks else []
+        for cell in (*attacks, *worst, *([certificates] if certificates else [])):
             rows.extend(_rows(cell))
     return pd.DataFrame(rows, columns=TRADEOFF_COLUMNS)
 
@@ -186,8 +196,12 @@ def leaderboard(cells: Iterable[Cell], failed: Iterable[tuple[str, ...]] = ()) -
     Ties are broken by the area below the curve, then by clean accuracy. Rows that lack an attack,
     because its cell failed, come last: a crash must not help.
     """
-    experiments = _experiments(cells, failed)
-    rows = [_standing(group, worst_case(group, missing)) for group, missing in experiments]
+    rows = []
+    for group, missing in _experiments(cells, failed):
+        attacks, certificates = _apart(group)
+        if attacks:
+            worst = worst_case(attacks, missing, certificates)
+            rows.append(_standing(attacks, worst, certificates))
     table = pd.DataFrame(rows, columns=LEADERBOARD_COLUMNS)
     threat = ["dataset", "norm", "epsilon"]
     order = ["robust_accuracy", "curve_area", "clean_accuracy"]
@@ -209,16 +223,22 @@ def _rows(cell: Cell) -> list[dict[str, Any]]:
         "fidelity": about["report"].get("fidelity", float("nan")),
     }
     curve = curve_of(cell.records, about["epsilons"])
+    if is_certificate(cell):
+        curve = without_attack(curve)
     if counts_queries(cell):
         summary = query_summary(cell.records, about["epsilons"], about.get("query_budget"))
         curve = curve.join(summary.reset_index(drop=True))
     return [shared | {str(k): v for k, v in row.items()} for row in curve.to_dict("records")]
 
 
-def _standing(group: Sequence[Cell], worst: Cell) -> dict[str, Any]:
+def _standing(group: Sequence[Cell], worst: Cell, certificates: Cell | None) -> dict[str, Any]:
     about = worst.about
     curve = curve_of(worst.records, about["epsilons"])
-    at = curve[curve["epsilon"] == about["leaderboard_epsilon"]].iloc[0].to_dict()
+    at = _headline(curve, worst)
+    certified = float("nan")
+    if certificates is not None:
+        proved = curve_of(certificates.records, about["epsilons"])
+        certified = float(_headline(proved, worst)["robust_accuracy"])
     clean = float(at["clean_accuracy"])
     accuracies = curve["robust_accuracy"].tolist()
     keys = sorted(str(cell.about["key"]) for cell in group)
@@ -233,7 +253,21 @@ def _standing(group: Sequence[Cell], worst: Cell) -> dict[str, Any]:
         "parameters": about["parameters"],
         "config_hash": keys[0] if len(keys) == 1 else _joint(keys),
         "weights_hash": about["weights_hash"],
+        "certified_accuracy": certified,
     }
+
+
+def _headline(curve: pd.DataFrame, cell: Cell) -> dict[Any, Any]:
+    """The row of a curve at the epsilon where the leaderboard compares."""
+    rows = curve[curve["epsilon"] == cell.about["leaderboard_epsilon"]]
+    return dict(rows.iloc[0].to_dict())
+
+
+def _apart(group: Sequence[Cell]) -> tuple[list[Cell], Cell | None]:
+    """The attacks on one model, and its certificates if there are any."""
+    certificates = [cell for cell in group if is_certificate(cell)]
+    attacks = [cell for cell in group if not is_certificate(cell)]
+    return attacks, certificates[0] if certificates else None
 
 
 def _joint(keys: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .certified import is_certificate
 from .tables import Cell, curve_of
 
 TRANSFER_COLUMNS = [
@@ -27,7 +28,7 @@ def transfers(cells: Iterable[Cell]) -> pd.DataFrame:
     the share of these that the source classifies alike. n_examples: how many they are.
     """
     every = list(cells)
-    clean = {_name(cell): cell.records for cell in every}
+    clean = {_name(cell): cell.records for cell in every if not is_certificate(cell)}
     rows: list[dict[str, Any]] = []
     for cell in every:
         source = cell.about.get("transfer_source")
