@@ -171,7 +171,8 @@ def test_logits_with_their_graph_are_means_over_draws_too(digits):
         attack = FABT(steps=3, targets=1)
         found = success(module, digits, attack, count=20, eot_samples=samples)
         under = found.records[found.records["under_attack"]]
-        assert set(under["backward"]) == {3 * samples}
+        assert (under["backward"] % samples == 0).all()
+        assert under["backward"].max() == 3 * samples
 
 
 def test_means_over_draws_do_not_depend_on_the_batch(digits):
@@ -274,7 +275,7 @@ def test_the_transfer_matrix_meets_all_but_the_lender(plan):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"attacks": '[[attacks]]\nname = "pgd"\nlabel = "my (naive)"\n'}, "the tables use that name"),
+        ({"attacks": '[[attacks]]\nname = "pgd"\nlabel = "my (naive)"\n'}, "tables use that name"),
         ({"eot_samples": "0"}, "eot_samples: input should be greater than or equal to 1"),
     ],
 )  # fmt: skip
@@ -323,10 +324,10 @@ def test_the_table_shows_both_numbers_and_the_adaptive_one_is_lower(finished):
 
 def test_a_finished_run_is_not_run_again_and_lost_cells_are(finished, quintain, snapshot):
     command = ("run", finished / "suite.toml", "--out", finished / "out")
-    before = snapshot(finished / "out")
+    before = snapshot(finished / "out" / "records")
     again = quintain(*command)
     assert "8 of 8 cells done (8 were there already)" in again.out
-    assert snapshot(finished / "out") == before
+    assert snapshot(finished / "out" / "records") == before
     manifest = json.loads((finished / "out" / "manifest.json").read_text())
     (lost,) = [
         one for one in manifest["cells"]
@@ -398,7 +399,7 @@ def test_the_same_weights_behind_another_layer_are_another_network(checkpoint, p
 
 
 def test_a_checkpoint_of_a_defense_that_is_not_there_is_refused(checkpoint, plan):
-    path, spec, data, module = checkpoint({"name": "bit-depth"})
+    path, spec, _, module = checkpoint({"name": "bit-depth"})
     save_checkpoint(path, module, {"model": spec, "defense_spec": {"name": "bit-dept"}})
     with pytest.raises(BadSuite, match=r"models\[1\]: checkpoint .* unknown defense 'bit-dept'"):
         plan(models=ready("theirs"), defenses="")
