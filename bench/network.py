@@ -79,9 +79,10 @@ class Network:
             return self.logits(x)
         x, examples = x.to(self.device), examples.to(self.device)
         votes = self._vote(x, examples, range(VOTES))
+        rows = torch.arange(len(x), device=self.device)
         for begin in range(VOTES, self.votes, VOTES):
-            first, second = votes.topk(2, dim=1).values.unbind(1)
-            rows = (first - second < _CLEAR * begin**0.5).nonzero().flatten()
+            first, second = votes[rows].topk(2, dim=1).values.unbind(1)
+            rows = rows[first - second < _CLEAR * begin**0.5]
             if not len(rows):
                 break
             numbers = range(begin, min(begin + VOTES, self.votes))

@@ -2,6 +2,7 @@ import io
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -173,3 +174,23 @@ def test_the_summary_says_what_is_shared_once_and_the_flags_below(tradeoff, boar
     assert "x pgd: " not in text
     assert "epsilon 8/255" in text
     assert "Flags" not in run_summary(tradeoff.assign(flags=""), board)
+
+
+def test_certified_accuracy_is_shown_where_there_is_one(board):
+    assert "certified accuracy" not in leaderboard_table(board.assign(certified_accuracy=np.nan))
+    text = leaderboard_table(board.assign(certified_accuracy=[0.25, np.nan]))
+    assert "certified accuracy" in text
+    assert "0.250" in text
+    assert "nan" not in text
+
+
+def test_what_certificates_lack_is_left_empty():
+    shared = {"model": "m", "defense": "d", "epsilon": "0.1", "clean_accuracy": 0.9}
+    rows = [
+        {**shared, "attack": attack, "robust_accuracy": 0.5, "forward_mean": passes,
+         "backward_mean": passes}
+        for attack, passes in (("pgd", 12.0), ("certified", np.nan))
+    ]  # fmt: skip
+    text = tradeoff_table(pd.DataFrame(rows))
+    assert "certified" in text
+    assert "nan" not in text

