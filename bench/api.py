@@ -44,11 +44,13 @@ def evaluate(
     attacker_images: Tensor | ImageData | None = None,
     attacker_networks: Mapping[str, nn.Module] | None = None,
     precision: Precision = "auto",
+    oblivious: bool = False,
     progress: bool = False,
 ) -> Result:
     """Measure how robust a classifier is against one attack or the worst of several.
 
     model: takes (B, C, H, W) in [0, 1], normalises inside, returns logits (B, K). Left as it was.
+        With an attribute rejects = True it returns (B, K + 1), the last for "rejected".
     images: (N, C, H, W) in [0, 1]. labels: (N,) integers below K.
     attack: a name ("pgd"), a spec ({"name": "pgd", "steps": 100, "restarts": 5}), an attack object,
         or a list of these: then each example's worst case.
@@ -66,6 +68,8 @@ def evaluate(
     precision: of the gradients that white-box attacks follow: "float32", "bfloat16", or "auto",
         what a short trial finds to be clearly faster and faithful. It may change which examples
         are found; what is found is verified by the float32 model.
+    oblivious: whether the attack does not know that the model may reject: it looks for what fools
+        the classifier alone, at every epsilon on its own, and what is then rejected is no success.
 
     Raises: BadData, BadParameter, UnknownPlugin for what cannot be used; CellError when the model
     or the attack misbehaves.
@@ -79,6 +83,7 @@ def evaluate(
         early_leaving=early_leaving,
         targeted=targets is not None,
         precision=_checked_precision(precision),
+        oblivious=oblivious,
     )
     if not isinstance(model, nn.Module):
         raise BadParameter(f"model must be a torch.nn.Module, not {type(model).__name__}")

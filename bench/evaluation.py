@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from .book import Book
 from .datasets.checks import check_labels
 from .datasets.memory import SelectedImages
-from .doubts import doubts, predictions
+from .detection import detection_of
+from .doubts import doubts, predictions, surpluses
 from .engine import Engine
 from .errors import BadData, BadParameter
 from .gallery import Album, Gallery
@@ -91,6 +92,16 @@ class Result:
         """
         return query_summary(self.records, [one.text for one in self.grid], self._query_budget)
 
+    @property
+    def detection(self) -> pd.DataFrame:
+        """One row for each epsilon, of a model that may reject: how well it tells what to reject.
+
+        Raises: BadParameter when the model cannot reject.
+        """
+        if "surplus" not in self.records:
+            raise BadParameter("the model does not reject: it has no attribute rejects = True")
+        return detection_of(self.records, [one.text for one in self.grid])
+
     def adversarials(self, epsilon: str | float) -> Tensor:
         """(N, C, H, W): the adversarial examples at an epsilon of the grid, clean where none is.
 
@@ -159,7 +170,7 @@ def assess(
             progress,
             look_every=LOOK_EVERY if case.device.type == "cuda" else 1,
         )
-        if network.stochastic or not _follows_gradients(members, settings):
+        if network.stochastic or network.rejects or not _follows_gradients(members, settings):
             choice = None
         elif choice is None:
             sample = case.images.read(rows[:size])
@@ -171,7 +182,8 @@ def assess(
         flags = doubts(
             network, case.images, case.labels, rows, access, refuted, cut_short, case.indices
         )
-    records = _records(case, predicted, rows, book, settings)
+        clean = surpluses(network, case.images, case.indices) if network.rejects else None
+    records = _records(case, predicted, rows, book, settings, clean)
     album = gallery if isinstance(gallery, Album) else None
     names = tuple(_called(one.attack) for one in members)
     budget = settings.query_budget
@@ -243,9 +255,18 @@ def check_members(members: Sequence[Member], norm: Norm, *, targeted: bool) -> N
 
 
 def _records(
-    case: Case, predicted: Tensor, rows: Tensor, book: Book, settings: Settings
+    case: Case,
+    predicted: Tensor,
+    rows: Tensor,
+    book: Book,
+    settings: Settings,
+    clean: Tensor | None,
 ) -> pd.DataFrame:
-    """One row for each example of a case. rows: (n,), which of them are in the book."""
+    """One row for each example of a case.
+
+    rows: (n,), which of them are in the book. clean: (N,), how far the clean images are from being
+    rejected, by a model that may do so.
+    """
     count, at = len(case.images), rows.numpy()
     texts = np.array([*(one.text for one in settings.grid), ""], dtype=object)
     smallest = np.full(count, len(settings.grid))
@@ -257,6 +278,10 @@ def _records(
         return whole
 
     distance = np.where(book.broken.any(axis=1), book.distance, np.nan)
+    rejection = {}
+    if clean is not None:
+        scores = spread(book.scores, missing=np.nan).tolist()
+        rejection = {"surplus": clean.double().numpy(), "candidate_surplus": scores}
     return pd.DataFrame(
         {
             "index": case.indices.numpy(),
@@ -274,5 +299,6 @@ def _records(
             "refuted": spread(book.refuted),
             "solved": spread(book.solved).tolist(),
             "member": spread(book.member, missing=-1).tolist(),
+            **rejection,
         }
     )

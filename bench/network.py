@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .errors import CellError
 from .protocols import Answer, Lens
 from .random import Draws, ambient
+from .rejection import rejects
 
 # Matrix kernels for a handful of rows round differently from those for many: on the CPUs tried,
 # every row was the same to the bit from 8 rows up. Smaller batches are filled up.
@@ -31,7 +32,8 @@ class Network:
     batch_size: rows a pass with gradient, a multiple of them without. Halved, for good, when the
     device runs out of memory. tolerance: by how much logits may be off the true model's; not 0 for
     a copy that is faster than it is exact. stochastic: whether the module has layers that use
-    random numbers; then its verdict is the class that most of VOTES draws give.
+    random numbers; then its verdict is the class that most of VOTES draws give. rejects: whether
+    the logits, and the votes, have one more after those of the n_classes classes, for "rejected".
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Network:
         self.batch_size = max(batch_size, SMALLEST_BATCH)
         self.tolerance = tolerance
         self.n_classes = 0
+        self.rejects = rejects(module)
         self.stochastic = any(getattr(one, "stochastic", False) for one in module.modules())
         self._forward_only = _FORWARD_ONLY if device.type == "cuda" else 1
         self._arithmetic = getattr(module, "arithmetic", nullcontext)
@@ -152,7 +155,7 @@ class Network:
 
     def _forward(self, x: Tensor, noise: Draws | None = None) -> Tensor:
         if not len(x):
-            return x.flatten(1)[:, :1].expand(-1, self.n_classes)
+            return x.flatten(1)[:, :1].expand(-1, self.n_classes + self.rejects)
         missing = SMALLEST_BATCH - len(x)
         if missing > 0:
             given = torch.cat([x, x[:1].detach().expand(missing, *x.shape[1:])])
@@ -174,7 +177,7 @@ class Network:
             self._finite = finite
         else:
             self._finite &= finite  # to be looked at by `check`: now it would wait for the device
-        self.n_classes = logits.shape[1]
+        self.n_classes = logits.shape[1] - self.rejects
         return logits[: len(x)] if missing > 0 else logits
 
     def _in_parts(self, count: int, run: Callable[[slice], T], *, forward_only: bool) -> list[T]:

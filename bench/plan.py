@@ -16,8 +16,9 @@ from .datasets.memory import channel_statistics, select
 from .errors import BadCheckpoint, BadData, BadParameter, BadSuite, QuintainError
 from .evaluation import check_members
 from .protocols import Dataset, Defense, ImageData, InputSpec
+from .rejection import rejects
 from .settings import Member, Settings
-from .suite import TRANSFER, AttackEntry, Entry, ModelEntry, Suite
+from .suite import NAIVE, TRANSFER, AttackEntry, Entry, ModelEntry, Suite
 from .training import build_network
 
 Split = Literal["train", "test"]
@@ -37,6 +38,11 @@ class Subject:
     def title(self) -> str:
         """What progress lines call it."""
         return f"{self.model.title} x {self.defense_title}"
+
+    @property
+    def may_reject(self) -> bool:
+        """Whether the model may reject, as far as is known before it is made."""
+        return self.defense is None or _rejecting(self.defense)
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,16 @@ class Plan:
     sources: tuple[int | None, ...]
 
     def attacks_on(self, number: int) -> list[int]:
-        """The attacks that a subject is met by: all but those by its own gradients."""
-        return [attack for attack, source in enumerate(self.sources) if source != number]
+        """The attacks that a subject is met by.
+
+        All but those by its own gradients, and those that overlook a rejection it does not have.
+        """
+        return [
+            attack
+            for attack, source in enumerate(self.sources)
+            if source != number
+            and (self.subjects[number].may_reject or not self.attacks[attack][0].oblivious)
+        ]
 
     def checkpoint(self, entry: ModelEntry) -> Path | None:
         """Where a model's checkpoint is: relative to the suite's folder."""
@@ -75,6 +89,7 @@ class Plan:
             search=attack.search or suite.search,
             query_budget=attack.query_budget or suite.query_budget,
             precision=suite.precision,
+            oblivious=attack.oblivious,
         )
 
 
@@ -119,6 +134,8 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
             if not defenses:
                 raise BadSuite(f"{file}: defenses must hold at least one, such as 'none'")
             subjects.extend(Subject(model, one.title, plugin) for one, plugin in defenses)
+    if any(_rejecting(defense) for _, defense in defenses):
+        attacks += _naive(attacks)
     sources: list[int | None] = [None] * len(attacks)
     if suite.transfer is not None:
         with _blame(file, "transfer"):
@@ -134,6 +151,21 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
         tuple(attacks),
         tuple(sources),
     )
+
+
+def _rejecting(defense: Defense) -> bool:
+    return bool(getattr(defense, "rejects", False))
+
+
+def _naive(attacks: Sequence[tuple[AttackEntry, Member]]) -> list[tuple[AttackEntry, Member]]:
+    """The attacks as they would be without knowing that a model may reject, to compare with."""
+    titles = {entry.title for entry, _ in attacks}
+    made = [
+        (entry.model_copy(update={"label": entry.title + NAIVE, "oblivious": True}), member)
+        for entry, member in attacks
+        if not entry.oblivious
+    ]
+    return [(entry, member) for entry, member in made if entry.title not in titles]
 
 
 def _transfers(
@@ -232,10 +264,11 @@ def try_model(model: dict[str, Any], train: ImageData, checkpoint: Path | None =
     except Exception as error:  # the plugin's own code, on a shape that it may not expect
         raise BadParameter(f"'{name}' cannot take {shape} images: {_reason(error)}") from error
     found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if found != (2, train.n_classes):
+    if found != (2, train.n_classes + rejects(network)):
+        more = " and a rejection" if rejects(network) else ""
         raise BadData(
             f"'{name}' returns logits of shape {found} for 2 images of a dataset with "
-            f"{train.n_classes} classes"
+            f"{train.n_classes} classes{more}"
         )
 
 

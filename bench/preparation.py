@@ -10,6 +10,7 @@ from .datasets.memory import in_memory, select
 from .errors import AccessDenied, BadParameter, closest
 from .network import Network
 from .protocols import Access, ImageData, Preparation
+from .rejection import Classifier, bare, rejects
 from .settings import Member
 
 Train = Callable[[Mapping[str, Any], ImageData, Mapping[str, Any]], nn.Module]
@@ -33,7 +34,8 @@ def prepare(
 ) -> tuple[list[Member], dict[str, float]]:
     """Let attacks and their parts prepare themselves; return them with their reports.
 
-    The report counts the victim's answers as `setup_queries`.
+    The report counts the victim's answers as `setup_queries`. A victim that may reject answers them
+    by its classifier alone, and so do networks that attacks borrow.
     """
     report = {"setup_queries": 0.0}
     allowed: set[Access] = set()  # what the part that is preparing itself may ask for
@@ -43,6 +45,7 @@ def prepare(
             raise AccessDenied(f"the attack asked for {access} answers when it may not")
         report["setup_queries"] += len(x)
         logits = network.logits(x).cpu()
+        logits = bare(logits) if network.rejects else logits
         return logits.argmax(1) if access == "decision" else logits
 
     def train(
@@ -60,6 +63,7 @@ def prepare(
         return attackers.networks(name)
 
     def open_network(module: nn.Module) -> Network:
+        module = Classifier(module) if rejects(module) else module
         module.to(network.device).eval().requires_grad_(False)
         return Network(module, network.device, network.batch_size)
 

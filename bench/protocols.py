@@ -402,6 +402,12 @@ class Defense(Protocol):
 
     If `fit` returns another module than it was given, a method `wrap(model) -> nn.Module` lets the
     cache make that module again before it fills in the weights; without one it is not cached.
+    Buffers whose size `fit` decides are then empty, and take that of the checkpoint's.
+
+    Optional class attribute: rejects = False, whether the module that `fit` returns has the
+    attribute `rejects = True` and returns logits (B, K + 1), the last for "rejected": an input is
+    rejected where that is the largest. Its attribute `false_positive_rate`, if any, is the share of
+    clean images that it is set to reject.
     """
 
     def fit(self, model: nn.Module, training: Training) -> Trained:

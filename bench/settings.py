@@ -37,7 +37,9 @@ class Settings:
     query_budget: queries for each example, over the whole curve (for each epsilon of an exhaustive
     search). early_leaving=False keeps broken examples to the last step, for timing work.
     precision: of the gradients that the search follows; "auto" is what a trial on the model finds
-    to be clearly faster and faithful. Verdicts are always the float32 model's.
+    to be clearly faster and faithful. Verdicts are always the float32 model's. oblivious: whether
+    the attacks do not know that the model may reject: they meet the classifier alone, and what
+    fools it is put to the whole model afterwards. The search is then exhaustive, whatever is said.
     """
 
     norm: Norm
@@ -48,6 +50,11 @@ class Settings:
     early_leaving: bool = True
     targeted: bool = False
     precision: Precision = "auto"
+    oblivious: bool = False
+
+    def __post_init__(self) -> None:
+        if self.oblivious:  # a find nearer to the image is not more likely to be let through
+            object.__setattr__(self, "search", "exhaustive")
 
     @property
     def radii(self) -> tuple[float, ...]:

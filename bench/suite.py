@@ -22,6 +22,7 @@ from .grid import Epsilon, Norm, parse_grid
 
 DEFAULT = "quickstart"
 TRANSFER = "transfer from "  # how the attacks of the transfer matrix are called
+NAIVE = " (naive)"  # what is added to an attack's title when it does not know of the defense
 
 
 class ExactFloat(float):
@@ -75,11 +76,15 @@ class ModelEntry(Entry):
 
 
 class AttackEntry(Entry):
-    """An attack. query_budget, search: instead of the suite's."""
+    """An attack. query_budget, search: instead of the suite's.
+
+    oblivious: whether it does not know that a model may reject. It is then run on those that may.
+    """
 
     restarts: Annotated[int, Field(ge=1)] = 1
     query_budget: Annotated[int, Field(ge=1)] | None = None
     search: Literal["bracket", "exhaustive"] | None = None
+    oblivious: bool = False
 
 
 def _transfer(value: object) -> object:

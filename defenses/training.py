@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from ..bench.errors import CellError
 from ..bench.protocols import Trained, Training
 from .adversary import as_used
 from .augmentation import Augmentation
-from .examples import split
+from .examples import Examples, split
 from .method import Batch, Method, classification, hard
 from .recipe import Recipe
 from .schedules import make_schedule
@@ -45,6 +46,31 @@ def train(model: nn.Module, training: Training, recipe: Recipe, method: Method) 
         return run.result()
 
 
+class Parts(NamedTuple):
+    """What follows from a seed before the first step.
+
+    examples: to train on. held_out: to validate on, if any. random: the generator that goes on.
+    noise, validation: seeds, of the adversary's random numbers in training and in validation.
+    """
+
+    examples: Examples
+    held_out: Examples | None
+    random: torch.Generator
+    noise: int
+    validation: int
+
+
+def parts(training: Training, validation_share: float) -> Parts:
+    """Split the data as `train` does: others then know what a network was not trained on.
+
+    Raises: BadData when there are too few examples.
+    """
+    random = torch.Generator().manual_seed(training.seed)
+    noise, validation = _seed(random), _seed(random)
+    both = split(training.data, validation_share, random, training.device)
+    return Parts(*both, random, noise, validation)
+
+
 @dataclass
 class _Best:
     """The best weights so far. Equal accuracies, common on small validation parts, go by loss."""
@@ -71,11 +97,10 @@ class _Run:
         self, model: nn.Module, training: Training, recipe: Recipe, method: Method
     ) -> None:
         self.model, self.training, self.recipe, self.method = model, training, recipe, method
-        self.random = torch.Generator().manual_seed(training.seed)
-        self.noise, self.validation_seed = self._generator(_seed(self.random)), _seed(self.random)
-        self.examples, self.held_out = split(
-            training.data, recipe.validation_share, self.random, training.device
+        self.examples, self.held_out, self.random, noise, self.validation_seed = parts(
+            training, recipe.validation_share
         )
+        self.noise = self._generator(noise)
         self.batches = math.ceil(len(self.examples) / recipe.batch_size)
         self.augmentation = Augmentation.named(
             recipe.augmentation, recipe.shift, training.data.shape
