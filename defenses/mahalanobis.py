@@ -114,4 +114,5 @@ def _whitening(residuals: Tensor, shrinkage: float | None) -> Tensor:
     covariance = (1.0 - shrinkage) * covariance + shrinkage * level * torch.eye(size).double()
     variances, axes = torch.linalg.eigh(covariance)
     kept = variances > size * torch.finfo(torch.float64).eps * variances[-1]
-    return axes[:, kept] * variances[kept].rsqrt()
+    whitening: Tensor = axes[:, kept] * variances[kept].rsqrt()
+    return whitening

@@ -19,7 +19,8 @@ class BitDepth(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) in [0, 1] -> the same shape."""
         levels = 2**self.bits - 1
-        return (x * levels).round() / levels
+        squeezed: Tensor = (x * levels).round() / levels
+        return squeezed
 
 
 class Median(nn.Module):
