@@ -39,14 +39,13 @@ def test_merged_logits_give_the_verdict_by_definition(rows, goal, targeted):
     assert torch.equal(surplus(logits) > 0, predicted == 4)
 
 
-def test_the_gradient_is_that_of_what_stands_in_the_way():
+@pytest.mark.parametrize(("goal", "targeted"), [(0, False), (1, True)])
+def test_the_gradient_is_that_of_what_stands_in_the_way(goal, targeted):
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0], [1.0, 2.0, 0.0, 5.0]], requires_grad=True)
-    y = torch.tensor([0, 0])
-    (slope,) = torch.autograd.grad(Margin()(merged(logits, y, targeted=False), y, targeted=False).sum(), logits)  # fmt: skip
-    assert slope.tolist() == [[-1, 1, 0, 0], [0, 1, 0, -1]]  # the label's, then the rejection's
-    y = torch.tensor([1, 1])
-    (slope,) = torch.autograd.grad(Margin()(merged(logits, y, targeted=True), y, targeted=True).sum(), logits)  # fmt: skip
-    assert slope.tolist() == [[-1, 1, 0, 0], [0, 1, 0, -1]]
+    y = torch.full((2,), goal)
+    loss = Margin()(merged(logits, y, targeted=targeted), y, targeted=targeted)
+    (slope,) = torch.autograd.grad(loss.sum(), logits)
+    assert slope.tolist() == [[-1, 1, 0, 0], [0, 1, 0, -1]]  # class 0, then the rejection
 
 
 # ---------------------------------------------------------------------------------- a known optimum

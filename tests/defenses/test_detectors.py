@@ -104,7 +104,7 @@ def test_k_is_a_thousandth_of_the_training_images_by_default():
         torch.randn(5000, 8, generator=torch.Generator().manual_seed(0))
     )
     x = torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(1))
-    logits, scores = model.detector(model.network, x)
+    _, scores = model.detector(model.network, x)
     at = nn.functional.normalize(with_features(model.network, x, None)[1])
     wanted = torch.cdist(at, model.detector.bank).sort(dim=1).values[:, 4]
     torch.testing.assert_close(scores, wanted, atol=1e-4, rtol=0)
