@@ -142,6 +142,7 @@ def test_the_manifest_says_what_was_run_and_with_what(tiny_run):
         "label": "",
         "steps": 3,
         "restarts": 1,
+        "oblivious": False,
         "query_budget": None,
         "search": None,
     }
