@@ -1,18 +1,19 @@
-"""How white-box attacks look at a model whose gradients are missing, or other ones each time."""
+"""How attacks look at a model without useful gradients, with random ones, or that may reject."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from torch import nn
 
 from . import registry
 from .protocols import Lens
+from .rejection import rejects
 
 
 @dataclass(frozen=True)
 class Nature:
-    """Whether a model can be differentiated, and whether it uses random numbers.
+    """Whether a model can be differentiated, uses random numbers, and may reject an input.
 
     Modules, defenses and model factories say so by attributes of these names; without them they are
     ordinary.
@@ -20,6 +21,7 @@ class Nature:
 
     differentiable: bool = True
     stochastic: bool = False
+    rejects: bool = False
 
     @classmethod
     def of(cls, *declared: object) -> "Nature":
@@ -27,12 +29,13 @@ class Nature:
         return cls(
             all(getattr(one, "differentiable", True) for one in declared),
             any(getattr(one, "stochastic", False) for one in declared),
+            any(rejects(one) for one in declared),
         )
 
     @classmethod
     def of_module(cls, module: nn.Module) -> "Nature":
-        """That of a network, from what its layers declare."""
-        return cls.of(*module.modules())
+        """That of a network, from what its layers declare; whether it rejects it says itself."""
+        return replace(cls.of(*module.modules()), rejects=rejects(module))
 
     @property
     def ordinary(self) -> bool:
@@ -41,24 +44,29 @@ class Nature:
 
     @property
     def needs(self) -> frozenset[str]:
-        """What an attack must adapt to, in the words of the class attribute `adapts`."""
+        """What gradients must adapt to, in the words of the class attribute `adapts`."""
         missing = set() if self.differentiable else {"differentiable"}
         return frozenset(missing | ({"stochastic"} if self.stochastic else set()))
 
 
 @dataclass(frozen=True)
 class Approach:
-    """How white-box attacks look at a model that is not ordinary; others they see as it is.
+    """How attacks look at a model that is not ordinary; others they see as it is.
 
     surrogates: through the stand-ins of layers without a gradient (BPDA, arXiv:1802.00420).
     samples: draws of a stochastic model that each gradient is the mean of (EOT, arXiv:1707.07397).
+    oblivious: at the classifier alone of a model that may reject; what fools it is put to the whole
+        model afterwards.
     """
 
     surrogates: bool = True
     samples: int = 10
+    oblivious: bool = False
 
 
-NAIVE = Approach(surrogates=False, samples=1)
+def naive(nature: Nature) -> Approach:
+    """The approach of an attack that does not know of a defense that makes a model so."""
+    return Approach(surrogates=False, samples=1, oblivious=nature.rejects)
 
 
 def adapts(part: Any) -> frozenset[str]:
@@ -70,8 +78,13 @@ def adapts(part: Any) -> frozenset[str]:
 
 
 def misses(attacks: Iterable[Any], nature: Nature) -> bool:
-    """Whether a white-box one of these attacks needs help against a model of this nature."""
-    return any(one.access == "white-box" and nature.needs - adapts(one) for one in attacks)
+    """Whether one of these attacks needs help against a model of this nature.
+
+    Of a rejection no attack knows; gradients are the affair of white-box ones.
+    """
+    return nature.rejects or any(
+        one.access == "white-box" and nature.needs - adapts(one) for one in attacks
+    )
 
 
 def surrogates(nature: Nature) -> Lens | None:

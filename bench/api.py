@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from . import registry
-from .adaptive import NAIVE, Approach
+from .adaptive import Approach, Nature, naive
 from .certification import certifier_of, certify, remembered
 from .datasets.checks import check_images
 from .datasets.memory import TensorImages, in_memory
@@ -55,7 +55,8 @@ def evaluate(
 
     model: takes (B, C, H, W) in [0, 1], normalises inside, returns logits (B, K). Left as it was.
         One that is a `Certifier` (bench/protocols.py) is also asked for its certificates, and what
-        is found inside a certified radius is a flag.
+        is found inside a certified radius is a flag. With an attribute rejects = True it returns
+        (B, K + 1), the last for "rejected".
     images: (N, C, H, W) in [0, 1]. labels: (N,) integers below K.
     attack: a name ("pgd"), a spec ({"name": "pgd", "steps": 100, "restarts": 5}), an attack object,
         or a list of these: then each example's worst case.
@@ -74,8 +75,10 @@ def evaluate(
         what a short trial finds to be clearly faster and faithful. It may change which examples
         are found; what is found is verified by the float32 model.
     adaptive: whether white-box attacks see layers with `differentiable = False` through their
-        surrogates, and gradients of models with `stochastic = True` as means over `eot_samples`
-        draws. False shows what a naive attack would.
+        surrogates, gradients of models with `stochastic = True` as means over `eot_samples` draws,
+        and every attack what the model would reject. False shows what a naive attack would; of a
+        model that may reject it meets the classifier alone, at every epsilon on its own, and what
+        is then rejected is no success.
 
     Raises: BadData, BadParameter, UnknownPlugin for what cannot be used; CellError when the model
     or the attack misbehaves.
@@ -90,7 +93,7 @@ def evaluate(
         early_leaving=early_leaving,
         targeted=targets is not None,
         precision=_checked_precision(precision),
-        approach=Approach(samples=eot_samples) if adaptive else NAIVE,
+        approach=Approach(samples=eot_samples) if adaptive else naive(Nature.of_module(model)),
     )
     if not isinstance(model, nn.Module):
         raise BadParameter(f"model must be a torch.nn.Module, not {type(model).__name__}")

@@ -17,6 +17,9 @@ class Book:
     (N,) int64, passes. queries: (N, E) int32, asked in the tries at each point. solved: (N, E)
     int32, how many had been asked when the point was first broken, 0 where it was not and for
     white-box attacks. member: (N, E) int8, which attack of the cascade broke the point, -1 none.
+    scores: (N, E) float32, of a model that may reject: how far the best candidate at each point is
+    from being rejected, positive where it is. The best is the least so of those that fool the
+    classifier within it; NaN without one. Of other models (N, 0).
     """
 
     broken: NDArray[np.bool_]
@@ -29,10 +32,11 @@ class Book:
     queries: NDArray[np.int32]
     solved: NDArray[np.int32]
     member: NDArray[np.int8]
+    scores: NDArray[np.float32]
 
     @classmethod
-    def open(cls, examples: int, points: int) -> "Book":
-        """Begin with nothing tried."""
+    def open(cls, examples: int, points: int, *, rejecting: bool = False) -> "Book":
+        """Begin with nothing tried. rejecting: whether the model may reject."""
 
         def empty(*shape: int, of: Any) -> Any:
             return np.zeros(shape, dtype=of)
@@ -48,4 +52,5 @@ class Book:
             queries=empty(examples, points, of=np.int32),
             solved=empty(examples, points, of=np.int32),
             member=np.full((examples, points), -1, dtype=np.int8),
+            scores=np.full((examples, points if rejecting else 0), np.nan, dtype=np.float32),
         )

@@ -70,7 +70,7 @@ def load_checkpoint(path: Path, module: nn.Module) -> dict[str, Any]:
         fault = "lacks" if name in wanted else "is for another network: it also holds"
         raise BadCheckpoint(f"checkpoint {path} {fault} {name}")
     for name, value in wanted.items():
-        if value.shape != tensors[name].shape:
+        if value.shape != tensors[name].shape and value.numel():  # empty: to be given its size
             raise BadCheckpoint(
                 f"checkpoint {path}: {name} has shape {tuple(tensors[name].shape)}, "
                 f"the network needs {tuple(value.shape)}"

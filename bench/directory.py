@@ -77,7 +77,7 @@ class RunDirectory:
         write_text(self.path / name, table.to_csv(index=False, lineterminator="\n"))
 
 
-_TABLES = {"tradeoff.csv", "leaderboard.csv", "queries.csv", "transfer.csv"}
+_TABLES = {"tradeoff.csv", "leaderboard.csv", "queries.csv", "transfer.csv", "detection.csv"}
 _OURS = {"manifest.json", "suite.toml", "records", ".lock", *_TABLES}
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # what files.write_atomically leaves when it is killed
 

@@ -1,5 +1,6 @@
 """What makes a number doubtful: flags that the harness raises by itself."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -9,6 +10,7 @@ from torch.nn import functional
 from .network import Network
 from .protocols import Access, Images
 from .random import Draws
+from .rejection import surplus
 
 _LOOKED_AT = 256
 _VANISHING = 0.1  # share of examples without any gradient above which a model is flagged
@@ -54,10 +56,26 @@ def predictions(
 
     examples: (N,) int64, what the votes of a stochastic model hang on; by default the positions.
     """
+    return _told(network, images, rows, examples, lambda logits: logits.argmax(1))
+
+
+def surpluses(network: Network, images: Images, examples: Tensor) -> Tensor:
+    """(N,): how far a network that may reject is from rejecting each image, on the CPU."""
+    return _told(network, images, torch.arange(len(images)), examples, surplus)
+
+
+def _told(
+    network: Network,
+    images: Images,
+    rows: Tensor,
+    examples: Tensor | None,
+    tell: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """(n,), on the CPU: what `tell` makes of the verdicts on some images."""
     examples = torch.arange(len(images)) if examples is None else examples
     return torch.cat(
         [
-            network.verdict(images.read(part), examples[part]).argmax(1).cpu()
+            tell(network.verdict(images.read(part), examples[part])).cpu()
             for part in rows.split(network.batch_size)
         ]
     )

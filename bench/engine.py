@@ -31,7 +31,9 @@ class Engine:
         self.field = field
         self.fast = fast if field.settings.query_budget is None else None
         self.keep = keep
-        self.book = Book.open(len(field.images), len(field.settings.grid))
+        self.book = Book.open(
+            len(field.images), len(field.settings.grid), rejecting=field.network.rejects
+        )
 
     def run(self, members: Sequence[Member]) -> Book:
         """Run the attacks one after another, each on what the ones before it left.
@@ -68,6 +70,7 @@ class Engine:
             covers=settings.search == "bracket" or nearest(member.attack),
             member=number,
             keep=self.keep,
+            oblivious=settings.oblivious,
         )
         attack = in_steps(member.attack)
         restarts = member.restarts * getattr(attack, "tries", 1)

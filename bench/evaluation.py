@@ -16,7 +16,8 @@ from .book import Book
 from .certified import certified_columns, flag, without_attack
 from .datasets.checks import check_labels
 from .datasets.memory import SelectedImages
-from .doubts import doubts, predictions
+from .detection import detection_of
+from .doubts import doubts, predictions, surpluses
 from .engine import Engine
 from .errors import BadData, BadParameter
 from .gallery import Album, Gallery
@@ -115,6 +116,16 @@ class Result:
         """
         return query_summary(self.records, [one.text for one in self.grid], self._query_budget)
 
+    @property
+    def detection(self) -> pd.DataFrame:
+        """One row for each epsilon, of a model that may reject: how well it tells what to reject.
+
+        Raises: BadParameter when the model cannot reject.
+        """
+        if "surplus" not in self.records:
+            raise BadParameter("the model does not reject: it has no attribute rejects = True")
+        return detection_of(self.records, [one.text for one in self.grid])
+
     def adversarials(self, epsilon: str | float) -> Tensor:
         """(N, C, H, W): the adversarial examples at an epsilon of the grid, clean where none is.
 
@@ -198,7 +209,8 @@ def assess(
         flags = doubts(
             network, case.images, case.labels, rows, access, refuted, cut_short, case.indices
         )
-    records = _records(case, predicted, rows, book, settings)
+        clean = surpluses(network, case.images, case.indices) if network.rejects else None
+    records = _records(case, predicted, rows, book, settings, clean)
     if audit is not None:
         records["contradicts"] = audit.contradicts
         flags += tuple(flag(int(audit.contradicts.sum())))
@@ -309,9 +321,18 @@ def check_members(members: Sequence[Member], norm: Norm, *, targeted: bool) -> N
 
 
 def _records(
-    case: Case, predicted: Tensor, rows: Tensor, book: Book, settings: Settings
+    case: Case,
+    predicted: Tensor,
+    rows: Tensor,
+    book: Book,
+    settings: Settings,
+    clean: Tensor | None,
 ) -> pd.DataFrame:
-    """One row for each example of a case. rows: (n,), which of them are in the book."""
+    """One row for each example of a case.
+
+    rows: (n,), which of them are in the book. clean: (N,), how far the clean images are from being
+    rejected, by a model that may do so.
+    """
     count, at = len(case.images), rows.numpy()
     texts = np.array([*(one.text for one in settings.grid), ""], dtype=object)
     smallest = np.full(count, len(settings.grid))
@@ -323,6 +344,10 @@ def _records(
         return whole
 
     distance = np.where(book.broken.any(axis=1), book.distance, np.nan)
+    rejection = {}
+    if clean is not None:
+        scores = spread(book.scores, missing=np.nan).tolist()
+        rejection = {"surplus": clean.double().numpy(), "candidate_surplus": scores}
     return pd.DataFrame(
         {
             "index": case.indices.numpy(),
@@ -340,5 +365,6 @@ def _records(
             "refuted": spread(book.refuted),
             "solved": spread(book.solved).tolist(),
             "member": spread(book.member, missing=-1).tolist(),
+            **rejection,
         }
     )

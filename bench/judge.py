@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,12 +17,16 @@ Keep = Callable[[int, int, Tensor], None]
 
 @dataclass(frozen=True)
 class Claim:
-    """An adversarial example of one owner at one point of the grid. clean, x_adv: (C, H, W)."""
+    """An adversarial example of one owner at one point of the grid. clean, x_adv: (C, H, W).
+
+    found: False for where a try ended that found none, to be weighed but not booked as broken.
+    """
 
     owner: int
     point: int
     clean: Tensor
     x_adv: Tensor
+    found: bool = True
 
 
 @dataclass
@@ -31,7 +36,8 @@ class Judge:
     goals, examples: (N,) int64, by owner, as in Field. radii: of the grid. covers: whether what
     breaks one point breaks all above it. member: the attack's place in the cascade. keep: told
     (owner, point, x_adv on the CPU) of each claim that holds. refuted: the owners of those that did
-    not.
+    not. oblivious: whether the claims are of having fooled the classifier within a network that may
+    reject: to be rejected then refutes nothing.
     """
 
     network: Network
@@ -44,6 +50,7 @@ class Judge:
     covers: bool
     member: int = 0
     keep: Keep | None = None
+    oblivious: bool = False
     refuted: list[int] = field(default_factory=list)
     _claims: list[Claim] = field(default_factory=list)
 
@@ -58,7 +65,7 @@ class Judge:
         claims, self._claims = self._claims, []
         if not claims:
             return
-        holds, distance = verify(
+        verdicts = verify(
             self.network,
             torch.stack([one.clean for one in claims]).cpu(),
             torch.stack([one.x_adv for one in claims]).cpu(),
@@ -68,15 +75,23 @@ class Judge:
             targeted=self.targeted,
             examples=self.examples[torch.tensor([one.owner for one in claims])],
         )
-        for claim, held, size in zip(claims, holds.tolist(), distance.tolist(), strict=True):
-            if not held:
-                self.refuted.append(claim.owner)
-                continue
-            last = None if self.covers else claim.point + 1
+        columns = (column.tolist() for column in verdicts)
+        for claim, held, size, score in zip(claims, *columns, strict=True):
+            last = None if self.covers and claim.found else claim.point + 1
             points = claim.owner, slice(claim.point, last)
-            new = ~self.book.broken[points]
-            self.book.member[points][new] = self.member
-            self.book.broken[points] = True
-            self.book.distance[claim.owner] = min(self.book.distance[claim.owner], size)
-            if self.keep is not None:
-                self.keep(claim.owner, claim.point, claim.x_adv.cpu())
+            if self.network.rejects:
+                scores = self.book.scores
+                scores[points] = np.fmin(scores[points], score)
+            if held and claim.found:
+                self._book(claim, points, size)
+            elif claim.found and not (self.oblivious and score > 0):
+                self.refuted.append(claim.owner)
+
+    def _book(self, claim: Claim, points: tuple[int, slice], size: float) -> None:
+        """Book a claim that holds. size: its norm."""
+        new = ~self.book.broken[points]
+        self.book.member[points][new] = self.member
+        self.book.broken[points] = True
+        self.book.distance[claim.owner] = min(self.book.distance[claim.owner], size)
+        if self.keep is not None:
+            self.keep(claim.owner, claim.point, claim.x_adv.cpu())

@@ -34,9 +34,10 @@ class Network:
     device runs out of memory. tolerance: by how much logits may be off the true model's; not 0 for
     a copy that is faster than it is exact. stochastic: whether the module has layers that use
     random numbers; then its verdict is the class that most of VOTES draws give. votes: more, where
-    a layer says so (`votes = 100`), for points at which VOTES leave it open. surrogates: the lens
-    that gradients are always seen through, of a module with layers that have none; without it such
-    a module's gradient is zero.
+    a layer says so (`votes = 100`), for points at which VOTES leave it open. rejects: whether the
+    logits, and the votes, have one more after those of the n_classes classes, for "rejected".
+    surrogates: the lens that gradients are always seen through, of a module with layers that have
+    none; without it such a module's gradient is zero.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Network:
         self.tolerance = tolerance
         self.n_classes = 0
         self.nature = Nature.of_module(module)
-        self.stochastic = self.nature.stochastic
+        self.stochastic, self.rejects = self.nature.stochastic, self.nature.rejects
         self.votes = max(getattr(one, "votes", VOTES) for one in module.modules())
         self._surrogates = surrogates
         self._forward_only = _FORWARD_ONLY if device.type == "cuda" else 1
@@ -191,7 +192,7 @@ class Network:
 
     def _forward(self, x: Tensor, noise: Draws | None = None) -> Tensor:
         if not len(x):
-            return x.flatten(1)[:, :1].expand(-1, self.n_classes)
+            return x.flatten(1)[:, :1].expand(-1, self.n_classes + self.rejects)
         missing = SMALLEST_BATCH - len(x)
         if missing > 0:
             given = torch.cat([x, x[:1].detach().expand(missing, *x.shape[1:])])
@@ -213,7 +214,7 @@ class Network:
             self._finite = finite
         else:
             self._finite &= finite  # to be looked at by `check`: now it would wait for the device
-        self.n_classes = logits.shape[1]
+        self.n_classes = logits.shape[1] - self.rejects
         return logits[: len(x)] if missing > 0 else logits
 
     def _in_parts(self, count: int, run: Callable[[slice], T], *, forward_only: bool) -> list[T]:

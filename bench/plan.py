@@ -24,6 +24,7 @@ from .errors import (
 )
 from .evaluation import check_members
 from .protocols import Dataset, Defense, ImageData, InputSpec
+from .rejection import rejects
 from .settings import Certification, Member, Settings
 from .sorties import Sortie, Subject, certification_of, sorties_of, transfers_of
 from .suite import AttackEntry, Entry, ModelEntry, Suite
@@ -231,10 +232,11 @@ def try_model(model: dict[str, Any], train: ImageData, checkpoint: Path | None =
     except Exception as error:  # the plugin's own code, on a shape that it may not expect
         raise BadParameter(f"'{name}' cannot take {shape} images: {_reason(error)}") from error
     found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if found != (2, train.n_classes):
+    if found != (2, train.n_classes + rejects(network)):
+        more = " and a rejection" if rejects(network) else ""
         raise BadData(
             f"'{name}' returns logits of shape {found} for 2 images of a dataset with "
-            f"{train.n_classes} classes"
+            f"{train.n_classes} classes{more}"
         )
 
 

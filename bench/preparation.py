@@ -13,6 +13,7 @@ from .errors import AccessDenied, BadParameter, closest
 from .network import Network
 from .protocols import Access, ImageData, Preparation
 from .random import Draws
+from .rejection import Classifier, bare
 from .settings import Member
 
 Train = Callable[[Mapping[str, Any], ImageData, Mapping[str, Any]], nn.Module]
@@ -36,7 +37,8 @@ def prepare(
 ) -> tuple[list[Member], dict[str, float]]:
     """Let attacks and their parts prepare themselves; return them with their reports.
 
-    The report counts the victim's answers as `setup_queries`.
+    The report counts the victim's answers as `setup_queries`. A victim that may reject answers them
+    by its classifier alone, and so do networks that attacks borrow.
     """
     report = {"setup_queries": 0.0}
     allowed: set[Access] = set()  # what the part that is preparing itself may ask for
@@ -49,6 +51,7 @@ def prepare(
         noise = Draws(seed, rows + int(report["setup_queries"]), zero, zero)
         report["setup_queries"] += len(x)
         logits = network.logits(x, noise if network.stochastic else None).cpu()
+        logits = bare(logits) if network.rejects else logits
         return logits.argmax(1) if access == "decision" else logits
 
     def train(
@@ -66,8 +69,10 @@ def prepare(
         return attackers.networks(name)
 
     def open_network(module: nn.Module) -> Network:
+        nature = Nature.of_module(module)
+        module = Classifier(module) if nature.rejects else module
         module.to(network.device).eval().requires_grad_(False)
-        lens = surrogates(Nature.of_module(module))
+        lens = surrogates(nature)
         return Network(module, network.device, network.batch_size, surrogates=lens)
 
     preparation = Preparation(

@@ -449,9 +449,14 @@ class Defense(Protocol):
     If `fit` returns another module than it was given, a method `wrap(model) -> nn.Module` lets the
     cache make that module again before it fills in the weights; without one it is not cached.
 
-    Optional class attribute:
+    Optional class attributes:
         certifies = None        the norm of the certificates, where that module is a `Certifier`: a
                                 suite then shows them beside the attacks
+        rejects = False         True when that module has the attribute `rejects = True` and returns
+                                logits (B, K + 1), the last for "rejected": an input is rejected
+                                where that is the largest. Its attribute `false_positive_rate`, if
+                                any, is the share of clean images that it is set to reject
+    Buffers whose size `fit` decides are empty after `wrap`, and take that of the checkpoint's.
     """
 
     def fit(self, model: nn.Module, training: Training) -> Trained:

@@ -214,6 +214,7 @@ class Pursuit:
                 going=going,
                 draws=draws,
                 samples=self.samples,
+                oblivious=self.settings.oblivious,
             ),
             draws=draws,
             step=slots.step,
@@ -241,10 +242,25 @@ class Pursuit:
         slots.step = slots.step + going
         slots.check()
 
+    @property
+    def _hands_over_ends(self) -> bool:
+        """Whether it is where a try ends that the model judges, not what was found on the way.
+
+        An attack that overlooks the detector cannot know which of its finds would pass.
+        """
+        overlooking = self.settings.oblivious and self.field.network.rejects
+        return overlooking and not getattr(self.attack, "minimum_norm", False)
+
     def _done(self, slots: Slots) -> Tensor:
         """(B,) bool: rows that take no further step."""
         done = slots.over | slots.ledger.exhausted
-        return done | slots.won if self.settings.early_leaving else done
+        return done | slots.won if self._early_leaving else done
+
+    @property
+    def _early_leaving(self) -> bool:
+        """Whether a try ends when it has won: not where it counts how sure the detector is."""
+        ranked = self.field.network.rejects and self.settings.search == "exhaustive"
+        return self.settings.early_leaving and not ranked
 
     def _leaving(self, slots: Slots) -> list[int]:
         """Rows that are done."""
@@ -255,7 +271,9 @@ class Pursuit:
         """Let rows leave: at once when they are decided, else when their iterates are judged."""
         ledger = gone.ledger
         open_ended = gone.over & ~gone.brief & ~gone.won & ~ledger.exhausted
-        if getattr(self.attack, "asks_iterates", False):
+        if self._hands_over_ends:
+            open_ended = ~ledger.exhausted
+        elif getattr(self.attack, "asks_iterates", False):
             open_ended = torch.zeros_like(open_ended)
         for wanted, act in ((False, self._leave), (True, self._await_judgement)):
             rows = table.where(open_ended == wanted)
@@ -271,7 +289,12 @@ class Pursuit:
         """Judge last iterates at the price of a query, when there are enough to fill a pass."""
         parts, self.unjudged = self.unjudged, []
         gone = table.join([slots for slots, _ in parts])
+        found = gone.ledger.distance.clone(), gone.ledger.nearest.clone()
+        if self._hands_over_ends:
+            gone.ledger.distance.fill_(torch.inf)
         self._problem(gone).victim.labels(gone.iterates)
+        if self._hands_over_ends:
+            gone.ledger.fall_back(*found)
         self._leave(gone, [one for _, candidates in parts for one in candidates])
 
     def _leave(self, gone: Slots, candidates: Sequence[Candidate]) -> None:
@@ -291,12 +314,20 @@ class Pursuit:
             book.backward[one.owner] += backward
             book.queries[one.owner, one.attempt.point] += queries
             hit = nearest[place].clone() if distance < float("inf") else None
+            if self.field.network.rejects and not (self.settings.oblivious or spent):
+                self._weigh(one, last[place])
             one.search.report(last[place].clone(), hit, distance, spent=spent, lead=lead)
             attempt = one.search.next()
             if attempt is not None:
                 self.continuing.append(Candidate(one.owner, one.search, attempt, one.clean))
             else:
                 self._finish(one, spent=spent)
+
+    def _weigh(self, one: Candidate, last: Tensor) -> None:
+        """Let the judge see what the model's detector makes of where a whole try ended."""
+        if not one.attempt.brief:
+            end = Claim(one.owner, one.attempt.point, one.clean, last.clone(), found=False)
+            self.judge.hear(end)
 
     def _book_solved(self, one: Candidate, solved: Sequence[int]) -> None:
         """Book how many queries of the example's budget had been asked when points fell."""

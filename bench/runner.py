@@ -262,6 +262,11 @@ class Runner:
             "weights_hash": weights,
             **self.logbook.titles(place),
         }
+        if "surplus" in result.records:
+            about["oblivious"] = settings.oblivious
+            about["false_positive_rate_target"] = getattr(
+                trained.model, "false_positive_rate", None
+            )
         cell = Cell(about, result.records)
         if spool is not None:
             spool.save(path.with_suffix(".safetensors"))

@@ -46,7 +46,8 @@ class Settings:
     search). early_leaving=False keeps broken examples to the last step, for timing work.
     precision: of the gradients that the search follows; "auto" is what a trial on the model finds
     to be clearly faster and faithful. Verdicts are always the float32 model's. approach: how
-    white-box attacks look at a model without gradients, or with random ones.
+    attacks look at a model without gradients, with random ones, or that may reject. One that does
+    not know of the rejection searches exhaustively, whatever is said.
     """
 
     norm: Norm
@@ -58,6 +59,15 @@ class Settings:
     targeted: bool = False
     precision: Precision = "auto"
     approach: Approach = Approach()
+
+    def __post_init__(self) -> None:
+        if self.oblivious:  # a find nearer to the image is not likelier to be let through
+            object.__setattr__(self, "search", "exhaustive")
+
+    @property
+    def oblivious(self) -> bool:
+        """Whether the attacks do not know that the model may reject."""
+        return self.approach.oblivious
 
     @property
     def radii(self) -> tuple[float, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import registry
-from .adaptive import NAIVE, Approach, Nature, misses
+from .adaptive import Approach, Nature, misses, naive
 from .errors import BadParameter
 from .evaluation import check_members
 from .protocols import Defense
@@ -52,8 +52,8 @@ class Sortie:
 
     @property
     def naive(self) -> bool:
-        """Whether it takes subjects without gradient, or with random ones, for ordinary."""
-        return self.approach == NAIVE
+        """Whether it takes subjects that are not ordinary for such."""
+        return not self.approach.surrogates
 
 
 def sorties_of(
@@ -67,12 +67,14 @@ def sorties_of(
         approach = Approach(samples=samples) if white else Approach()
         made.append(Sortie(entry, member, frozenset(range(len(subjects))), approach=approach))
         parts = [one.attack for one in single([member])]
-        helped = frozenset(
-            number for number, one in enumerate(subjects) if misses(parts, one.nature)
-        )
-        if helped:
-            named = entry.model_copy(update={"label": entry.title + NAIVELY})
-            made.append(Sortie(named, member, helped, approach=NAIVE))
+        helped: dict[Approach, set[int]] = {}
+        for number, one in enumerate(subjects):
+            if misses(parts, one.nature):
+                helped.setdefault(naive(one.nature), set()).add(number)
+        named = entry.model_copy(update={"label": entry.title + NAIVELY})
+        made += [
+            Sortie(named, member, frozenset(meets), None, how) for how, meets in helped.items()
+        ]
     return made
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import csv
 
-from . import certified, queries, statistics, tables, transfers
+from . import certified, detection, queries, statistics, tables, transfers
 from .directory import RunDirectory
 from .queries import QUERIES_COLUMNS
 from .survey import Finished
@@ -20,7 +20,10 @@ from .tables import LEADERBOARD_COLUMNS, TRADEOFF_COLUMNS, Cell, leaderboard, tr
 
 Titled = tuple[Finished, Mapping[str, Any]]  # a cell, and what it is called in this run
 _NAMES = ("tradeoff.csv", "leaderboard.csv", "queries.csv")
-_TRANSFER = "transfer.csv"  # only of suites that ask for it
+_OPTIONAL = {  # only where there is something for them
+    "transfer.csv": transfers.transfers,
+    "detection.csv": detection.detections,
+}
 _TEXTS = ["dataset", "model", "defense", "attack", "access", "norm", "epsilon", "flags"]
 _TEXTS += ["device", "dtype", "attacks", "config_hash", "weights_hash", "search"]
 _COUNTS = ["rank", "n_examples", "verified", "seed", "setup_queries", "parameters"]
@@ -54,7 +57,7 @@ def up_to_date(
 
     Raises: RunDirectoryError when a cell cannot be read.
     """
-    files = [directory.path / name for name in (*_NAMES, _TRANSFER)]
+    files = [directory.path / name for name in (*_NAMES, *_OPTIONAL)]
     if not cells:  # older tables would belie the manifest
         for file in files:
             file.unlink(missing_ok=True)
@@ -70,11 +73,12 @@ def up_to_date(
     made = Standings(tradeoff(named, failed), leaderboard(named, failed), queries.queries(named))
     for name, table in zip(_NAMES, (made.tradeoff, made.leaderboard, made.queries), strict=True):
         directory.write_table(name, table)
-    matrix = transfers.transfers(named)
-    if len(matrix):
-        directory.write_table(_TRANSFER, matrix)
-    else:
-        files[-1].unlink(missing_ok=True)
+    for name, make in _OPTIONAL.items():
+        table = make(named)
+        if len(table):
+            directory.write_table(name, table)
+        else:
+            (directory.path / name).unlink(missing_ok=True)
     return {"made_of": made_of, **_hashes(files)}, made
 
 
@@ -92,7 +96,8 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def _made_of(cells: Sequence[Titled], failed: Sequence[tuple[str, ...]]) -> str:
     """Name everything that the tables follow from."""
-    code = [inspect.getsource(one) for one in (tables, certified, queries, transfers, statistics)]
+    modules = tables, certified, queries, transfers, detection, statistics
+    code = [inspect.getsource(one) for one in modules]
     listed = [[one.key, one.sha256, list(titles.values())] for one, titles in cells]
     return _sha256(json.dumps([code, pd.__version__, listed, failed]).encode())
 

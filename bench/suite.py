@@ -22,7 +22,7 @@ from .grid import Epsilon, Norm, parse_grid
 
 DEFAULT = "quickstart"
 TRANSFER = "transfer from "  # how the attacks of the transfer matrix are called
-NAIVELY = " (naive)"  # how those end that take a model without gradients for an ordinary one
+NAIVELY = " (naive)"  # how those end that do not know of the defense
 CERTIFIED = "certified"  # how the tables call a network's own certificates
 _TAKEN = ("worst-case", CERTIFIED)
 

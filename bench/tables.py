@@ -136,7 +136,8 @@ def worst_case(
     """
     first = cells[0]
     combined = first.records.sort_values("index", ignore_index=True).copy()
-    combined = combined.drop(columns="solved", errors="ignore")  # of one attack alone
+    alone = ["solved", "candidate_surplus"]  # of one attack
+    combined = combined.drop(columns=alone, errors="ignore")
     for cell in cells[1:]:
         other = cell.records.sort_values("index", ignore_index=True)
         for name in ("broken", "attacked"):

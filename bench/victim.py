@@ -11,6 +11,7 @@ from .errors import AccessDenied
 from .network import Network
 from .protocols import Access, Answer, Lens
 from .random import Draws
+from .rejection import reading
 from .threat import Ball, measure, per_example
 
 UNLIMITED = 2**62
@@ -84,6 +85,12 @@ class Ledger:
         new = (self.solved == 0) & (first < UNLIMITED)
         self.solved.copy_(torch.where(new, first, self.solved))
 
+    def fall_back(self, distance: Tensor, nearest: Tensor) -> None:
+        """Take earlier finds, (B,) and (B, C, H, W), where none within the ball is known now."""
+        without = ~self.broken
+        self.distance.copy_(torch.where(without, distance, self.distance))
+        self.nearest.copy_(torch.where(per_example(without, nearest), nearest, self.nearest))
+
     def may_be_nearer(self, x: Tensor, rows: Tensor) -> Tensor:
         """(n,) bool: whether some rows (n,) of x are worth measuring, judged in x's own precision.
 
@@ -106,7 +113,9 @@ class GuardedVictim:
     be verified. limited: whether there are budgets to keep. leading: whether to note the lead.
     going: (B,) bool, the examples that may still ask; None for all. draws: for a model that uses
     random numbers. samples: of which each gradient is the mean over so many, each one a question;
-    what counts is then the mean of the logits.
+    what counts is then the mean of the logits. oblivious: whether the attack sees the classifier
+    alone of a network that may reject. Otherwise what it sees, and what counts as adversarial, has
+    the rejection merged in.
     """
 
     def __init__(
@@ -122,9 +131,11 @@ class GuardedVictim:
         going: Tensor | None = None,
         draws: Draws | None = None,
         samples: int = 1,
+        oblivious: bool = False,
     ) -> None:
         self._draws = draws
         self._samples = samples
+        self._reading = reading(rejecting=network.rejects, oblivious=oblivious, targeted=targeted)
         self._judged: tuple[Tensor, Tensor, Tensor] | None = None  # points, whether, and with what
         self._network = network
         self._fast = fast or network
@@ -159,14 +170,15 @@ class GuardedVictim:
     ) -> Answer:
         """One forward and one backward pass for each example and draw. White-box only."""
         self._require("gradients", "white-box")
+        network = self._fast if lens is None else self._network
         answers = []
         for _ in range(self._samples):
             noise = self._noise()
             asked, admitted = self._admit(x, None)
-            if lens is None:
-                answers.append(self._fast.gradient(asked, objective, noise=noise))
-            else:
-                answers.append(self._network.gradient(asked, objective, lens, setting, noise))
+            one = network.gradient(
+                asked, lambda logits: objective(self._read(logits)), lens, setting, noise
+            )
+            answers.append(replace(one, logits=self._read(one.logits)))
             self._ledger.backward += 1 if admitted is None else admitted
         answer = answers[0] if self._samples == 1 else _mean(answers)
         logits, tolerance = answer.logits, self._fast.tolerance if lens is None else 0.0
@@ -190,7 +202,8 @@ class GuardedVictim:
         for _ in range(self._samples):
             noise = self._noise(rows)
             asked, admitted = self._admit(x, rows)
-            draws.append(self._counted(self._network.attached(asked, noise), rows, admitted))
+            drawn = self._read(self._network.attached(asked, noise), rows)
+            draws.append(self._counted(drawn, rows, admitted))
         logits = draws[0] if self._samples == 1 else torch.stack(draws).mean(dim=0)
         self._look(asked.detach(), logits.detach(), rows, admitted)
         return logits if admitted is None else logits.masked_fill(~admitted[:, None], torch.nan)
@@ -220,9 +233,13 @@ class GuardedVictim:
     def _ask(self, x: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor | None]:
         noise = self._noise(rows)
         x, admitted = self._admit(x.detach(), rows)
-        logits = self._answers(x, admitted, noise)
+        logits = self._read(self._answers(x, admitted, noise), rows)
         self._look(x, logits, rows, admitted)
         return logits, admitted
+
+    def _read(self, logits: Tensor, owners: Tensor | None = None) -> Tensor:
+        """(N, K): what the attack takes the network's logits, or votes, for."""
+        return self._reading(logits, self._ledger.y if owners is None else self._ledger.y[owners])
 
     def _answers(self, x: Tensor, admitted: Tensor | None, noise: Draws | None) -> Tensor:
         """(N, K) logits; where nothing was admitted they are not computed but zero."""
@@ -293,7 +310,8 @@ class GuardedVictim:
             return logits
         for column in (ledger.forward, ledger.queries):
             column.index_add_(0, rows, torch.ones_like(rows))
-        return logits.index_copy(0, rows, self._network.logits(x.detach()[rows]))
+        asked = self._read(self._network.logits(x.detach()[rows]), rows)
+        return logits.index_copy(0, rows, asked)
 
     def _observe(
         self, x: Tensor, logits: Tensor, admitted: Tensor | None, tolerance: float
@@ -329,7 +347,7 @@ class GuardedVictim:
         """(n,) bool: what a stochastic model's votes say too, not only a lucky draw."""
         if not self._network.stochastic or self._draws is None:
             return torch.ones_like(rows, dtype=torch.bool)
-        votes = self._network.verdict(points, self._draws.example[rows])
+        votes = self._read(self._network.verdict(points, self._draws.example[rows]), rows)
         return fooled(votes, self._ledger.y[rows], targeted=self._targeted)
 
     def _confirmed_once(self, x: Tensor, rows: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from .arithmetic import Arithmetic, compiled
 from .augmentation import Augmentation, Transform
 from .averaging import Average
 from .colours import PrincipalColours
-from .examples import split
+from .examples import Examples, split
 from .method import Batch, Method, hard
 from .randomness import global_state, own_randomness, restore_global, seed_from
 from .recipe import Recipe
@@ -53,6 +53,31 @@ def train(model: nn.Module, training: Training, recipe: Recipe, method: Method) 
         return run.result()
 
 
+class Parts(NamedTuple):
+    """What follows from a seed before the first step.
+
+    examples: to train on. held_out: to validate on, if any. random: the generator that goes on.
+    noise, validation: seeds, of the adversary's random numbers in training and in validation.
+    """
+
+    examples: Examples
+    held_out: Examples | None
+    random: torch.Generator
+    noise: int
+    validation: int
+
+
+def parts(training: Training, validation_share: float) -> Parts:
+    """Split the data as `train` does: others then know what a network was not trained on.
+
+    Raises: BadData when there are too few examples.
+    """
+    random = torch.Generator().manual_seed(training.seed)
+    noise, validation = seed_from(random), seed_from(random)
+    both = split(training.data, validation_share, random, training.device)
+    return Parts(*both, random, noise, validation)
+
+
 class _Run:
     """One training run: what is fixed in it, and how far it is."""
 
@@ -62,10 +87,10 @@ class _Run:
         self.model, self.training, self.recipe, self.method = model, training, recipe, method
         device = training.device
         self.arithmetic = Arithmetic(recipe.precision, device)
-        self.random = torch.Generator().manual_seed(training.seed)
-        noise_seed, validation_seed = seed_from(self.random), seed_from(self.random)
+        self.examples, held_out, self.random, noise_seed, validation_seed = parts(
+            training, recipe.validation_share
+        )
         self.noise = torch.Generator(device).manual_seed(noise_seed)
-        self.examples, held_out = split(training.data, recipe.validation_share, self.random, device)
         self.validation = None if held_out is None else Validation(
             held_out, recipe.batch_size, validation_seed, device, self.arithmetic
         )  # fmt: skip
