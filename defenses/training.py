@@ -134,6 +134,7 @@ class _Run:
     def _train(self, epoch: int) -> dict[str, float]:
         """One pass over the training part. Nothing here waits for the device until its end."""
         device, home = self.training.device, self.examples.home
+        replays = getattr(self.method, "replays", 1)
         order = torch.randperm(len(self.examples), generator=self.random)
         drawn = self.augmentation.draw(len(order), self.random).to(device)
         totals = torch.zeros(2, dtype=torch.float64, device=device)
@@ -144,8 +145,9 @@ class _Run:
         for step, (rows, moves) in enumerate(parts, start=epoch * self.batches):
             x, y = self.examples.read(rows)
             batch = Batch(self.augmentation(x, moves), y, rows, step / self.batches, self.noise)
-            totals += self._step(batch, step)
-        loss, correct = (totals / len(order)).tolist()
+            for _ in range(replays):
+                totals += self._step(batch, step)
+        loss, correct = (totals / (replays * len(order))).tolist()
         return {"loss": loss, "train_accuracy": correct}
 
     def _step(self, batch: Batch, step: int) -> Tensor:
