@@ -83,11 +83,11 @@ def heads(model: nn.Module, outputs: Tensor | tuple[Tensor, ...]) -> Heads:
 
     Raises: BadPlugin when a network with auxiliary logits does not say their weight.
     """
-    if not isinstance(outputs, tuple):
-        return (Head(outputs, 1.0),)
-    main, *auxiliary = outputs
-    weight = getattr(model, "auxiliary_weight", None)
-    if auxiliary and weight is None:
+    main, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+    if not auxiliary:
+        return (Head(main, 1.0),)
+    weight: float | None = getattr(model, "auxiliary_weight", None)
+    if weight is None:
         raise BadPlugin(
             f"{type(model).__name__} returns auxiliary logits but has no `auxiliary_weight`"
         )

@@ -52,7 +52,7 @@ class TRADES(Stepping):
     def loss(self, forward: Forward, batch: Batch, x_adv: Tensor) -> Objective:
         """Equation 5 of the paper, summed over the heads of the network by their weights."""
         clean, adversarial = forward(batch.x), forward(x_adv)
-        loss = over_heads(lambda *logits: self._of(*logits, batch.y), clean, adversarial)
+        loss = over_heads(lambda a, b: self._of(a, b, batch.y), clean, adversarial)
         return Objective(loss, adversarial[0].logits)
 
     def _of(self, clean: Tensor, adversarial: Tensor, y: Tensor) -> Tensor:

@@ -65,4 +65,5 @@ class WeightPerturbation:
 def _unit(gradient: Tensor) -> Tensor:
     """The gradient over its L2 norm; zero where it is zero. Squares of tiny ones would vanish."""
     scaled = gradient / gradient.abs().amax().clamp(min=_TINY)
-    return scaled / scaled.norm().clamp(min=_TINY)
+    length: Tensor = scaled.norm()
+    return scaled / length.clamp(min=_TINY)
