@@ -16,10 +16,10 @@ from .threatened import Stepping
 
 @dataclass(frozen=True, kw_only=True)
 class MART(Stepping):
-    """MART (Wang et al. 2020, "Improving adversarial robustness requires revisiting misclassified
-    examples", ICLR, equation 11).
+    """MART, adversarial training that minds misclassified images most (Wang et al., ICLR 2020).
 
-    The mean, over the images, of the boosted cross-entropy at what PGD finds, -log p'(y) -
+    "Improving adversarial robustness requires revisiting misclassified examples", equation 11. The
+    mean, over the images, of the boosted cross-entropy at what PGD finds, -log p'(y) -
     log(1 - max p'(k), k not y), plus `beta` times KL(clean answer || answer at it), weighted by
     the probability that the clean image is misclassified, 1 - p(y).
 
