@@ -1,5 +1,7 @@
 """Certificates as a cell: what a network proves of each example, as records like an attack's."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import torch
@@ -39,9 +41,8 @@ def inscribed(
     radius: r in L2 proves r in L1 and r / sqrt(size) in Linf, r in Linf proves r in L2 and L1.
     """
     exponent = _INVERSE[other] - _INVERSE[norm]
-    if exponent >= 0:
-        return radius
-    return radius * (float(size) ** exponent * (1 - 1e-12))
+    factor = 1.0 if exponent >= 0 else math.pow(size, exponent) * (1 - 1e-12)
+    return np.asarray(radius * factor)
 
 
 def certify(

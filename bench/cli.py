@@ -199,6 +199,27 @@ def show_leaderboard(directories: Sequence[Path], form: str, output: Path | None
 
 
 @quintain.command()
+@click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--output",
+    default=Path("tradeoff.png"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="A .png, .svg or .pdf file.",
+)
+def plot(directories: Sequence[Path], output: Path) -> int:
+    """Draw clean against robust accuracy, and robust accuracy against epsilon, of run directories.
+
+    Defenses whose labels differ in a last KEY=NUMBER alone are taken for a sweep, and joined.
+    """
+    from .commands import plot_runs
+
+    plot_runs(directories, output)
+    click.echo(f"wrote {output}")
+    return DONE
+
+
+@quintain.command()
 @click.argument("plugin")
 def check(plugin: str) -> int:
     """Run the conformance kit on PLUGIN: an attack's name, or a Python file that registers some."""

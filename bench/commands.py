@@ -10,7 +10,7 @@ from .directory import read_cells
 from .errors import BadParameter, RunDirectoryError, closest
 from .files import check_writable, write_text
 from .report import FORMATS, Format, leaderboard_table
-from .tables import Cell, leaderboard
+from .tables import Cell, leaderboard, tradeoff
 
 if TYPE_CHECKING:
     from .protocols import Trained
@@ -25,6 +25,30 @@ def joint_leaderboard(directories: Sequence[Path], form: str) -> str:
     if chosen is None:
         near = closest(form, FORMATS) or "; there are " + ", ".join(FORMATS)
         raise BadParameter(f"unknown format '{form}'{near}")
+    return leaderboard_table(leaderboard(*_finished(directories)), chosen)
+
+
+def plot_runs(directories: Sequence[Path], output: Path) -> None:
+    """Draw the trade-off figure of one or more run directories into a file.
+
+    Raises: RunDirectoryError; BadParameter for an ending that is no format, for runs that do not
+    compare, and when the file cannot be written; QuintainError without matplotlib.
+    """
+    from .figure import check_ending, write_figure
+    from .sweeps import comparison
+
+    check_ending(output)
+    cells, failed = _finished(directories)
+    shown = comparison(tradeoff(cells, failed), leaderboard(cells, failed))
+    with writing(output):
+        write_figure(output, shown)
+
+
+def _finished(directories: Sequence[Path]) -> tuple[list[Cell], list[tuple[str, ...]]]:
+    """Every finished cell of run directories once, and the failed ones.
+
+    Raises: RunDirectoryError, also where there is none.
+    """
     cells: dict[tuple[str, ...], Cell] = {}
     failed: list[tuple[str, ...]] = []
     for directory in directories:
@@ -33,7 +57,7 @@ def joint_leaderboard(directories: Sequence[Path], form: str) -> str:
         failed += lost
     if not cells:
         raise RunDirectoryError(f"no finished cell in {', '.join(map(str, directories))}")
-    return leaderboard_table(leaderboard(cells.values(), failed), chosen)
+    return list(cells.values()), failed
 
 
 def train_checkpoint(

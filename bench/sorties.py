@@ -72,9 +72,8 @@ def sorties_of(
             if misses(parts, one.nature):
                 helped.setdefault(naive(one.nature), set()).add(number)
         named = entry.model_copy(update={"label": entry.title + NAIVELY})
-        made += [
-            Sortie(named, member, frozenset(meets), None, how) for how, meets in helped.items()
-        ]
+        for approach, meets in helped.items():
+            made.append(Sortie(named, member, frozenset(meets), approach=approach))
     return made
 
 

@@ -1,6 +1,6 @@
 """The hook of the training loop: what a defense makes of a batch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -41,12 +41,11 @@ class Objective(NamedTuple):
 class Method(Protocol):
     """How a defense trains and is validated.
 
-    TRADES, MART and the like differ in `objective`; adversarial weight perturbation can wrap
-    another's by calling the model with perturbed parameters (`torch.func.functional_call`).
-
-    A method that remembers something from step to step (a perturbation that is replayed, other
-    weights) has `state_dict() -> dict` and `load_state_dict(state)` besides, of tensors, numbers
-    and texts: a run that is cut off and goes on takes it up again. State comes back on the CPU.
+    Optional, with what holds without them:
+        replays = 1             how many times in a row each batch is given, a step each time
+        state_dict()            what is carried from batch to batch, tensors, numbers and texts by
+                                name, which a run that was cut off and goes on gets back, on the
+                                CPU, through `load_state_dict(state)`; nothing
 
     A run may compute in another precision, by autocast around `objective` and `adversarial`.
     """
@@ -56,7 +55,7 @@ class Method(Protocol):
         """First epochs in which the method is not at full strength: nothing of them is kept."""
 
     def objective(self, model: nn.Module, batch: Batch) -> Objective:
-        """One forward pass in training mode on what the method makes of the batch."""
+        """Forward passes in training mode on what the method makes of the batch."""
 
     def adversarial(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """Inputs (B, C, H, W) that attacks find near a validation batch, by the attacks' names.
@@ -69,28 +68,64 @@ class Method(Protocol):
         """Why training should end now, if it should: it becomes a flag."""
 
 
+class Head(NamedTuple):
+    """What one classifier of a network says, logits (B, K), and how much its loss counts."""
+
+    logits: Tensor
+    weight: float
+
+
+Heads = tuple[Head, ...]
+Forward = Callable[[Tensor], Heads]  # (B, C, H, W) -> what each head says, the main one first
+
+
+def heads(model: nn.Module, outputs: Tensor | tuple[Tensor, ...]) -> Heads:
+    """Weigh the outputs of a network: auxiliary logits count its `auxiliary_weight` times.
+
+    As in GoogLeNet (Szegedy et al. 2014, arXiv:1409.4842, section 5).
+
+    Raises: BadPlugin when a network with auxiliary logits does not say their weight.
+    """
+    main, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+    if not auxiliary:
+        return (Head(main, 1.0),)
+    weight: float | None = getattr(model, "auxiliary_weight", None)
+    if weight is None:
+        raise BadPlugin(
+            f"{type(model).__name__} returns auxiliary logits but has no `auxiliary_weight`"
+        )
+    return (Head(main, 1.0), *(Head(one, weight) for one in auxiliary))
+
+
+def over_heads(loss: Callable[..., Tensor], *passes: Heads) -> Tensor:
+    """The loss of the main logits, plus that of each auxiliary head by its weight.
+
+    passes: what the heads say of one batch, or of several; the loss is called with the logits of
+    one head on all of them.
+    """
+    main, *auxiliary = ([one.logits for one in group] for group in zip(*passes, strict=True))
+    total = loss(*main)
+    for logits, head in zip(auxiliary, passes[0][1:], strict=True):
+        total = total + head.weight * loss(*logits)
+    return total
+
+
+def classified(found: Heads, y: Tensor, *, label_smoothing: float = 0.0) -> Objective:
+    """Mean cross-entropy of what the heads say. y: (B,) int64 classes or (B, K) probabilities."""
+    loss = over_heads(lambda one: F.cross_entropy(one, y, label_smoothing=label_smoothing), found)
+    return Objective(loss, found[0].logits)
+
+
 def classification(
     model: nn.Module, x: Tensor, y: Tensor, *, label_smoothing: float = 0.0
 ) -> Objective:
     """Mean cross-entropy of the logits, plus that of each auxiliary classifier by its weight.
 
-    y: (B,) int64 classes or (B, K) probabilities. Auxiliary logits count `auxiliary_weight` times,
-    as in GoogLeNet (Szegedy et al. 2014, arXiv:1409.4842, section 5).
+    y: (B,) int64 classes or (B, K) probabilities.
 
     Raises: BadPlugin when a network with auxiliary logits does not say their weight.
     """
-    outputs = model(x)
-    logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
-    loss = F.cross_entropy(logits, y, label_smoothing=label_smoothing)
-    if auxiliary:
-        weight = getattr(model, "auxiliary_weight", None)
-        if weight is None:
-            raise BadPlugin(
-                f"{type(model).__name__} returns auxiliary logits but has no `auxiliary_weight`"
-            )
-        for one in auxiliary:
-            loss = loss + weight * F.cross_entropy(one, y, label_smoothing=label_smoothing)
-    return Objective(loss, logits)
+    return classified(heads(model, model(x)), y, label_smoothing=label_smoothing)
 
 
 def hard(y: Tensor) -> Tensor:

@@ -173,6 +173,7 @@ class _Run:
     def _train(self, epoch: int) -> dict[str, float]:
         """One pass over the training part. Nothing here waits for the device until its end."""
         device, home = self.training.device, self.examples.home
+        replays = getattr(self.method, "replays", 1)
         self.epoch_start = self.random.get_state()
         order = torch.randperm(len(self.examples), generator=self.random)
         drawn = [one.draw(len(order), self.random).to(device) for one in self.transforms]
@@ -188,11 +189,12 @@ class _Run:
             for transform, numbers in zip(self.transforms, moves, strict=True):
                 x = transform(x, numbers)
             batch = Batch(x, y, rows, self.steps / self.batches, self.noise)
-            self.totals += self._step(batch, self.steps)
+            for _ in range(replays):
+                self.totals += self._step(batch, self.steps)
             self.steps += 1
             self._report()
             self._keep_now_and_then()
-        loss, correct = (self.totals / len(order)).tolist()
+        loss, correct = (self.totals / (replays * len(order))).tolist()
         return {"loss": loss, "train_accuracy": correct}
 
     def _step(self, batch: Batch, step: int) -> Tensor:

@@ -162,7 +162,8 @@ def test_the_ground_floor_stands_on_nothing(module, allowed):
 
 
 @pytest.mark.parametrize(
-    "module", ["bench.report", "bench.tables", "bench.queries", "bench.statistics"]
+    "module",
+    ["bench.report", "bench.tables", "bench.queries", "bench.statistics", "bench.figure"],
 )
 def test_tables_are_made_without_torch(module):
     _, outside = reachable(module, lazily=False)
