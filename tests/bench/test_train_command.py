@@ -193,15 +193,14 @@ def test_the_figures_are_those_of_the_epoch_that_was_kept(tmp_path, quintain):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_curves_can_be_read_by_tensorboard(tmp_path, quintain):
-    accumulator = pytest.importorskip(
-        "tensorboard.backend.event_processing.event_accumulator", exc_type=ImportError
-    )
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     out, logs = tmp_path / "net.safetensors", tmp_path / "logs"
     answer = quintain(
         *TRAIN, *ADVERSARY, "--set", "defense.epochs=2", "--out", out, "--log-dir", logs
     )
     assert answer.code == 0, answer.err
-    read = accumulator.EventAccumulator(str(logs)).Reload()
+    read = EventAccumulator(str(logs)).Reload()
     history = read_about(out)["history"]
     for tag, name in {
         "loss/train": "loss",
