@@ -107,10 +107,7 @@ def train_checkpoint(
     check_training(data)
     try_model(specs["model"], data)
     order = Order(specs["model"], plugin, data, seed, where, threat, radius)
-    partial = path.with_suffix(".partial")
-    if fresh:
-        partial.unlink(missing_ok=True)
-    desk = Desk(partial, log_dir, lambda text: say(f"quintain: {text}"))
+    desk = Desk(path.with_suffix(".partial"), log_dir, lambda text: say(f"quintain: {text}"), fresh)
     trained = obtain(order, None, Bar(f"train {model} x {defense}"), desk)
     about = {
         "model": specs["model"],

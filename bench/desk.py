@@ -19,11 +19,13 @@ class Desk:
     and folders have the key of what is trained in their names.
 
     partial: the first one's state. log_dir: where to log, if anywhere. say: tells people a line.
+    fresh: whether states that are there already are to be taken away.
     """
 
     partial: Path
     log_dir: Path | None
     say: Callable[[str], None]
+    fresh: bool = False
     _partials: list[Partial] = field(default_factory=list, init=False)
     _logs: list[TensorBoard] = field(default_factory=list, init=False)
 
@@ -32,8 +34,11 @@ class Desk:
         path = self.partial
         if self._partials:
             path = path.with_name(f"{path.stem}.{key[:_KEY]}{path.suffix}")
-        self._partials.append(Partial(path, key, self.say))
-        return self._partials[-1]
+        keeper = Partial(path, key, self.say)
+        if self.fresh:
+            keeper.discard()
+        self._partials.append(keeper)
+        return keeper
 
     def recorder(self, key: str) -> Recorder | None:
         """Who is told of the training of this key.

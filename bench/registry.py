@@ -374,6 +374,13 @@ def _convert(label: str, key: str, value: Any, schema: _Schema) -> Any:
     try:
         return adapter.validate_json(json.dumps(value), strict=True)
     except (ValidationError, TypeError) as error:
+        names = typing.get_args(annotation) if typing.get_origin(annotation) is Literal else ()
+        if names and isinstance(value, str):
+            known = [str(one) for one in names]
+            near = closest(value, known)
+            raise BadParameter(
+                f"{label}: {key} = {value!r} is not one of {', '.join(known)}{near}"
+            ) from None
         problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         shown = inspect.formatannotation(annotation)
         raise BadParameter(f"{label}: {key} = {value!r} is not {shown}: {problem}") from None

@@ -48,7 +48,7 @@ def train(model: nn.Module, training: Training, recipe: Recipe, method: Method) 
         run = _Run(model, training, recipe, method)
         run.recall()
         with compiled(model, recipe.compile):
-            while len(run.history) < recipe.epochs and not run.finished():
+            while not run.finished():
                 run.epoch(len(run.history))
         return run.result()
 
@@ -149,12 +149,13 @@ class _Run:
         if self.training.recorder is not None:
             self.training.recorder.record(record)
         self.note = _note(self.history, self.recipe.epochs)
-        self._report(ended=self.finished())
+        self._report()
 
     def finished(self) -> bool:
-        """Whether to end before the last epoch."""
+        """Whether all epochs are done, or it is time to end before."""
         limit = self.recipe.early_stop
-        return self.alarm is not None or (limit is not None and self.best.waited >= limit)
+        stopped = limit is not None and self.best.waited >= limit
+        return self.alarm is not None or stopped or len(self.history) == self.recipe.epochs
 
     def result(self) -> Trained:
         """The model with its best weights, or its last where none were validated."""
@@ -219,10 +220,11 @@ class _Run:
         progress = (step + 0.5) / (self.recipe.epochs * self.batches)
         return self.recipe.learning_rate * self.schedule.factor(progress)
 
-    def _report(self, *, ended: bool = False) -> None:
-        """Move the progress bar: the steps done, and the loss and the accuracies so far."""
+    def _report(self) -> None:
+        """Move the progress bar, to its end when all is done, the last validation included."""
         total = self.recipe.epochs * self.batches
-        self.training.progress.update(total if ended else self.steps, total, self.note)
+        done = total if self.finished() else min(self.steps, total - 1)
+        self.training.progress.update(done, total, self.note)
 
     # ------------------------------------------------------------------- a run that goes on
 

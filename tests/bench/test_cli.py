@@ -265,6 +265,22 @@ def test_a_mistake_leaves_an_existing_run_as_it_was(
         (["train", "--model", "resnet", "--set", "model.depth=x"], "depth = 'x' is not int"),
         (["train", "--model", "resnet", "--set", "dataset.size=8"], "images of 8x8 are too small"),
         (["train", "--model", "resnet", "--set", "defense.epochs=0"], "epochs = 0 must be 1"),
+        (["train", "--model", "resnet", "--set", "defense.schedule=cosin"], "you mean 'cosine'"),
+        (["train", "--model", "resnet", "--set", "defense.shedule=step"], "you mean 'schedule'"),
+        (["train", "--model", "resnet", "--set", "defense.precision=bf16"],
+         "'bf16' is not one of float32, bfloat16, float16; did you mean"),
+        (["train", "--model", "resnet", "--set", "defense.milestones=[30, 60]"],
+         "must be rising, above 0 and below 1"),
+        (["train", "--model", "resnet", "--set", "defense.ema=1"], "ema = 1.0 must be above 0"),
+        (["train", "--model", "resnet", "--set", "defense.compile=yes"], "'yes' is not bool"),
+        (["train", "--model", "resnet", "--set", "defense.colour=0.1", "--device", "cpu"],
+         "colour = 0.1 is for images of 3 channels; these have 1"),
+        (["train", "--model", "resnet", "--set", "defense.precision=float16", "--device", "cpu"],
+         "precision = 'float16' is for CUDA devices; use 'bfloat16' on cpu"),
+        (["train", "--model", "resnet", "--defense", "adversarial-training", "--device", "cpu"],
+         "needs an epsilon, such as"),
+        (["train", "--model", "resnet", "--log-dir", "own.py/logs", "--device", "cpu"],
+         "--log-dir own.py/logs cannot be written: Not a directory"),
         (["train", "--model", "resnet", "--device", "banana"], "device 'banana' cannot be used"),
         (["train", "--model", "resnet", "--plugin", "gone.py"], "gone.py does not exist"),
         (["train", "--model", "resnet", "--plugin", "own.py", "--dataset", "own", "--set",
@@ -465,7 +481,7 @@ def test_a_trained_checkpoint_is_used_by_a_suite_as_it_is(
     path = tmp_path / "net.safetensors"
     made = quintain("train", "--model", "resnet", "--out", path, "--device", "cpu", *pairs)
     assert made.code == 0
-    assert made.out.startswith(f"wrote {path} (epoch 4, ")
+    assert made.out.startswith(f"wrote {path}: epoch 4 of 4, clean accuracy ")
     about = read_about(path)
     assert about["model"] == {"name": "resnet", "depth": 8, "width": 0.25}
     (trained,) = json.loads((tiny_run / "manifest.json").read_text())["networks"]
