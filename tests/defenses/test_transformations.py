@@ -145,6 +145,19 @@ def test_what_was_dropped_is_made_up_at_the_least_cost(drop):
     assert cost(target.flatten()) > 1.1 * best
 
 
+@pytest.mark.parametrize("drop", [0.0, 0.5])
+def test_what_stands_in_for_the_minimum_is_near_it_and_drops_the_same(drop):
+    layer, x = TotalVariation(weight=0.1, drop=drop).layer(), images(3, 1, 12, 12)
+    with ambient(draws(3)):
+        least, near = layer(x), layer.surrogate(x)
+    assert (near - least).abs().mean() < 0.25 * (x - least).abs().mean()
+    black = torch.zeros(1, 1, 6, 6).requires_grad_()
+    with ambient(draws(1)):
+        (gradient,) = torch.autograd.grad(layer.surrogate(black).sum(), black)
+    assert gradient.isfinite().all()
+    assert gradient.sum() == pytest.approx(36, rel=0.3)
+
+
 # ------------------------------------------------------------------------------ all of them
 
 
