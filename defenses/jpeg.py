@@ -17,7 +17,8 @@ class JPEG(InputTransformation):
     Source: Guo et al. 2018 (arXiv:1711.00117), section 4.1; Dziugaite et al. 2016
     (arXiv:1608.00853). Baseline JPEG with the standard's tables, colours at half the resolution,
     as common programs write it, in tensors: no file is made, and it runs where the network runs.
-    Under attack the compression counts as what it does without rounding (BPDA).
+    Under attack the derivative is that of compression without rounding, of the frequencies alone
+    that are kept or nearly so (BPDA): what is thrown away anyhow is no use to perturb.
 
     quality: 1 to 100; the papers take 75. base: what trains the network.
 
@@ -52,5 +53,5 @@ class Compressed(nn.Module):
         return compressed
 
     def surrogate(self, x: Tensor) -> Tensor:
-        """What is left of the image without any rounding: colours at half the resolution."""
+        """Compression without rounding, less the frequencies that are far from being kept."""
         return self.codec.unrounded(x)

@@ -5,6 +5,7 @@ leaves the choice, as libjpeg does: colours are averaged over 2x2 pixels and int
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,7 @@ _TO_YCBCR = [[19595, 38470, 7471], [-11059, -21709, 32768], [32768, -27439, -532
 _TO_RGB = [[1.0, 0.0, 1.402], [1.0, -0.344136286, -0.714136286], [1.0, 1.772, 0.0]]
 _MIDDLE = 128.0
 _BLOCK = 8
+_IN_REACH = 0.25  # of a step; half a step is where rounding keeps something of a coefficient
 
 
 class Codec(nn.Module):
@@ -72,12 +74,16 @@ class Codec(nn.Module):
         return (opened + _MIDDLE).clamp(0.0, 255.0) / 255.0
 
     def unrounded(self, x: Tensor) -> Tensor:
-        """The same without rounding: the identity but for the colours' lower resolution."""
+        """The same with a derivative: nothing is rounded, but small coefficients are left out."""
+        x = 255.0 * x
         if x.shape[1] == 1:
-            return x
-        y, colours = self._parted(x).split([1, 2], dim=1)
-        large = _doubled(_halved(colours), x.shape[2:])
-        return self._joined(torch.cat([y, large], dim=1))
+            opened = self._sifted(x - _MIDDLE, self.brightness)
+        else:
+            y, colours = self._parted(x).split([1, 2], dim=1)
+            y = self._sifted(y - _MIDDLE, self.brightness)
+            small = self._sifted(_halved(colours), self.colours)
+            opened = self._joined(torch.cat([y, _doubled(small, x.shape[2:])], dim=1))
+        return (opened + _MIDDLE) / 255.0
 
     def _parted(self, x: Tensor) -> Tensor:
         """RGB to brightness and two colours, these around 0."""
@@ -93,14 +99,24 @@ class Codec(nn.Module):
 
     def _quantised(self, planes: Tensor, table: Tensor) -> Tensor:
         """(B, C, H, W) around 0, coefficients of its 8x8 blocks rounded to multiples of a table."""
+        opened = self._in_blocks(planes, lambda found: to_multiples(found, table))
+        return opened.round().clamp(-_MIDDLE, _MIDDLE - 1.0)
+
+    def _sifted(self, planes: Tensor, table: Tensor) -> Tensor:
+        """(B, C, H, W), without the coefficients that are far from being kept."""
+        return self._in_blocks(
+            planes, lambda found: found * (found.detach().abs() >= _IN_REACH * table)
+        )
+
+    def _in_blocks(self, planes: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """(B, C, H, W), something done to the coefficients of its 8x8 blocks."""
         height, width = planes.shape[2:]
         padded = _extended(planes, _up(height, _BLOCK), _up(width, _BLOCK))
         rows, columns = padded.shape[2] // _BLOCK, padded.shape[3] // _BLOCK
         blocks = padded.unflatten(3, (columns, _BLOCK)).unflatten(2, (rows, _BLOCK))
         blocks = blocks.transpose(3, 4)  # (B, C, rows, columns, 8, 8)
-        coefficients = to_multiples(self.cosines @ blocks @ self.cosines.T, table)
-        blocks = (self.cosines.T @ coefficients @ self.cosines).round()
-        blocks = blocks.clamp(-_MIDDLE, _MIDDLE - 1.0)
+        coefficients = change(self.cosines @ blocks @ self.cosines.T)
+        blocks = self.cosines.T @ coefficients @ self.cosines
         opened = blocks.transpose(3, 4).flatten(4, 5).flatten(2, 3)
         return opened[:, :, :height, :width]
 

@@ -10,6 +10,8 @@ from ..bench.random import noise
 from .recipe import at_least, positive, require
 from .transformation import InputTransformation
 
+_FOLLOWED = 10  # steps that a gradient is taken through
+_TINY = 1e-12  # keeps the slope of a square root finite
 _LARGEST = 8.0  # the squared norm of the discrete gradient in two dimensions is below it
 
 
@@ -21,8 +23,8 @@ class TotalVariation(InputTransformation):
     sum(kept * (u - x)**2) / 2 + weight * TV(u), channel by channel, by the primal-dual method of
     Chambolle & Pock 2011 ("A first-order primal-dual algorithm for convex problems", algorithm 1).
     Without dropping that is the denoising of Rudin, Osher & Fatemi (1992), whose solution scikit-
-    image's `denoise_tv_chambolle` finds too. Under attack it counts as the identity (BPDA), and
-    with dropping gradients are means over several draws (EOT).
+    image's `denoise_tv_chambolle` finds too. Under attack the derivative is that of the first ten
+    steps (BPDA), and with dropping a mean over several draws (EOT).
 
     weight: how much variation costs. drop: the probability that a pixel is dropped; 0 is plain
     denoising. steps: of the method. base: what trains the network, on images as they are.
@@ -59,16 +61,23 @@ class LeastVariation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        kept = torch.ones_like(x)
-        if self.stochastic:
-            kept = (noise(x).uniform(x.shape[1:], "total-variation") >= self.drop).to(x.dtype)
         with torch.no_grad():
-            least = least_variation(x, kept, self.weight, self.steps)
+            least = least_variation(x, self._kept(x), self.weight, self.steps).clamp(0.0, 1.0)
         return least + 0.0 * x  # a gradient, if a naive attack wants one: zero
+
+    def surrogate(self, x: Tensor) -> Tensor:
+        """The first few steps of the minimisation, of the same pixels."""
+        return least_variation(x, self._kept(x), self.weight, min(self.steps, _FOLLOWED))
+
+    def _kept(self, x: Tensor) -> Tensor:
+        """(B, C, H, W), 0 where a pixel is dropped: the same whenever one question is about it."""
+        if not self.stochastic:
+            return torch.ones_like(x)
+        return (noise(x).uniform(x.shape[1:], "total-variation") >= self.drop).to(x.dtype)
 
 
 def least_variation(x: Tensor, kept: Tensor, weight: float, steps: int) -> Tensor:
-    """(B, C, H, W): argmin over u of sum(kept * (u - x)**2) / 2 + weight * TV(u), in [0, 1].
+    """(B, C, H, W): argmin over u of sum(kept * (u - x)**2) / 2 + weight * TV(u).
 
     kept: (B, C, H, W), 0 or 1.
     """
@@ -81,12 +90,13 @@ def least_variation(x: Tensor, kept: Tensor, weight: float, steps: int) -> Tenso
     for _ in range(steps):
         down = down + dual * _forward(ahead, 2)
         across = across + dual * _forward(ahead, 3)
-        length = ((down.square() + across.square()).sqrt() / weight).clamp(min=1.0)
+        length = (down.square() + across.square() + _TINY).sqrt()
+        length = (length / weight).clamp(min=1.0)
         down, across = down / length, across / length
         slope = _backward(down, 2) + _backward(across, 3)
         new = (u + primal * (slope + kept * x)) / (1.0 + primal * kept)
         ahead, u = 2.0 * new - u, new
-    return u.clamp(0.0, 1.0)
+    return u
 
 
 def _forward(u: Tensor, axis: int) -> Tensor:

@@ -143,6 +143,7 @@ def test_the_manifest_says_what_was_run_and_with_what(tiny_run):
         "steps": 3,
         "restarts": 1,
         "query_budget": None,
+        "eot_samples": None,
         "search": None,
         "eot_samples": None,
     }

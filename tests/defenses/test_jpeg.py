@@ -69,15 +69,24 @@ def test_any_image_stays_an_image(seed, channels, height, width, quality):
     assert torch.allclose(opened, alone, atol=1.1 / 255)
 
 
-def test_colours_lose_half_their_resolution_on_the_way_back():
-    layer = Compressed(75)
-    grey = torch.rand(2, 1, 8, 8)
-    assert layer.surrogate(grey) is grey
-    colourless = grey.expand(-1, 3, -1, -1)
-    assert torch.allclose(layer.surrogate(colourless), colourless, atol=1e-5)
-    image = smooth(3, 20, 18)
-    gentle = Compressed(100)(image)
-    assert (layer.surrogate(image) - gentle).abs().mean() * 255 < 1.5
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("quality", [5, 30, 75])
+def test_the_surrogate_is_near_and_leads_along_what_is_kept(channels, quality):
+    layer, x = Compressed(quality), smooth(channels, 20, 18)
+    compressed, near = layer(x), layer.surrogate(x)
+    assert (near - compressed).abs().mean() < (x - compressed).abs().mean()
+    slopes = torch.randn(x.shape, generator=torch.Generator().manual_seed(3))
+    given = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad((layer.surrogate(given) * slopes).sum(), given)
+    assert 0 < gradient.norm() < 0.9 * slopes.norm()
+
+
+def test_without_coarse_steps_the_surrogate_is_the_image():
+    x = smooth(1, 20, 18)
+    off = (Compressed(100).surrogate(x) - x).abs() * 255
+    assert off.max() < 1
+    colours = smooth(3, 16, 16)
+    assert (Compressed(100).surrogate(colours) - Compressed(100)(colours)).abs().mean() * 255 < 1
 
 
 def test_what_cannot_be_compressed_is_refused():
