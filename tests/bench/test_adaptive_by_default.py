@@ -15,7 +15,7 @@ from quintain.attacks.gradients.smoothed import Smoothed
 from quintain.attacks.losses import Margin
 from quintain.attacks.pgd import PGD
 from quintain.bench import evaluate, registry
-from quintain.bench.adaptive import NAIVE, Approach, Nature, adapts, misses
+from quintain.bench.adaptive import Approach, Nature, adapts, misses, naive
 from quintain.bench.checkpoints import save_checkpoint
 from quintain.bench.errors import BadParameter, BadSuite
 from quintain.bench.keys import Keys
@@ -255,7 +255,7 @@ def test_naive_attacks_stand_beside_those_that_need_help(plan):
     }
     approaches = {one.entry.title: one.approach for one in made.attacks}
     assert approaches["pgd"] == Approach(samples=7)
-    assert approaches["pgd (naive)"] == NAIVE
+    assert approaches["pgd (naive)"] == naive(Nature())
     assert approaches["square"] == Approach()
     one = plan(attacks='[[attacks]]\nname = "pgd"\neot_samples = 3\n').attacks[0]
     assert one.approach == Approach(samples=3)
