@@ -145,7 +145,6 @@ def test_the_manifest_says_what_was_run_and_with_what(tiny_run):
         "query_budget": None,
         "eot_samples": None,
         "search": None,
-        "eot_samples": None,
     }
     assert about["suite"]["search"] == "bracket"  # a default, resolved
     assert len(about["indices"]) == 24
