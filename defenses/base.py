@@ -1,10 +1,37 @@
-"""The network that a defense wraps."""
+"""Defenses that wrap the network of another one, their base."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import nn
 
 from ..bench.protocols import Defense, Trained, Training
+from .none import Undefended
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wrapper:
+    """A defense around another's network, whose nature it shares.
+
+    base: the defense that trains, or wraps, the network within.
+    """
+
+    base: Defense = Undefended()
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether all of the network has a useful gradient."""
+        return bool(getattr(self.base, "differentiable", True))
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether anything in the network uses random numbers."""
+        return bool(getattr(self.base, "stochastic", False))
+
+    @property
+    def rejects(self) -> bool:
+        """Whether the network may reject its input."""
+        return bool(getattr(self.base, "rejects", False))
 
 
 def trained_base(base: Defense, model: nn.Module, training: Training) -> Trained:

@@ -1,8 +1,9 @@
 """Models that reject what a detector takes for adversarial: the module, its threshold, its fit."""
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +11,65 @@ from torch import Tensor, nn
 from ..bench.errors import BadData, BadParameter
 from ..bench.protocols import Defense, Trained, Training
 from .adversary import as_used
-from .base import trained_base
+from .base import Wrapper, trained_base, wrapped
 from .examples import Examples
 from .method import hard
 from .recipe import require
 from .training import parts
 
 _ROWS = 256  # images a pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection(Wrapper, ABC):
+    """A network that rejects what a detector beside it takes for adversarial.
+
+    false_positive_rate: of clean images; the threshold is that quantile of the scores of the part
+        that the base held out for validation, and did not train on.
+
+    Raises: BadParameter for a rate that is none, or a base that rejects by itself.
+    """
+
+    false_positive_rate: float = 0.05
+
+    def __post_init__(self) -> None:
+        rate = self.false_positive_rate
+        require("false_positive_rate", rate, 0.0 < rate < 1.0, "in (0, 1)")
+        if getattr(self.base, "rejects", False):
+            raise BadParameter("the base of a detector must not reject by itself")
+
+    @property
+    def rejects(self) -> bool:
+        """True."""
+        return True
+
+    @abstractmethod
+    def detector(self) -> nn.Module:
+        """Make the detector as it is before it is fitted."""
+
+    @abstractmethod
+    def fitted(self, network: nn.Module, examples: Examples) -> nn.Module:
+        """Make the detector of a network, from the examples that it was trained on."""
+
+    def fit(self, model: nn.Module, training: Training) -> Trained:
+        """Train what the base makes of the model, fit the detector, and set its threshold.
+
+        Raises: BadParameter when the base holds out nothing; BadData; CellError.
+        """
+        share = _validation_share(self.base)
+        trained = trained_base(self.base, model, training)
+        split = parts(training, share)
+        assert split.held_out is not None
+        with torch.random.fork_rng(devices=[]), as_used(trained.model), torch.no_grad():
+            torch.default_generator.manual_seed(training.seed)  # a stochastic network's
+            detector = self.fitted(trained.model, split.examples)
+            module = Rejecting(trained.model, detector, self.false_positive_rate)
+            module.to(training.device).calibrate(split.held_out)
+        return replace(trained, model=module.eval())
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The module that `fit` returns, to be filled from a checkpoint."""
+        return Rejecting(wrapped(self.base, model), self.detector(), self.false_positive_rate)
 
 
 class Rejecting(nn.Module):
@@ -78,46 +131,11 @@ class Rejecting(nn.Module):
         self.spread = scores.std().clamp(min=1e-12)
 
 
-def fitted(
-    base: Defense,
-    model: nn.Module,
-    training: Training,
-    false_positive_rate: float,
-    fit: Callable[[nn.Module, Examples], nn.Module],
-) -> Trained:
-    """Train what `base` makes of the model, fit a detector to it, and set its threshold.
-
-    fit: makes the detector from the network and the examples that it was trained on. The threshold
-    is set on those that it was not, the part that `base` held out for validation.
-
-    Raises: BadParameter when the base holds out nothing, or may reject itself; BadData; CellError.
-    """
-    share = _validation_share(base)
-    trained = trained_base(base, model, training)
-    if getattr(trained.model, "rejects", False):
-        raise BadParameter("the base of a detector must not reject by itself")
-    split = parts(training, share)
-    assert split.held_out is not None
-    with torch.random.fork_rng(devices=[]), as_used(trained.model), torch.no_grad():
-        torch.default_generator.manual_seed(training.seed)  # a stochastic network's
-        detector = fit(trained.model, split.examples)
-        module = Rejecting(trained.model, detector, false_positive_rate).to(training.device)
-        module.calibrate(split.held_out)
-    return replace(trained, model=module.eval())
-
-
 def batches(examples: Examples) -> Iterator[tuple[Tensor, Tensor]]:
     """Images (n, C, H, W) and classes (n,) of all examples, some at a time, on the device."""
     for rows in torch.arange(len(examples), device=examples.home).split(_ROWS):
         x, y = examples.read(rows)
         yield x, hard(y)
-
-
-def check_rate(false_positive_rate: float) -> None:
-    """Refuse a share that is none. Raises: BadParameter."""
-    require(
-        "false_positive_rate", false_positive_rate, 0.0 < false_positive_rate < 1.0, "in (0, 1)"
-    )
 
 
 def _validation_share(base: Defense) -> float:

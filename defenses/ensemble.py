@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from ..bench import registry
 from ..bench.errors import BadParameter
-from ..bench.protocols import Defense, Trained, Training
-from .base import wrapped
-from .none import Undefended
-from .recipe import at_least, one_of
+from ..bench.protocols import Trained, Training
+from .base import Wrapper, wrapped
+from .recipe import at_least, one_of, require
 
 Combination = Literal["probabilities", "logits"]
 
@@ -23,7 +22,7 @@ _OWN = 3  # networks of the model at hand, if nothing is said
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ensemble:
+class Ensemble(Wrapper):
     """Ensemble: the mean of several networks, of other first weights or other architectures.
 
     Source: averaging is as old as committees (Hansen & Salamon 1990); that an ensemble of weak
@@ -43,25 +42,15 @@ class Ensemble:
     size: int | None = None
     members: tuple[Mapping[str, Any], ...] = ()
     combination: Combination = "probabilities"
-    base: Defense = Undefended()
 
     def __post_init__(self) -> None:
         at_least("size", self.size, 1)
         one_of("combination", self.combination, get_args(Combination))
         if not self.members and self.size == 1:
             raise BadParameter("an ensemble of one network is none: size must be 2 or more")
+        require("base", self.base, not self.rejects, "a defense that does not reject")
         for spec in self.members:
             registry.bind("models", spec)
-
-    @property
-    def differentiable(self) -> bool:
-        """Whether every member has a useful gradient."""
-        return bool(getattr(self.base, "differentiable", True))
-
-    @property
-    def stochastic(self) -> bool:
-        """Whether members use random numbers."""
-        return bool(getattr(self.base, "stochastic", False))
 
     def fit(self, model: nn.Module, training: Training) -> Trained:
         """Obtain the members, and join them.

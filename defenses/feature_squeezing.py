@@ -1,21 +1,20 @@
 """Rejecting what a network sees otherwise once the image is squeezed."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..bench.errors import BadParameter
-from ..bench.protocols import Defense, Trained, Training
-from .detector import Rejecting, check_rate, fitted
-from .none import Undefended
+from .bit_depth import ReducedDepth
+from .detector import Detection
+from .examples import Examples
+from .median_filter import Median
 from .recipe import at_least
-from .squeezers import BitDepth, Median
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureSqueezing:
+class FeatureSqueezing(Detection):
     """Feature squeezing (arXiv:1704.01155): rejects what is classified otherwise when squeezed.
 
     The score is the L1 distance between the probabilities for the image and for its squeezed form,
@@ -32,35 +31,25 @@ class FeatureSqueezing:
     Raises: BadParameter for a value that cannot be used.
     """
 
-    rejects: ClassVar[bool] = True
-
-    base: Defense = Undefended()
-    false_positive_rate: float = 0.05
     bits: int = 1
     median: int = 2
 
     def __post_init__(self) -> None:
-        check_rate(self.false_positive_rate)
+        super().__post_init__()
         at_least("bits", self.bits, 0)
         at_least("median", self.median, 0)
         if not self.bits and self.median < 2:
             raise BadParameter("feature-squeezing needs a squeezer: bits above 0 or median above 1")
 
-    def fit(self, model: nn.Module, training: Training) -> Trained:
-        """Train the base and set the threshold. Raises: BadParameter, BadData, CellError."""
-        return fitted(
-            self.base, model, training, self.false_positive_rate, lambda *_: self._squeezing()
-        )
-
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The module that `fit` returns, to be filled from a checkpoint."""
-        inner = self.base.wrap(model) if hasattr(self.base, "wrap") else model
-        return Rejecting(inner, self._squeezing(), self.false_positive_rate)
-
-    def _squeezing(self) -> "Squeezing":
-        bits = [BitDepth(self.bits)] if self.bits else []
+    def detector(self) -> "Squeezing":
+        """The distance between what is seen before and after squeezing."""
+        bits = [ReducedDepth(self.bits)] if self.bits else []
         median = [Median(self.median)] if self.median > 1 else []
         return Squeezing([*bits, *median])
+
+    def fitted(self, network: nn.Module, examples: Examples) -> nn.Module:
+        """The same: there is nothing to fit."""
+        return self.detector()
 
 
 class Squeezing(nn.Module):

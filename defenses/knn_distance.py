@@ -1,19 +1,15 @@
 """Rejecting by the distance of features to those of the training images."""
 
 from dataclasses import dataclass
-from functools import partial
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ..bench.errors import BadParameter
-from ..bench.protocols import Defense, Trained, Training
-from .detector import Rejecting, batches, check_rate, fitted
+from .detector import Detection, batches
 from .examples import Examples
 from .features import Fitted, with_features
-from .none import Undefended
 from .recipe import at_least
 
 _SHARE = 1e-3  # of the training images, that k is by default
@@ -21,7 +17,7 @@ _NEAREST = 1e-12  # squared distance below which its root is not differentiated
 
 
 @dataclass(frozen=True, kw_only=True)
-class KNNDistance:
+class KNNDistance(Detection):
     """kNN detector (arXiv:2204.06507): rejects features far from their k-th training neighbour.
 
     Features are scaled to unit length, whatever their class; the score is the Euclidean distance to
@@ -37,27 +33,20 @@ class KNNDistance:
     Raises: BadParameter for a value that cannot be used.
     """
 
-    rejects: ClassVar[bool] = True
-
-    base: Defense = Undefended()
-    false_positive_rate: float = 0.05
     layer: str | None = None
     neighbours: int | None = None
 
     def __post_init__(self) -> None:
-        check_rate(self.false_positive_rate)
+        super().__post_init__()
         at_least("neighbours", self.neighbours, 1)
 
-    def fit(self, model: nn.Module, training: Training) -> Trained:
-        """Train the base and fit the detector. Raises: BadParameter, BadData, CellError."""
-        fit = partial(NeighbourDistance.fit, layer=self.layer, neighbours=self.neighbours)
-        return fitted(self.base, model, training, self.false_positive_rate, fit)
+    def detector(self) -> nn.Module:
+        """The distance, to what is not known yet."""
+        return NeighbourDistance(self.layer, self.neighbours)
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The module that `fit` returns, to be filled from a checkpoint."""
-        inner = self.base.wrap(model) if hasattr(self.base, "wrap") else model
-        detector = NeighbourDistance(self.layer, self.neighbours)
-        return Rejecting(inner, detector, self.false_positive_rate)
+    def fitted(self, network: nn.Module, examples: Examples) -> nn.Module:
+        """The distance to these examples. Raises: BadParameter when they are too few."""
+        return NeighbourDistance.fit(network, examples, self.layer, self.neighbours)
 
 
 class NeighbourDistance(Fitted):

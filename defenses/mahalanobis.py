@@ -1,22 +1,18 @@
 """Rejecting by the Mahalanobis distance of features from the classes' means."""
 
 from dataclasses import dataclass
-from functools import partial
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ..bench.protocols import Defense, Trained, Training
-from .detector import Rejecting, batches, check_rate, fitted
+from .detector import Detection, batches
 from .examples import Examples
 from .features import Fitted, with_features
-from .none import Undefended
 from .recipe import require
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mahalanobis:
+class Mahalanobis(Detection):
     """Mahalanobis detector (arXiv:1807.03888): rejects features far from every class's mean.
 
     The features of each class are taken for Gaussian, with one covariance for all; the score is
@@ -36,27 +32,21 @@ class Mahalanobis:
     Raises: BadParameter for a value that cannot be used.
     """
 
-    rejects: ClassVar[bool] = True
-
-    base: Defense = Undefended()
-    false_positive_rate: float = 0.05
     layer: str | None = None
     shrinkage: float | None = None
 
     def __post_init__(self) -> None:
-        check_rate(self.false_positive_rate)
+        super().__post_init__()
         shrinkage = self.shrinkage
         require("shrinkage", shrinkage, shrinkage is None or 0.0 <= shrinkage <= 1.0, "in [0, 1]")
 
-    def fit(self, model: nn.Module, training: Training) -> Trained:
-        """Train the base and fit the detector. Raises: BadParameter, BadData, CellError."""
-        fit = partial(MahalanobisDistance.fit, layer=self.layer, shrinkage=self.shrinkage)
-        return fitted(self.base, model, training, self.false_positive_rate, fit)
+    def detector(self) -> nn.Module:
+        """The distance, to what is not known yet."""
+        return MahalanobisDistance(self.layer)
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The module that `fit` returns, to be filled from a checkpoint."""
-        inner = self.base.wrap(model) if hasattr(self.base, "wrap") else model
-        return Rejecting(inner, MahalanobisDistance(self.layer), self.false_positive_rate)
+    def fitted(self, network: nn.Module, examples: Examples) -> nn.Module:
+        """The distance to the means of these examples' classes."""
+        return MahalanobisDistance.fit(network, examples, self.layer, self.shrinkage)
 
 
 class MahalanobisDistance(Fitted):

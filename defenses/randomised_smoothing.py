@@ -7,14 +7,14 @@ from torch import nn
 
 from ..bench.protocols import Defense, Trained, Training
 from ..bench.threat import Norm
-from .base import trained_base
+from .base import Wrapper, trained_base, wrapped
 from .gaussian_noise import GaussianNoise
 from .recipe import at_least, positive, require
 from .smoothed import Smoothed
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomisedSmoothing:
+class RandomisedSmoothing(Wrapper):
     """Randomised smoothing (arXiv:1902.02918): the class given most often under Gaussian noise.
 
     sigma: the noise's spread on the [0, 1] scale: larger radii can be certified, at the price of
@@ -39,8 +39,14 @@ class RandomisedSmoothing:
         at_least("n0", self.n0, 1)
         at_least("n", self.n, 2)
         require("alpha", self.alpha, 0.0 < self.alpha < 0.5, "above 0 and below 0.5")
+        require("base", self.base, not self.rejects, "a defense that does not reject")
         if isinstance(self.base, GaussianNoise) and self.base.sigma is None:
             object.__setattr__(self, "base", replace(self.base, sigma=self.sigma))
+
+    @property
+    def stochastic(self) -> bool:
+        """True: the noise is part of the network."""
+        return True
 
     def fit(self, model: nn.Module, training: Training) -> Trained:
         """Train the base network and smooth it. Raises: CellError when training diverges."""
@@ -49,8 +55,7 @@ class RandomisedSmoothing:
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Smooth what the base makes of a network."""
-        inner = getattr(self.base, "wrap", None)
-        return self._smooth(model if inner is None else inner(model))
+        return self._smooth(wrapped(self.base, model))
 
     def _smooth(self, network: nn.Module) -> Smoothed:
         return Smoothed(network, self.sigma, self.n0, self.n, self.alpha)

@@ -6,19 +6,13 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from ..bench.protocols import Defense, Trained, Training
-from .base import trained_base, wrapped
-from .none import Undefended
+from ..bench.protocols import Trained, Training
+from .base import Wrapper, trained_base, wrapped
 
 
 @dataclass(frozen=True, kw_only=True)
-class InputTransformation(ABC):
-    """A network that sees its input through a layer, which does not take part in the training.
-
-    base: the defense that trains, or wraps, the network behind the layer.
-    """
-
-    base: Defense = Undefended()
+class InputTransformation(Wrapper, ABC):
+    """A network that sees its input through a layer, which does not take part in the training."""
 
     @abstractmethod
     def layer(self) -> nn.Module:
@@ -27,13 +21,12 @@ class InputTransformation(ABC):
     @property
     def differentiable(self) -> bool:
         """Whether the layer, and what is behind it, has a useful gradient."""
-        parts = self.layer(), self.base
-        return all(getattr(one, "differentiable", True) for one in parts)
+        return super().differentiable and bool(getattr(self.layer(), "differentiable", True))
 
     @property
     def stochastic(self) -> bool:
         """Whether the layer, or what is behind it, uses random numbers."""
-        return any(getattr(one, "stochastic", False) for one in (self.layer(), self.base))
+        return super().stochastic or bool(getattr(self.layer(), "stochastic", False))
 
     def fit(self, model: nn.Module, training: Training) -> Trained:
         """Obtain the base's network and put the layer before it.
@@ -48,4 +41,20 @@ class InputTransformation(ABC):
         return self._before(wrapped(self.base, model))
 
     def _before(self, network: nn.Module) -> nn.Module:
-        return nn.Sequential(OrderedDict(transformation=self.layer(), network=network))
+        return Before(OrderedDict(transformation=self.layer(), network=network))
+
+
+class Before(nn.Sequential):
+    """A layer before a network, which rejects what the network rejects."""
+
+    network: nn.Module
+
+    @property
+    def rejects(self) -> bool:
+        """Whether the last logit is a rejection."""
+        return bool(getattr(self.network, "rejects", False))
+
+    @property
+    def false_positive_rate(self) -> float | None:
+        """The share of clean images that the network is set to reject, if it rejects."""
+        return getattr(self.network, "false_positive_rate", None)

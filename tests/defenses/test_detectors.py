@@ -12,19 +12,22 @@ from torch import nn
 
 from quintain.attacks.gradients.bpda import Surrogates
 from quintain.bench import registry
+from quintain.bench.adaptive import Nature
 from quintain.bench.checkpoints import load_checkpoint, save_checkpoint
 from quintain.bench.errors import BadData, BadParameter
 from quintain.bench.protocols import Silent, Trained
 from quintain.bench.training import Order, obtain
 from quintain.defenses import training as loop
 from quintain.defenses.adversarial_training import AdversarialTraining
+from quintain.defenses.bit_depth import BitDepth, ReducedDepth
 from quintain.defenses.detector import Rejecting
+from quintain.defenses.ensemble import Ensemble
 from quintain.defenses.feature_squeezing import FeatureSqueezing
 from quintain.defenses.features import with_features
 from quintain.defenses.knn_distance import KNNDistance
 from quintain.defenses.mahalanobis import Mahalanobis
 from quintain.defenses.none import Undefended
-from quintain.defenses.squeezers import BitDepth, Median
+from quintain.defenses.randomised_smoothing import RandomisedSmoothing
 
 BASE = Undefended(epochs=2, augmentation="none", validation_share=0.25)
 DETECTORS = [
@@ -123,17 +126,10 @@ def test_squeezing_scores_are_distances_of_probabilities(job):
     torch.testing.assert_close(logits.softmax(1), seen[0])
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_the_median_filter_is_scipys(size):
-    x = torch.rand(3, 2, 7, 5, generator=torch.Generator().manual_seed(0))
-    wanted = median_filter(x.numpy(), size=(1, 1, size, size), mode="reflect")
-    np.testing.assert_array_equal(Median(size)(x).numpy(), wanted)
-
-
 def test_bit_depth_leaves_so_many_levels_and_bpda_a_gradient():
     x = torch.linspace(0, 1, 300).reshape(3, 1, 10, 10).requires_grad_()
-    assert BitDepth(3)(x).unique().tolist() == pytest.approx([level / 7 for level in range(8)])
-    module = nn.Sequential(BitDepth(3), nn.Flatten(), nn.Linear(100, 1, bias=False))
+    assert ReducedDepth(3)(x).unique().tolist() == pytest.approx([level / 7 for level in range(8)])
+    module = nn.Sequential(ReducedDepth(3), nn.Flatten(), nn.Linear(100, 1, bias=False))
     (plain,) = torch.autograd.grad(module(x).sum(), x)
     assert not plain.any()
     with Surrogates().applied(module, None):
@@ -345,3 +341,23 @@ def test_about_as_many_test_images_are_rejected_as_said(name, tmp_path_factory):
     rejected = float((predicted == 10).double().mean())
     assert 0.02 < rejected < 0.09  # five hundred images say 0.05 +- 0.02, the threshold's own aside
     assert (predicted == test.labels).double().mean() > 0.85
+
+
+def test_a_transformation_before_a_detector_rejects_as_it_does(job):
+    defense = BitDepth(bits=6, base=Mahalanobis(base=BASE))
+    assert Nature.of(defense) == Nature(differentiable=False, rejects=True)
+    module = defense.fit(network(), job).model
+    assert Nature.of_module(module) == Nature(differentiable=False, rejects=True)
+    assert module.false_positive_rate == 0.05
+    assert module(job.data.images.read(torch.arange(3))).shape == (3, 3)
+    assert Nature.of_module(nn.Sequential(nn.Identity(), module)).rejects is False
+
+
+def test_detectors_have_the_nature_of_their_base():
+    assert Nature.of(KNNDistance(base=BitDepth())) == Nature(differentiable=False, rejects=True)
+
+
+@pytest.mark.parametrize("around", [Ensemble, RandomisedSmoothing])
+def test_what_averages_answers_takes_no_network_that_rejects(around):
+    with pytest.raises(BadParameter, match="must be a defense that does not reject"):
+        around(base=Mahalanobis(base=BASE))
