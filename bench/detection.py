@@ -24,7 +24,7 @@ DETECTION_COLUMNS = [
     "roc_auc",
     "n_adversarial",
     "n_examples",
-    "oblivious",
+    "naive",
     "seed",
 ]
 

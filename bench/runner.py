@@ -263,7 +263,6 @@ class Runner:
             **self.logbook.titles(place),
         }
         if "surplus" in result.records:
-            about["oblivious"] = settings.oblivious
             about["false_positive_rate_target"] = getattr(
                 trained.model, "false_positive_rate", None
             )

@@ -117,18 +117,21 @@ BENCHMARK_SEES = {
     "api", "checkpoints", "commands", "datasets.memory", "errors", "files", "paths", "plan",
     "progress", "protocols", "registry", "settings", "threat", "training",
 }  # fmt: skip
-THE_ATTACK_ALONE = {"engine", "evaluation", "gallery", "network", "pursuit", "trial"}
+BELOW = {
+    "bench.speed.contenders": {"engine", "evaluation", "gallery", "network", "pursuit", "trial"},
+    "bench.speed.captured": {"network", "stepping", "trial"},
+}
 PEERS = {"foolbox", "torchattacks", "art", "adv_lib"}
 
 
 @pytest.mark.parametrize("module", [one for one in sorted(SOURCES) if one.startswith("bench.")])
 def test_the_benchmark_measures_what_a_user_can_call(module):
-    """It reaches no deeper than `evaluate`, the attack alone aside; only `cli` knows of it."""
+    """It reaches no deeper than `evaluate`, the attack alone and the captured floor aside."""
     inside, outside = imported(module)
     own = {one for one in inside if one.startswith("bench.speed")}
     if module.startswith("bench.speed"):
         allowed = BENCHMARK_SEES | {"bench"}
-        allowed |= THE_ATTACK_ALONE if module == "bench.speed.contenders" else set()
+        allowed |= BELOW.get(module, set())
         assert {one.removeprefix("bench.") for one in inside - own} <= allowed
     else:
         assert not own or module == "bench.cli"

@@ -5,15 +5,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..precision import Dtype
 from .contenders import Job
 from .timing import Clock, Spread
+
+Arithmetic = Literal["float32", "tf32", "bfloat16"]
 
 _SIDE = 8192  # large enough for a card to reach its full rate
 _PRODUCTS = 10
@@ -38,14 +39,14 @@ class Machine:
         facts = device.type, _name(device), torch.get_num_threads(), torch.__version__
         if device.type != "cuda":
             return cls(*facts)
-        return cls(*facts, {one: matmul_rate(device, clock, one) for one in get_args(Dtype)})
+        return cls(*facts, {one: matmul_rate(device, clock, one) for one in get_args(Arithmetic)})
 
     def matmul_rate(self, precision: str) -> float | None:
         """FLOP/s in the arithmetic that a variant such as "bfloat16+folded" computes in."""
         return self.matmul_rates.get(precision.partition("+")[0])
 
 
-def matmul_rate(device: torch.device, clock: Clock, dtype: Dtype, side: int = _SIDE) -> float:
+def matmul_rate(device: torch.device, clock: Clock, dtype: Arithmetic, side: int = _SIDE) -> float:
     """FLOP/s of square matrix products: what the device can do at its best."""
     kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
     a, b = torch.rand(2, side, side, device=device).to(kind)
