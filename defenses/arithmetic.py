@@ -34,7 +34,7 @@ class Arithmetic:
             raise BadParameter(f"precision = 'bfloat16' is not supported by {device}")
         self._device = device.type
         self._type = _TYPES.get(precision)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")  # type: ignore[attr-defined]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
 
     def cast(self) -> AbstractContextManager[object]:
         """The passes within are made in this precision."""

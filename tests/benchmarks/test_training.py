@@ -21,7 +21,7 @@ from quintain.bench.training import build_network
 from quintain.defenses.arithmetic import Arithmetic
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-EPSILON, BATCH, EPOCHS, ROUNDS, LIMIT = 8 / 255, 128, 2, 5, 1.05
+EPSILON, BATCH, EPOCHS, ROUNDS, LIMIT = 8 / 255, 128, 3, 5, 1.05
 
 
 @dataclass(frozen=True)
