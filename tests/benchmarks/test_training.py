@@ -126,7 +126,7 @@ def test_cost_of_the_loop(benchmark, job, network, kind, augmentation):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_cost_of_a_precision(benchmark, job, precision):
-    """Fast adversarial training of ResNet-18 at an eighth of its usual epoch."""
+    """Fast adversarial training of the ResNet in each: the machine decides what is worth it."""
     runs = job("resnet18", 1, precision=precision)
     benchmark.group = "precision of training resnet18, fast"
     benchmark.pedantic(runs["quintain"], rounds=3, warmup_rounds=1)
