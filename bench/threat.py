@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _TINY = 1e-30
+_AT_ONCE = 1 << 15  # pixels whose float64 copies a processor's cache holds
 _INWARDS = 1.0 - 1e-12  # outweighs the rounding of a float64 sum of a million terms
 
 
@@ -116,9 +117,11 @@ class LinfBall(Ball):
     def around(cls, x: Tensor, epsilon: Tensor) -> Self:
         """Make the bounds once, so that a projection is one pass."""
         radii = epsilon.to(device=x.device, dtype=torch.float64)
-        exact, width = x.double(), per_example(radii, x)
-        lower = round_inwards(x, -exact.minimum(width))
-        upper = round_inwards(x, (1.0 - exact).minimum(width))
+        rows = max(1, len(x))
+        if x.device.type == "cpu":
+            rows = max(1, _AT_ONCE // max(1, x[:1].numel()))
+        parts = [_linf_bounds(*part) for part in zip(x.split(rows), radii.split(rows), strict=True)]
+        lower, upper = (torch.cat(side) for side in zip(*parts, strict=True))
         return cls(x, radii, torch.ones_like(radii), lower, upper)
 
     def project(self, points: Tensor) -> Tensor:
@@ -133,6 +136,13 @@ class LinfBall(Ball):
         """Every coordinate uniform over [-epsilon, epsilon]."""
         noise = 2.0 * draws.uniform(self.x.shape[1:], "start") - 1.0
         return self.project(self.x + self.radius * noise)
+
+
+def _linf_bounds(x: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:
+    """The lower and the upper ends of the cube around x, within [0, 1]."""
+    exact, width = x.double(), per_example(radii, x)
+    lower = round_inwards(x, -exact.minimum(width))
+    return lower, round_inwards(x, (1.0 - exact).minimum(width))
 
 
 class L2Ball(Ball):

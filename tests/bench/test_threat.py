@@ -288,3 +288,15 @@ def test_a_pace_lengthens_steps_and_leaves_the_ball_as_it_is(norm):
     ball.pace[1] = 5.0
     assert ball.radius.flatten().tolist() == pytest.approx([0.1, 0.5])
     assert ball.contains(ball.project(torch.ones_like(x))).all()
+
+
+def test_linf_bounds_do_not_hang_on_how_many_are_made_at_once(monkeypatch):
+    x = torch.rand(7, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    epsilon = torch.linspace(0.01, 0.5, 7, dtype=torch.float64)
+    whole = make_ball("Linf", x, epsilon)
+    monkeypatch.setattr("quintain.bench.threat._AT_ONCE", 160)
+    parts = make_ball("Linf", x, epsilon)
+    assert torch.equal(parts.lower, whole.lower)
+    assert torch.equal(parts.upper, whole.upper)
+    assert parts.lower.stride() == whole.lower.stride()
+    assert make_ball("Linf", x[:0], epsilon[:0]).lower.shape == (0, 3, 5, 5)
