@@ -75,17 +75,19 @@ def write_figure(path: Path, shown: Comparison) -> None:
 def tradeoff_figure(shown: Comparison) -> "Figure":
     """Two panels: robust accuracy against epsilon, and against clean accuracy at one epsilon.
 
-    Colours tell defenses apart, markers and dashes models; the members of a sweep go from dark to
-    light and are joined. Accuracies are worst cases over the attacks.
+    Colours tell defenses apart, markers and dashes models. With more defenses than colours these
+    begin anew with the next markers, and panel (a) leaves out the intervals. The members of a sweep
+    go from dark to light and are joined. Accuracies are worst cases over the attacks.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     looks = _looks(shown)
+    few = len({one.defense for one in shown.subjects}) <= len(_COLOURS)
     figure = Figure(figsize=(7.2, 3.9), layout="constrained")
     left, right = figure.subplots(1, 2)
     for one in shown.subjects:
-        _draw_curve(left, one, looks[one.model, one.defense], _title(one, shown))
+        _draw_curve(left, one, looks[one.model, one.defense], _title(one, shown), shaded=few)
     _draw_points(right, shown, looks)
     threat = f"{_NORMS[shown.norm]} distance $\\epsilon$ (pixels in [0, 1])"
     left.axvline(Epsilon.parse(shown.epsilon).value, color="0.6", linewidth=0.7, linestyle=":")
@@ -138,7 +140,9 @@ def _looks(shown: Comparison) -> dict[tuple[str, str], dict[str, Any]]:
             colour = ramp(0.85 * ordered.index(one.value) / max(1, len(ordered) - 1))
             marker = _MARKERS[(number + 1 + ramps.index(one.sweep)) % len(_MARKERS)]
         else:
-            colour = _COLOURS[alone.index(one.defense) % len(_COLOURS)]
+            again, place = divmod(alone.index(one.defense), len(_COLOURS))
+            colour = _COLOURS[place]
+            number += again * len(shown.models)  # the next markers, where colours begin anew
             marker = _MARKERS[number % len(_MARKERS)]
         looks[one.model, one.defense] = {
             "color": colour,
@@ -148,13 +152,16 @@ def _looks(shown: Comparison) -> dict[tuple[str, str], dict[str, Any]]:
     return looks
 
 
-def _draw_curve(axes: "Axes", one: Subject, look: dict[str, Any], title: str) -> None:
+def _draw_curve(
+    axes: "Axes", one: Subject, look: dict[str, Any], title: str, *, shaded: bool
+) -> None:
     epsilons = [epsilon for epsilon, _ in one.curve]
     accuracies, low, high = ([100 * part for part in parts] for parts in zip(
         *(share for _, share in one.curve), strict=True
     ))  # fmt: skip
     axes.plot(epsilons, accuracies, label=title, linewidth=1.3, markersize=3.5, **look)
-    axes.fill_between(epsilons, low, high, color=look["color"], alpha=0.12, linewidth=0)
+    if shaded:
+        axes.fill_between(epsilons, low, high, color=look["color"], alpha=0.12, linewidth=0)
 
 
 def _draw_points(axes: "Axes", shown: Comparison, looks: dict[tuple[str, str], Any]) -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from quintain.bench import cli
 from quintain.bench.errors import BadParameter, QuintainError
-from quintain.bench.figure import check_ending, write_figure
+from quintain.bench.figure import check_ending, tradeoff_figure, write_figure
 from quintain.bench.labels import Box, around, placed
 from quintain.bench.statistics import interval
-from quintain.bench.sweeps import Share, comparison
+from quintain.bench.sweeps import Comparison, Share, Subject, comparison
 from quintain.bench.tables import LEADERBOARD_COLUMNS, TRADEOFF_COLUMNS
 
 SWEEP = [f"trades beta={value}" for value in ("10", "1", "1/3")]
@@ -195,3 +195,14 @@ def test_what_is_drawn_is_known_without_torch_and_matplotlib():
         " set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_more_defenses_than_colours_still_look_different():
+    names = [f"defense {letter}" for letter in "abcdefghijklmnopqr"]
+    share = Share(0.5, 0.4, 0.6)
+    curve = ((0.0, share), (0.1, share))
+    subjects = tuple(Subject("net", name, curve, share, share, True) for name in names)
+    figure = tradeoff_figure(Comparison("digits", "Linf", "0.1", (100,), subjects))
+    lines = figure.axes[0].get_legend_handles_labels()[0]
+    looks = {(one.get_color(), one.get_marker(), one.get_linestyle()) for one in lines}
+    assert len(looks) == len(names)
