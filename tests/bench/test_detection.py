@@ -180,12 +180,12 @@ def test_a_model_that_says_so_must_have_a_logit_more(write_suite, tmp_path, quin
     assert "10 classes and a rejection" in answer.error
 
 
-def test_the_rejecting_base_is_a_clear_error(quintain, write_suite, tmp_path):
+def test_a_base_that_rejects_is_refused_before_any_work(quintain, write_suite, tmp_path):
     inner = "{ name = 'knn-distance', base = { name = 'none', epochs = 1 } }"
     defenses = f'[[defenses]]\nname = "mahalanobis"\nbase = {inner}\n'
     answer = quintain("run", write_suite(defenses=defenses), "--out", tmp_path / "run")
-    assert answer.code == 1
-    assert "must not reject by itself" in answer.err + answer.out
+    assert answer.code == 2
+    assert "defenses[1]: the base of a detector must not reject by itself" in answer.error
 
 
 def test_a_bad_value_is_refused_before_any_work(write_suite):
