@@ -84,6 +84,8 @@ def evaluate(
     or the attack misbehaves.
     """
     _checked_count("eot_samples", eot_samples)
+    if not isinstance(model, nn.Module):
+        raise BadParameter(f"model must be a torch.nn.Module, not {type(model).__name__}")
     settings = Settings(
         norm=checked_norm(norm),
         grid=_grid(epsilons),
@@ -95,8 +97,6 @@ def evaluate(
         precision=_checked_precision(precision),
         approach=Approach(samples=eot_samples) if adaptive else naive(Nature.of_module(model)),
     )
-    if not isinstance(model, nn.Module):
-        raise BadParameter(f"model must be a torch.nn.Module, not {type(model).__name__}")
     check_images(images)
     for name, value in (("labels", labels), ("targets", targets), ("indices", indices)):
         if not isinstance(value, Tensor) and (value is not None or name == "labels"):

@@ -34,7 +34,9 @@ def doubts(
     """
     flags = []
     if refuted:
-        flags.append(f"refuted-adversarials:{refuted}")
+        # another jury of a stochastic model found otherwise: no fault of the attack's
+        name = "refuted-votes" if network.stochastic else "refuted-adversarials"
+        flags.append(f"{name}:{refuted}")
     if cut_short:
         flags.append(f"budget-ended:{cut_short}")
     backwards = rows.flip(0)

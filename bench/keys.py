@@ -17,7 +17,7 @@ from .settings import Certification
 from .sorties import Sortie, Subject
 from .training import Order, architecture, digest
 
-RECORDS_VERSION = 4
+RECORDS_VERSION = 5
 
 
 class Keys:
@@ -104,6 +104,9 @@ class Keys:
                 {
                     "weights": weights,
                     "defense": configuration(subject.defense or subject.wrapper),
+                    "sources": registry.local_sources(
+                        configuration(subject.defense or subject.wrapper)
+                    ),
                     **architecture(subject.model.spec),
                 }
             )

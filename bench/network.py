@@ -10,15 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from .adaptive import Nature
-from .errors import CellError
+from .errors import BadData, CellError
 from .protocols import Answer, Lens
 from .random import Draws, ambient
+from .rejection import rejects
 
 # Matrix kernels for a handful of rows round differently from those for many: on the CPUs tried,
 # every row was the same to the bit from 8 rows up. Smaller batches are filled up.
 SMALLEST_BATCH = 16
-VOTES = 20  # as many as the randomised form of AutoAttack averages over
-_CLEAR = 3.0  # standard deviations of a fair coin by which the first must lead over the second
+VOTES = 20  # as many as the randomised form of AutoAttack averages over, and no fewer than
+_MOST = 100  # where these leave it open
+CLEAR = 3.0  # standard deviations of a fair coin by which the first must lead over the second
 _JURY = 0xC0DE  # their random numbers are not those that an attack has seen
 _FORWARD_ONLY = 4  # times the rows on a GPU, since a pass without gradient keeps no activations
 _NOT_FINITE = "the model returned logits that are not finite"
@@ -33,8 +35,8 @@ class Network:
     batch_size: rows a pass with gradient, a multiple of them without. Halved, for good, when the
     device runs out of memory. tolerance: by how much logits may be off the true model's; not 0 for
     a copy that is faster than it is exact. stochastic: whether the module has layers that use
-    random numbers; then its verdict is the class that most of VOTES draws give. votes: more, where
-    a layer says so (`votes = 100`), for points at which VOTES leave it open. rejects: whether the
+    random numbers; then its verdict is the class that most of VOTES draws give, or of up to `votes`
+    where these leave it open: 100, or what a layer says (`votes = 500`). rejects: whether the
     logits, and the votes, have one more after those of the n_classes classes, for "rejected".
     surrogates: the lens that gradients are always seen through, of a module with layers that have
     none; without it such a module's gradient is zero.
@@ -55,8 +57,9 @@ class Network:
         self.n_classes = 0
         self.nature = Nature.of_module(module)
         self.stochastic, self.rejects = self.nature.stochastic, self.nature.rejects
-        self.votes = max(getattr(one, "votes", VOTES) for one in module.modules())
+        self.votes = max(getattr(one, "votes", _MOST) for one in module.modules())
         self._surrogates = surrogates
+        _refuse_hidden_rejection(module)
         self._forward_only = _FORWARD_ONLY if device.type == "cuda" else 1
         self._arithmetic = getattr(module, "arithmetic", nullcontext)
         self._finite: Tensor | None = None
@@ -71,26 +74,27 @@ class Network:
         self.check()
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def verdict(self, x: Tensor, examples: Tensor) -> Tensor:
+    def verdict(self, x: Tensor, examples: Tensor, jury: int = 0) -> Tensor:
         """(N, K), whose largest entry is the class: logits, or of a stochastic module votes.
 
-        examples: (N,) int64, what the votes' random numbers hang on.
+        examples: (N,) int64, what the votes' random numbers hang on. jury: other numbers, other
+        random numbers: what one jury was talked into another is not.
         """
         if not self.stochastic:
             return self.logits(x)
         x, examples = x.to(self.device), examples.to(self.device)
-        votes = self._vote(x, examples, range(VOTES))
+        votes = self._vote(x, examples, jury, range(VOTES))
         rows = torch.arange(len(x), device=self.device)
         for begin in range(VOTES, self.votes, VOTES):
             first, second = votes[rows].topk(2, dim=1).values.unbind(1)
-            rows = rows[first - second < _CLEAR * begin**0.5]
+            rows = rows[first - second < CLEAR * begin**0.5]
             if not len(rows):
                 break
             numbers = range(begin, min(begin + VOTES, self.votes))
-            votes.index_add_(0, rows, self._vote(x[rows], examples[rows], numbers))
+            votes.index_add_(0, rows, self._vote(x[rows], examples[rows], jury, numbers))
         return votes
 
-    def _vote(self, x: Tensor, examples: Tensor, numbers: range) -> Tensor:
+    def _vote(self, x: Tensor, examples: Tensor, jury: int, numbers: range) -> Tensor:
         """(N, K): how many of these draws give each class. Of few inputs several draws a pass."""
         votes = torch.zeros(len(x), 0, device=self.device)
         at_once = max(1, self.batch_size // max(1, len(x)))
@@ -100,7 +104,7 @@ class Network:
             draws = Draws(
                 _JURY,
                 examples[rows],
-                torch.zeros_like(rows),
+                torch.full_like(rows, jury),
                 steps.repeat_interleave(len(x)),
             )
             logits = self.logits(x[rows], draws)
@@ -272,6 +276,21 @@ def _filled(rows: Tensor) -> Tensor:
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether it was memory that a device or the host lacked."""
     return isinstance(error, torch.OutOfMemoryError) or bool(_NO_MEMORY.search(str(error)))
+
+
+def _refuse_hidden_rejection(module: nn.Module) -> None:
+    """Refuse a model around one that rejects which does not say whether it passes that on.
+
+    Its last logit would be taken for a class. Raises: BadData.
+    """
+    if hasattr(module, "rejects"):
+        return
+    for name, inner in module.named_modules():
+        if rejects(inner):
+            raise BadData(
+                f"layer '{name}' of the model may reject; give the model itself an attribute "
+                "rejects, True if its last logit is the rejection's and False if not"
+            )
 
 
 @contextmanager

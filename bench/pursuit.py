@@ -292,7 +292,9 @@ class Pursuit:
         found = gone.ledger.distance.clone(), gone.ledger.nearest.clone()
         if self._hands_over_ends:
             gone.ledger.distance.fill_(torch.inf)
-        self._problem(gone).victim.labels(gone.iterates)
+        victim = self._problem(gone).victim
+        assert isinstance(victim, GuardedVictim)
+        victim.judge(gone.iterates)
         if self._hands_over_ends:
             gone.ledger.fall_back(*found)
         self._leave(gone, [one for _, candidates in parts for one in candidates])

@@ -65,6 +65,8 @@ def reading(*, rejecting: bool, oblivious: bool, targeted: bool) -> Reading:
 class Classifier(nn.Module):
     """The classifier within a module that may reject: the same without its last logit."""
 
+    rejects = False
+
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module

@@ -206,7 +206,7 @@ def leaderboard(cells: Iterable[Cell], failed: Iterable[tuple[str, ...]] = ()) -
     table = pd.DataFrame(rows, columns=LEADERBOARD_COLUMNS)
     threat = ["dataset", "norm", "epsilon"]
     order = ["robust_accuracy", "curve_area", "clean_accuracy"]
-    table["incomplete"] = table["flags"].str.contains("failed:")
+    table["incomplete"] = table["flags"].str.contains(r"failed:(?!certified(?:;|$))")
     table = table.sort_values(
         [*threat, "incomplete", *order, "model", "defense"],
         ascending=[True] * 4 + [False] * 3 + [True] * 2,

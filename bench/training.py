@@ -64,6 +64,7 @@ class Order:
             {
                 **architecture(self.model),
                 "defense": configuration(self.defense),
+                "sources": registry.local_sources(configuration(self.defense)),
                 "data": self.data_hash or fingerprint(self.data),
                 "seed": self.seed,
                 "device": self.device.type,

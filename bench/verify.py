@@ -10,6 +10,8 @@ from .rejection import bare, reading, surplus
 from .threat import Norm, measure
 from .victim import fooled
 
+_ANOTHER_JURY = 1  # the attack had its finds confirmed by jury 0
+
 
 class Verdicts(NamedTuple):
     """What came of asking again about n points.
@@ -37,7 +39,8 @@ def verify(
 ) -> Verdicts:
     """Which adversarial examples hold when the model is asked again.
 
-    Asked in float32, without autograd, among other neighbours than in the attack; each must be
+    Asked in float32, without autograd, among other neighbours than in the attack, and of a
+    stochastic network with random numbers that the attack has not seen; each must be
     finite, in [0, 1], and within epsilon (n,) of its clean image in float64 with zero tolerance.
     To be rejected, by a network that may do so, is not to be misclassified.
 
@@ -55,7 +58,7 @@ def verify(
     scores = torch.full_like(distance, torch.nan)
     size = 3 * network.batch_size // 2 + 1  # never the attack's own batches
     for rows, images in zip(order.split(size), asked.split(size), strict=True):
-        logits = network.verdict(images, examples[rows]).cpu()
+        logits = network.verdict(images, examples[rows], _ANOTHER_JURY).cpu()
         wrong[rows] = fooled(read(logits, goals[rows]), goals[rows], targeted=targeted)
         if network.rejects:
             let_down = inside[rows] & fooled(bare(logits), goals[rows], targeted=targeted)

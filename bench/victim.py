@@ -8,7 +8,7 @@ from torch import Tensor
 
 from . import rows as table
 from .errors import AccessDenied
-from .network import Network
+from .network import CLEAR, Network
 from .protocols import Access, Answer, Lens
 from .random import Draws
 from .rejection import reading
@@ -230,6 +230,18 @@ class GuardedVictim:
         labels = logits.argmax(dim=1)
         return labels if admitted is None else labels.masked_fill(~admitted, -1)
 
+    def judge(self, x: Tensor) -> None:
+        """Look whether the points (B, C, H, W) are adversarial. One query for each.
+
+        Of a stochastic model by its votes: a single draw may miss what most draws say.
+        """
+        if not self._network.stochastic or self._draws is None:
+            self.labels(x)
+            return
+        x, admitted = self._admit(x.detach(), None)
+        votes = self._read(self._network.verdict(x, self._draws.example))
+        self._observe(x, votes, admitted, 0.0)
+
     def _ask(self, x: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor | None]:
         noise = self._noise(rows)
         x, admitted = self._admit(x.detach(), rows)
@@ -266,7 +278,7 @@ class GuardedVictim:
             return None
         asked = self._ledger.forward
         if owners is None:
-            return replace(self._draws, step=asked)
+            return replace(self._draws, step=asked.clone())  # it goes on counting
         order = _ranks(owners, len(asked))
         return replace(self._draws.take(owners), step=asked[owners] + order)
 
@@ -326,7 +338,8 @@ class GuardedVictim:
         hit = fooled(logits, ledger.y, targeted=self._targeted, tolerance=tolerance)
         hit = hit if admitted is None else hit & admitted
         x = x.detach()
-        if x.is_cuda:  # which rows were hit is not asked: the answer would be waited for
+        if x.is_cuda and not self._network.stochastic:
+            # Which rows were hit is not asked: the answer would be waited for, as votes are anyway.
             rows = torch.arange(len(x), device=x.device)
         else:
             rows = table.where(hit)
@@ -344,11 +357,15 @@ class GuardedVictim:
         ledger.distance.index_copy_(0, rows, torch.where(nearer, distance, before))
 
     def _confirmed(self, points: Tensor, rows: Tensor) -> Tensor:
-        """(n,) bool: what a stochastic model's votes say too, not only a lucky draw."""
+        """(n,) bool: what a stochastic model's votes say too, clearly, not only a lucky draw.
+
+        An attack has many points voted on: one that is ahead by chance must not end its search.
+        """
         if not self._network.stochastic or self._draws is None:
             return torch.ones_like(rows, dtype=torch.bool)
-        votes = self._read(self._network.verdict(points, self._draws.example[rows]), rows)
-        return fooled(votes, self._ledger.y[rows], targeted=self._targeted)
+        votes = self._network.verdict(points, self._draws.example[rows])
+        behind = lead(self._read(votes, rows), self._ledger.y[rows], targeted=self._targeted)
+        return -behind >= CLEAR * votes.sum(dim=1).sqrt()
 
     def _confirmed_once(self, x: Tensor, rows: Tensor) -> Tensor:
         """The same of rows of x, (B, C, H, W), without a second vote on the same points."""

@@ -12,6 +12,7 @@ from ..bench.errors import BadData, BadParameter
 from ..bench.protocols import Defense, Trained, Training
 from .adversary import as_used
 from .base import Wrapper, trained_base, wrapped
+from .ensemble import Ensemble
 from .examples import Examples
 from .method import hard
 from .recipe import require
@@ -142,6 +143,12 @@ def _validation_share(base: Defense) -> float:
     """The share that a defense by training holds out, or the one within that it wraps."""
     inner: object = base
     while not hasattr(inner, "validation_share") and hasattr(inner, "base"):
+        if isinstance(inner, Ensemble):
+            raise BadParameter(
+                "a detector's threshold is set on images that its base was not trained on: of an "
+                "ensemble every member holds out others"
+                ", so it cannot be the base"
+            )
         inner = inner.base
     share = float(getattr(inner, "validation_share", 0.0))
     if not share:

@@ -86,6 +86,8 @@ class Carried:
 
     def _rows(self, x: Tensor) -> Tensor:
         """(B, C, H, W): the part of the perturbation that a batch uses; zero at first."""
+        if self.delta is not None:
+            self.delta = self.delta.to(x.device)  # a resumed run's comes from the CPU
         if self.delta is None:
             self.delta = torch.zeros_like(x)
         elif len(self.delta) < len(x):
@@ -93,5 +95,6 @@ class Carried:
         return self.delta[: len(x)]
 
     def _ascend(self, delta: Tensor, ball: Ball, reached: Tensor, gradient: Tensor) -> None:
+        gradient = gradient.nan_to_num(0.0, 0.0, 0.0)  # a scaled loss may have overflowed
         further = self.step_size * ball.radius * ball.steepest(gradient, reached)
         delta.copy_(ball.project(reached + further) - ball.x)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -138,7 +138,7 @@ class IntervalBounds(Recipe):
             examiner=Adversary("Linf", epsilon, steps=10, step_size=0.25),
         )
         trained = train(model, training, self, method)
-        return Trained(self.wrap(trained.model), trained.history, trained.flags)
+        return replace(trained, model=self.wrap(trained.model))
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Give a network its certificates."""
@@ -179,9 +179,11 @@ class _Bounded:
 
     def _ramp(self, epoch: float) -> float:
         """From 0 at the end of the warm-up to 1."""
+        if epoch < self.rising:
+            return 0.0
         if epoch >= self.risen:
             return 1.0
-        return max(0.0, (epoch - self.rising) / (self.risen - self.rising))
+        return (epoch - self.rising) / (self.risen - self.rising)
 
     def _worst(self, model: nn.Module, batch: Batch, epsilon: float) -> Tensor:
         """(B, K): upper bounds of how far each logit may lead over the label's."""

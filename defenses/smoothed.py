@@ -10,7 +10,7 @@ from scipy.stats import beta, binom, norm
 from torch import Tensor, nn
 
 from ..bench.protocols import ABSTAIN, Certificates
-from ..bench.random import Draws, noise
+from ..bench.random import Draws, ambient, noise
 from ..bench.threat import Norm
 
 
@@ -88,7 +88,8 @@ class Smoothed(nn.Module):
             example, step = part // number, part % number
             taken = draws.take(example)
             taken = Draws(taken.seed, taken.example, taken.restart, step)
-            logits = self.network(self._noisy(x[example], taken, stream))
+            with ambient(taken):  # for layers within that are random themselves
+                logits = self.network(self._noisy(x[example], taken, stream))
             if not width:
                 width = logits.shape[1]
                 counts = counts.new_zeros(len(x) * width)

@@ -386,3 +386,14 @@ def test_proxies_learn_from_the_classifiers_answers(digits):
     )  # fmt: skip
     # by its own gradients: most candidates fool the classifier
     assert result.detection["n_adversarial"].item() > 20
+
+
+def test_a_rejecting_network_within_a_model_that_says_nothing_of_it_is_refused(digits):
+    inner = nn.Sequential(digits.module, Doubt())
+    inner.rejects = True
+    outer = nn.Sequential(nn.Identity(), inner)
+    with pytest.raises(BadData, match="layer '1' of the model may reject"):
+        evaluate(outer, digits.images[:4], digits.labels[:4], "fgsm", epsilons=[0.1])
+    outer.rejects = True
+    result = evaluate(outer, digits.images[:4], digits.labels[:4], "fgsm", epsilons=[0.1])
+    assert "surplus" in result.records

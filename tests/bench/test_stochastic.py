@@ -107,26 +107,81 @@ def test_outside_of_the_harness_the_draws_are_torchs():
 
 
 @pytest.mark.parametrize(("chance", "most"), [(0.05, 24), (0.4, 101)])
-def test_a_layer_may_ask_for_more_votes_where_few_leave_it_open(chance, most):
+def test_more_votes_are_taken_where_few_leave_it_open(chance, most):
     """A coin of 0.4 wins a fifth of the votes of 20, and few of those of up to 100."""
     coin, passes = Coin(chance), []
     coin.register_forward_hook(lambda module, given, found: passes.append(len(found)))
     x, examples = torch.zeros(200, 1, 2, 2), torch.arange(200)
 
-    def wrong():
+    def wrong(votes=None):
         passes.clear()
         network = Network(coin, torch.device("cpu"), 256)
+        network.votes = votes or network.votes
         return int((network.verdict(x, examples).argmax(1) == 1).sum())
 
-    few = wrong()
+    few = wrong(20)
     assert sum(passes) == 20 * 200
-    coin.votes = 100
     more = wrong()
     assert 20 * 200 <= sum(passes) < most * 200
     assert more <= few
     if chance == 0.4:
         assert few > 15
         assert more < few / 2
+    coin.votes = 300
+    assert wrong() <= more
+
+
+def test_another_jury_has_other_draws():
+    network = Network(Coin(0.5), torch.device("cpu"), 256)
+    x, examples = torch.zeros(200, 1, 2, 2), torch.arange(200)
+    first, second = (network.verdict(x, examples, jury).argmax(1) for jury in (0, 1))
+    assert torch.equal(first, network.verdict(x, examples).argmax(1))
+    assert 50 < int((first != second).sum()) < 150
+
+
+class Blurred(nn.Module):
+    """A linear classifier of two classes behind much noise: near the boundary draws are lottery."""
+
+    def __init__(self):
+        super().__init__()
+        self.noise = Jitter(0.3)
+        self.weight = nn.Parameter(torch.linspace(-1, 1, 16))
+
+    def forward(self, x):
+        score = (self.noise(x).flatten(1) - 0.5) @ self.weight
+        return torch.stack([-score, score], dim=1)
+
+
+@pytest.mark.parametrize("attack", ["pgd", "square"])
+def test_an_attack_cannot_talk_the_vote_round(attack):
+    """What is booked as broken is misclassified by most of 2,000 draws that nobody has seen."""
+    module = Blurred()
+    x = torch.rand(150, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    y = (((x.flatten(1) - 0.5) @ module.weight) > 0).long().detach()
+    result = evaluate(module, x, y, {"name": attack, "steps": 40}, epsilons=[0.02])
+    broken = torch.tensor(result.records["broken"].map(lambda one: one[0]).to_numpy())
+    assert broken.sum() > 5
+    at = result.adversarials(0.02)[broken]
+    network = Network(module, torch.device("cpu"), 256)
+    network.votes = 2000
+    lasting = network.verdict(at, torch.arange(len(at)) + 10**6, jury=7).argmax(1) != y[broken]
+    assert lasting.double().mean() > 0.9
+
+
+def test_last_iterates_are_judged_by_votes_and_not_by_one_draw():
+    """Single draws would miss about two in five of those that most draws misclassify."""
+    module = Blurred()
+    x = torch.rand(150, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    y = (((x.flatten(1) - 0.5) @ module.weight) > 0).long().detach()
+    result = evaluate(module, x, y, "fgsm", epsilons=[0.05], search="exhaustive")
+    broken = torch.tensor(result.records["broken"].map(lambda one: one[0]).to_numpy())
+    under = torch.tensor(result.records["under_attack"].to_numpy())
+    end = x - 0.05 * (2 * y - 1)[:, None, None, None] * module.weight.sign().reshape(1, 1, 4, 4)
+    network = Network(module, torch.device("cpu"), 256)
+    votes = network.verdict(end.clamp(0, 1).detach(), torch.arange(150), jury=5)
+    clearly = votes.gather(1, (1 - y)[:, None])[:, 0] > 0.75 * votes.sum(1)
+    assert (under & clearly).sum() > 10
+    assert broken[under & clearly].double().mean() > 0.95
 
 
 def test_votes_do_not_hang_on_who_votes_beside():
