@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .network import in_memory
 from .protocols import ABSTAIN, Certificates, Certifier, Images
 from .random import Draws
 from .threat import measure
@@ -66,7 +67,9 @@ class Audit:
         examples = self.indices[rows].to(self.device)
         none = torch.zeros_like(examples)
         draws = Draws(self.seed, examples, none + _FRESH, none)
-        with torch.no_grad():
-            answer = self.certifier.predict(x_adv.to(self.device), draws, self.batch_size).cpu()
+        x_adv = x_adv.to(self.device)
+        answer, self.batch_size = in_memory(
+            lambda size: self.certifier.predict(x_adv, draws, size).cpu(), self.batch_size
+        )
         other = (answer != ABSTAIN) & (answer != self.certificates.prediction[rows])
         self.contradicts[rows[other].numpy()] = True

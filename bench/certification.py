@@ -1,17 +1,17 @@
 """Certificates as a cell: what a network proves of each example, as records like an attack's."""
 
+import functools
 import math
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from .datasets.checks import check_labels
 from .errors import CellError
-from .evaluation import Case, Result
-from .network import SMALLEST_BATCH, Network, automatic_batch_size, frozen, out_of_memory
+from .evaluation import Case, Result, check_classes, fitting, opened
+from .network import Network, frozen, in_memory
 from .protocols import ABSTAIN, Certificates, Certifier, Progress
 from .random import Draws
 from .settings import Settings
@@ -57,17 +57,18 @@ def certify(
     `broken` says where the radius ends short of the epsilon. `radius` is in the settings' norm,
     `proved_radius` in the certifier's own.
 
-    Raises: CellError when the module does not certify, or misbehaves; BadData; BadParameter.
+    Raises: CellError when the module does not certify, or misbehaves; BadData for images or labels
+    that cannot be used.
     """
     certifier = certifier_of(case.module)
     if certifier is None:
         raise CellError(f"{type(case.module).__name__} has no certificates")
-    first = case.images.read(torch.tensor([0])).to(case.device)
+    first = case.images.read(torch.tensor([0]))
     with frozen(case.module):
-        size = batch_size or automatic_batch_size(case.module, first, case.device)
-        network = Network(case.module, case.device, size)
-        network.logits(first)
-        check_labels(case.labels, network.n_classes, len(case.images))
+        with fitting(case.images):
+            network = opened(case, batch_size)
+            network.verdict(first, case.indices[:1])
+        check_classes(case, network.n_classes)
         proved = _certificates(certifier, case, settings.seed, network, progress)
     radius = inscribed(proved.radius.numpy(), certifier.certifies, settings.norm, first.numel())
     records = _records(case, proved, radius, settings)
@@ -93,28 +94,12 @@ def _certificates(
         examples = case.indices[rows].to(case.device)
         none = torch.zeros_like(examples)
         draws = Draws(seed, examples, none, none)
-        part, size = _in_memory(certifier, x, draws, size)
+        part, size = in_memory(functools.partial(certifier.certify, x, draws), size)
         parts.append(_checked(part, len(rows), network.n_classes))
         progress.update(int(rows[-1]) + 1, len(every), "certified")
     return Certificates(
         torch.cat([one.prediction for one in parts]), torch.cat([one.radius for one in parts])
     )
-
-
-def _in_memory(
-    certifier: Certifier, x: Tensor, draws: Draws, size: int
-) -> tuple[Certificates, int]:
-    """Certify with as many rows a pass as there is memory for. Raises: CellError."""
-    while True:
-        try:
-            with torch.no_grad():
-                return certifier.certify(x, draws, size), size
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            if size <= SMALLEST_BATCH:
-                raise CellError(f"out of memory even with {size} rows a pass") from error
-        size = max(size // 2, SMALLEST_BATCH)
 
 
 def _checked(found: Certificates, count: int, n_classes: int) -> Certificates:

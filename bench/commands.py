@@ -126,7 +126,10 @@ def _figures(trained: "Trained") -> str:
     flags = "".join(f" [{flag}]" for flag in trained.flags)
     if not trained.history:
         return f"a {type(trained.model).__name__}{flags}"
-    kept = trained.epoch or len(trained.history)
+    epochs = len(trained.history)
+    if "member" in trained.history[-1]:
+        return f"{trained.history[-1]['member']} networks, {epochs} epochs in all{flags}"
+    kept = trained.epoch or epochs
     row = trained.history[kept - 1]
     shown = {
         "validation_accuracy": "clean accuracy",
@@ -134,7 +137,7 @@ def _figures(trained: "Trained") -> str:
         "loss": "training loss",
     }
     figures = [f"{text} {row[name]:.3f}" for name, text in shown.items() if name in row]
-    return f"epoch {kept} of {len(trained.history)}, {', '.join(figures)}{flags}"
+    return f"epoch {kept} of {epochs}, {', '.join(figures)}{flags}"
 
 
 def write_output(path: Path, text: str) -> None:

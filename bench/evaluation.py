@@ -1,6 +1,7 @@
 """One cell: attacks on one model over one grid of epsilons, judged, verified, as records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ from .errors import BadData, BadParameter
 from .gallery import Album, Gallery
 from .network import Network, automatic_batch_size, frozen
 from .preparation import Attackers, prepare
-from .protocols import Certificates, Certifier, Images, Progress, WholeAttack
+from .protocols import Certificates, Certifier, Images, Lens, Progress, WholeAttack
 from .pursuit import Field
 from .queries import query_curve, query_summary
 from .settings import Member, Settings, single
@@ -172,7 +173,7 @@ def assess(
     with frozen(case.module):
         network, predicted = _first_look(case, settings, batch_size)
         size = network.batch_size
-        _check_classes(case, network.n_classes)
+        check_classes(case, network.n_classes)
         members = single(members)
         check_members(members, settings.norm, targeted=settings.targeted)
         prepared, report = prepare(members, case.attackers, network, settings.seed)
@@ -278,21 +279,33 @@ def _first_look(case: Case, settings: Settings, batch_size: int | None) -> tuple
 
     Raises: BadData when the module breaks down over them; CellError.
     """
-    first = case.images.read(torch.tensor([0]))
-    module, device = case.module, case.device
-    lens = surrogates(Nature.of_module(module)) if settings.approach.surrogates else None
-    try:
-        size = batch_size or automatic_batch_size(module, first.to(device), device, lens)
-        network = Network(module, device, size, surrogates=lens)
+    lens = surrogates(Nature.of_module(case.module)) if settings.approach.surrogates else None
+    with fitting(case.images):
+        network = opened(case, batch_size, lens)
         every = torch.arange(len(case.images))
         return network, predictions(network, case.images, every, case.indices)
+
+
+@contextmanager
+def fitting(images: Images) -> Iterator[None]:
+    """Say of a module that breaks down over images that these do not fit. Raises: BadData."""
+    try:
+        yield
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
-        shape = tuple(first.shape[1:])
+        shape = tuple(images.read(torch.tensor([0])).shape[1:])
         raise BadData(f"the model cannot take images of shape {shape}: {reason}") from error
 
 
-def _check_classes(case: Case, n_classes: int) -> None:
+def opened(case: Case, batch_size: int | None, lens: Lens | None = None) -> Network:
+    """A case's module as a network, with a batch that fits if none is given."""
+    first = case.images.read(torch.tensor([0])).to(case.device)
+    size = batch_size or automatic_batch_size(case.module, first, case.device, lens)
+    return Network(case.module, case.device, size, surrogates=lens)
+
+
+def check_classes(case: Case, n_classes: int) -> None:
+    """Refuse labels and targets that a network of so many classes cannot give. Raises: BadData."""
     check_labels(case.labels, n_classes, len(case.images))
     if case.labels.dim() != 1:
         raise BadData("labels to attack must be classes (N,), not probabilities")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import local
+from . import registry
 from .directory import RunDirectory
 from .keys import Keys
 from .manifest import hardware, software
@@ -154,7 +154,10 @@ class Logbook:
         """Say the command that gives the same numbers, to be run in the run directory."""
         suite = self._plan.suite
         source = Path("suite.toml")  # the copy, unless it names files that lie beside the original
-        names_files = any(local.reference(one.name) for one in [*suite.models, *suite.attacks])
+        named = (
+            one.spec for one in (*suite.models, *suite.attacks, *suite.defenses, suite.dataset)
+        )
+        names_files = any(map(registry.local_sources, named))
         if suite.plugins or names_files or any(one.checkpoint for one in suite.models):
             source = self._plan.folder / Path(self._file).name
         command = ["quintain", "run", str(source), "--seed", str(suite.seed)]

@@ -19,8 +19,8 @@ from .rejection import rejects
 # every row was the same to the bit from 8 rows up. Smaller batches are filled up.
 SMALLEST_BATCH = 16
 VOTES = 20  # as many as the randomised form of AutoAttack averages over, and no fewer than
-_MOST = 100  # where these leave it open
-CLEAR = 3.0  # standard deviations of a fair coin by which the first must lead over the second
+_MOST = 200  # where these leave it open
+_CLEAR = 3.0  # standard deviations of a fair coin by which the first must lead over the second
 _JURY = 0xC0DE  # their random numbers are not those that an attack has seen
 _FORWARD_ONLY = 4  # times the rows on a GPU, since a pass without gradient keeps no activations
 _NOT_FINITE = "the model returned logits that are not finite"
@@ -36,7 +36,7 @@ class Network:
     device runs out of memory. tolerance: by how much logits may be off the true model's; not 0 for
     a copy that is faster than it is exact. stochastic: whether the module has layers that use
     random numbers; then its verdict is the class that most of VOTES draws give, or of up to `votes`
-    where these leave it open: 100, or what a layer says (`votes = 500`). rejects: whether the
+    where these leave it open: 200, or what a layer says (`votes = 500`). rejects: whether the
     logits, and the votes, have one more after those of the n_classes classes, for "rejected".
     surrogates: the lens that gradients are always seen through, of a module with layers that have
     none; without it such a module's gradient is zero.
@@ -87,7 +87,7 @@ class Network:
         rows = torch.arange(len(x), device=self.device)
         for begin in range(VOTES, self.votes, VOTES):
             first, second = votes[rows].topk(2, dim=1).values.unbind(1)
-            rows = rows[first - second < CLEAR * begin**0.5]
+            rows = rows[first - second < _CLEAR * begin**0.5]
             if not len(rows):
                 break
             numbers = range(begin, min(begin + VOTES, self.votes))
@@ -278,6 +278,23 @@ def out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
+def in_memory(ask: Callable[[int], T], size: int) -> tuple[T, int]:
+    """What `ask` gives with at most `size` rows a pass, halved as long as memory lacks; the size.
+
+    Raises: CellError when memory lacks for the smallest batch.
+    """
+    while True:
+        try:
+            with torch.no_grad():
+                return ask(size), size
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            if size <= SMALLEST_BATCH:
+                raise CellError(f"out of memory even with {size} rows a pass") from error
+        size = max(size // 2, SMALLEST_BATCH)
+
+
 def _refuse_hidden_rejection(module: nn.Module) -> None:
     """Refuse a model around one that rejects which does not say whether it passes that on.
 
@@ -330,10 +347,12 @@ def automatic_batch_size(
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     network = Network(module, device, SMALLEST_BATCH, surrogates=surrogates)
+    zero = torch.zeros(SMALLEST_BATCH, dtype=torch.int64, device=device)
+    noise = Draws(0, zero, zero, zero) if network.stochastic else None
     try:
-        network.gradient(probe, lambda logits: logits[:, 0])
+        network.gradient(probe, lambda logits: logits[:, 0], noise=noise)
     except CellError:  # it may still answer: not every model can be differentiated
-        network.logits(probe)
+        network.logits(probe, noise)
     each = (torch.cuda.max_memory_allocated(device) - before) / SMALLEST_BATCH
     free, _ = torch.cuda.mem_get_info(device)
     fitting = int(0.5 * free / max(each, 1.0))

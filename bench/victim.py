@@ -8,7 +8,7 @@ from torch import Tensor
 
 from . import rows as table
 from .errors import AccessDenied
-from .network import CLEAR, Network
+from .network import Network
 from .protocols import Access, Answer, Lens
 from .random import Draws
 from .rejection import reading
@@ -16,6 +16,7 @@ from .threat import Ball, measure, per_example
 
 UNLIMITED = 2**62
 _BEHIND = 0.25  # of a fast copy's tolerance: most errors are smaller than that
+_SURE = 1.0  # standard deviations of a fair coin by which votes must say that a point is found
 _ROUGH = 1e-5  # relative error of a norm in float32, generously
 
 
@@ -365,7 +366,7 @@ class GuardedVictim:
             return torch.ones_like(rows, dtype=torch.bool)
         votes = self._network.verdict(points, self._draws.example[rows])
         behind = lead(self._read(votes, rows), self._ledger.y[rows], targeted=self._targeted)
-        return -behind >= CLEAR * votes.sum(dim=1).sqrt()
+        return -behind >= _SURE * votes.sum(dim=1).sqrt()
 
     def _confirmed_once(self, x: Tensor, rows: Tensor) -> Tensor:
         """The same of rows of x, (B, C, H, W), without a second vote on the same points."""

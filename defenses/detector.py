@@ -145,9 +145,8 @@ def _validation_share(base: Defense) -> float:
     while not hasattr(inner, "validation_share") and hasattr(inner, "base"):
         if isinstance(inner, Ensemble):
             raise BadParameter(
-                "a detector's threshold is set on images that its base was not trained on: of an "
-                "ensemble every member holds out others"
-                ", so it cannot be the base"
+                "a detector's threshold is set on images that its base was not trained on; an "
+                "ensemble cannot be the base, as each of its members holds out others"
             )
         inner = inner.base
     share = float(getattr(inner, "validation_share", 0.0))

@@ -53,7 +53,7 @@ class Ensemble(Wrapper):
             registry.bind("models", spec)
 
     def fit(self, model: nn.Module, training: Training) -> Trained:
-        """Obtain the members, and join them.
+        """Obtain the members, and join them. Rows of the history say whose they are: `member`.
 
         Raises: CellError when training diverges; BadParameter where no other network can be had.
         """
@@ -64,7 +64,11 @@ class Ensemble(Wrapper):
             for spec, number in self._roll()
         ]
         flags = tuple(dict.fromkeys(flag for one in trained for flag in one.flags))
-        history = tuple(entry for one in trained for entry in one.history)
+        history = tuple(
+            {"member": number, **row}
+            for number, one in enumerate(trained, 1)
+            for row in one.history
+        )
         return Trained(Joined((one.model for one in trained), self.combination), history, flags)
 
     def wrap(self, model: nn.Module) -> nn.Module:

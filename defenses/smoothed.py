@@ -22,9 +22,7 @@ class Smoothed(nn.Module):
     class. n: draws that then bound its probability, and draws of a prediction. alpha: the chance
     that an answer is wrong.
 
-    A forward pass is one draw. What counts as the classifier's verdict is a vote: of 100 draws
-    rather than the harness's 20, since a class of probability 0.6 loses every sixth vote of 20,
-    but one in fifty of 100, and attacks look for just such points.
+    A forward pass is one draw; the harness's verdict is a vote of them.
 
     Deviations from the paper: none in the procedures. The noise comes from 32-bit words by Box and
     Muller's transform, so that it never exceeds 6.7 sigma and is rounded to float32, as the sum
@@ -32,7 +30,6 @@ class Smoothed(nn.Module):
     """
 
     stochastic: ClassVar[bool] = True
-    votes: ClassVar[int] = 100
     certifies: Norm = "L2"
 
     def __init__(self, network: nn.Module, sigma: float, n0: int, n: int, alpha: float) -> None:

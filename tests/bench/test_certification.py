@@ -10,7 +10,7 @@ from torch import nn
 from quintain.attacks.pgd import PGD
 from quintain.bench import evaluate
 from quintain.bench.certification import inscribed
-from quintain.bench.errors import CellError
+from quintain.bench.errors import BadData, CellError
 from quintain.bench.protocols import ABSTAIN, Certificates
 from quintain.bench.random import noise
 from quintain.bench.threat import NORMS
@@ -234,6 +234,41 @@ def test_out_of_memory_halves_the_rows_and_not_the_answers():
 
     with pytest.raises(CellError, match="out of memory even with 16 rows"):
         evaluate(Bigger(), x, y, PGD(steps=1), **settings)
+
+
+def test_the_audit_halves_the_rows_too():
+    sizes = []
+
+    class Big(Plane):
+        def predict(self, x, draws, batch_size):
+            sizes.append(batch_size)
+            if batch_size > 32:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().predict(x, draws, batch_size)
+
+    x, y = images(150)
+    settings = {"norm": "L2", "epsilons": [0.4], "batch_size": 64}
+    result = evaluate(Big(1.5), x, y, "ddn", **settings)
+    assert sizes[:2] == [64, 32]
+    assert set(sizes[2:]) == {32}
+    plain = evaluate(Plane(1.5), x, y, "ddn", **settings)
+    assert result.flags == plain.flags != ()
+
+
+def test_a_users_mistakes_are_told_as_such():
+    x, y = images()
+    with pytest.raises(BadData, match=r"the model cannot take images of shape \(1, 3, 3\)"):
+        evaluate(Plane(), torch.rand(4, 1, 3, 3), y[:4], PGD(steps=1), epsilons=[0.1])
+    with pytest.raises(BadData, match="label 2 at index 0"):
+        evaluate(Plane(), x, y + 2, PGD(steps=1), epsilons=[0.1])
+
+
+def test_torchs_own_random_numbers_stay_where_they_are():
+    module = Lucky(0)
+    x, y = torch.rand(20, 1, 2, 2), torch.zeros(20, dtype=torch.int64)
+    before = torch.get_rng_state()
+    evaluate(module, x, y, PGD(steps=2), norm="L2", epsilons=[0.1])
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_draws_belong_to_the_example():

@@ -261,6 +261,20 @@ def test_finds_of_cells_that_were_not_audited_count_when_they_lie_within():
     assert both.about["flags"] == ["contradicted-certificates:1"]
 
 
+def test_certificates_that_failed_cost_no_rank():
+    better = Cell(about("pgd", "white-box"), records([NO, NO, NO], distance=float("nan")))
+    worse = Cell(
+        about("pgd", "white-box", defense="y"), records([NO, NO, YES], distance=float("nan"))
+    )
+
+    def ranked(*lost):
+        failed = [("d", "L2", "m", "x", one) for one in lost]
+        return leaderboard([better, worse], failed)["defense"].tolist()
+
+    assert ranked() == ranked("certified") == ["x", "y"]
+    assert ranked("fgsm") == ranked("certified", "fgsm") == ranked("certified-twice") == ["y", "x"]
+
+
 def test_certificates_alone_have_rows_and_no_rank():
     proofs = Cell(about("certified", "certificate"), records([NO, LATE, YES], radius=0.1))
     assert tradeoff([proofs])["attack"].tolist() == ["certified"] * 2

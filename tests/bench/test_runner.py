@@ -500,6 +500,18 @@ def test_a_run_with_plugins_names_the_file_they_are_beside(tmp_path, quintain, w
     ]
 
 
+def test_a_suite_whose_defense_lies_in_a_file_names_where_it_is(tmp_path, quintain, write_suite):
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from quintain.bench.protocols import Trained\n\n\n"
+        "@dataclass(frozen=True)\nclass Mine:\n"
+        "    def fit(self, model, training):\n        return Trained(model)\n"
+    )
+    suite = write_suite(defenses='[[defenses]]\nname = "mine.py:Mine"\n')
+    assert quintain("run", suite, "--out", tmp_path / "out", "--device", "cpu").code == 0
+    assert str(suite) in manifest(tmp_path / "out")["repeat"]
+
+
 def test_an_interrupt_is_said_in_one_line(quintain, write_suite, monkeypatch, tmp_path):
     from quintain.bench import runner
 

@@ -106,9 +106,9 @@ def test_outside_of_the_harness_the_draws_are_torchs():
     assert torch.equal(first, layer(x))
 
 
-@pytest.mark.parametrize(("chance", "most"), [(0.05, 24), (0.4, 101)])
+@pytest.mark.parametrize(("chance", "most"), [(0.05, 24), (0.4, 201)])
 def test_more_votes_are_taken_where_few_leave_it_open(chance, most):
-    """A coin of 0.4 wins a fifth of the votes of 20, and few of those of up to 100."""
+    """A coin of 0.4 wins a fifth of the votes of 20, and few of those of up to 200."""
     coin, passes = Coin(chance), []
     coin.register_forward_hook(lambda module, given, found: passes.append(len(found)))
     x, examples = torch.zeros(200, 1, 2, 2), torch.arange(200)
@@ -127,7 +127,7 @@ def test_more_votes_are_taken_where_few_leave_it_open(chance, most):
     if chance == 0.4:
         assert few > 15
         assert more < few / 2
-    coin.votes = 300
+    coin.votes = 500
     assert wrong() <= more
 
 
@@ -152,20 +152,23 @@ class Blurred(nn.Module):
         return torch.stack([-score, score], dim=1)
 
 
-@pytest.mark.parametrize("attack", ["pgd", "square"])
-def test_an_attack_cannot_talk_the_vote_round(attack):
-    """What is booked as broken is misclassified by most of 2,000 draws that nobody has seen."""
+@pytest.mark.parametrize(("attack", "least"), [("pgd", 30), ("square", 5)])
+def test_an_attack_cannot_talk_the_vote_round(attack, least):
+    """What is booked as broken is misclassified by most of 2,000 draws that nobody has seen.
+
+    There are 61 that can be. Square is led by single draws, and loses its way.
+    """
     module = Blurred()
     x = torch.rand(150, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     y = (((x.flatten(1) - 0.5) @ module.weight) > 0).long().detach()
-    result = evaluate(module, x, y, {"name": attack, "steps": 40}, epsilons=[0.02])
+    result = evaluate(module, x, y, {"name": attack, "steps": 40}, epsilons=[0.05])
     broken = torch.tensor(result.records["broken"].map(lambda one: one[0]).to_numpy())
-    assert broken.sum() > 5
-    at = result.adversarials(0.02)[broken]
+    assert broken.sum() > least
+    at = result.adversarials(0.05)[broken]
     network = Network(module, torch.device("cpu"), 256)
     network.votes = 2000
     lasting = network.verdict(at, torch.arange(len(at)) + 10**6, jury=7).argmax(1) != y[broken]
-    assert lasting.double().mean() > 0.9
+    assert lasting.double().mean() >= 0.9
 
 
 def test_last_iterates_are_judged_by_votes_and_not_by_one_draw():
@@ -173,13 +176,13 @@ def test_last_iterates_are_judged_by_votes_and_not_by_one_draw():
     module = Blurred()
     x = torch.rand(150, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     y = (((x.flatten(1) - 0.5) @ module.weight) > 0).long().detach()
-    result = evaluate(module, x, y, "fgsm", epsilons=[0.05], search="exhaustive")
+    result = evaluate(module, x, y, "fgsm", epsilons=[0.1], search="exhaustive")
     broken = torch.tensor(result.records["broken"].map(lambda one: one[0]).to_numpy())
     under = torch.tensor(result.records["under_attack"].to_numpy())
-    end = x - 0.05 * (2 * y - 1)[:, None, None, None] * module.weight.sign().reshape(1, 1, 4, 4)
+    end = x - 0.1 * (2 * y - 1)[:, None, None, None] * module.weight.sign().reshape(1, 1, 4, 4)
     network = Network(module, torch.device("cpu"), 256)
     votes = network.verdict(end.clamp(0, 1).detach(), torch.arange(150), jury=5)
-    clearly = votes.gather(1, (1 - y)[:, None])[:, 0] > 0.75 * votes.sum(1)
+    clearly = votes.gather(1, (1 - y)[:, None])[:, 0] > 0.65 * votes.sum(1)
     assert (under & clearly).sum() > 10
     assert broken[under & clearly].double().mean() > 0.95
 

@@ -196,7 +196,7 @@ def test_the_version_of_a_model_a_defense_and_torch_change_the_key(order, monkey
     assert len(keys) == 4
 
 
-@pytest.mark.parametrize("kind", ["model", "defense"])
+@pytest.mark.parametrize("kind", ["model", "defense", "member"])
 def test_an_edited_plugin_file_changes_the_key(order, tmp_path, kind):
     sources = {
         "model": (
@@ -211,18 +211,17 @@ def test_an_edited_plugin_file_changes_the_key(order, tmp_path, kind):
             "    def fit(self, model, training):\n        return Trained(model)\n"
         ),
     }
+    sources["member"] = sources["model"]
     keys = set()
     for edit in ("", "# edited\n"):
         with registry.temporary():
             (tmp_path / "mine.py").write_text(sources[kind] + edit)
             registry.load_file(tmp_path / "mine.py")
             plugin = {"name": "mine"}
-            change = (
-                {"model": plugin}
-                if kind == "model"
-                else {"defense": registry.build("defenses", plugin)}
-            )
-            keys.add(replace(order, **change).key())
+            spec = {"name": "ensemble", "members": [plugin]} if kind == "member" else plugin
+            change = plugin if kind == "model" else registry.build("defenses", spec)
+            part = "model" if kind == "model" else "defense"
+            keys.add(replace(order, **{part: change}).key())
     assert len(keys) == 2
 
 

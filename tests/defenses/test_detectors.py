@@ -265,6 +265,13 @@ def test_a_base_that_holds_out_nothing_is_refused(base, job):
         KNNDistance(base=base).fit(network(), job)
 
 
+def test_an_ensemble_cannot_be_the_base_since_its_members_hold_out_others(job):
+    with pytest.raises(BadParameter, match="an ensemble cannot be the base"):
+        KNNDistance(base=Ensemble(base=BASE)).fit(network(), job)
+    with pytest.raises(BadParameter, match="an ensemble cannot be the base"):
+        KNNDistance(base=BitDepth(base=Ensemble(base=BASE))).fit(network(), job)
+
+
 def test_a_detector_cannot_watch_a_detector(job):
     with pytest.raises(BadParameter, match="must not reject"):
         KNNDistance(base=Mahalanobis(base=BASE)).fit(network(), job)

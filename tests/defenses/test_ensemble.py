@@ -89,6 +89,8 @@ def test_members_are_obtained_by_seed_and_architecture(stripes, training, named,
     trained = Ensemble(base=base, **named).fit(nn.Flatten(), given)
     assert asked == [(base, seed, model) for seed, model in wanted]
     assert len(trained.model.networks) == len(wanted)
+    rows = [{"member": number + 1, "loss": 1.0} for number in range(len(wanted))]
+    assert list(trained.history) == rows
     assert trained.flags == tuple(f"flag {number + 1}" for number in range(len(wanted)))
 
 

@@ -144,6 +144,14 @@ def test_what_is_carried_can_be_saved():
     assert resumed.state_dict() == {}
 
 
+def test_what_is_carried_follows_the_images_to_their_device():
+    """States come back on the CPU. The device `meta` has shapes and no numbers."""
+    attack = Carried("Linf", 0.1, 0.3)
+    attack.load_state_dict({"delta": torch.zeros(8, 1, 4, 4)})
+    assert attack._rows(torch.empty(6, 1, 4, 4, device="meta")).device.type == "meta"
+    assert attack.delta.shape == (8, 1, 4, 4)
+
+
 def test_a_larger_batch_than_before_starts_at_zero_where_it_is_longer():
     attack = Carried("Linf", 0.125, 1.0)
     generator = torch.Generator()

@@ -108,6 +108,11 @@ def test_the_loss_ramps_from_the_images_to_their_boxes(epoch, kappa, radius):
     assert network.training
 
 
+def test_a_ramp_of_no_epochs_is_a_step():
+    at = [method(rising=2.0, risen=2.0)._ramp(epoch) for epoch in (0.0, 1.9, 2.0, 5.0)]
+    assert at == [0.0, 0.0, 1.0, 1.0]
+
+
 def test_bounds_are_of_the_network_in_evaluation_mode():
     network = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(16, 3))
     method().objective(network, batch(9.0))[0].backward()
