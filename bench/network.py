@@ -74,11 +74,18 @@ class Network:
         self.check()
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def verdict(self, x: Tensor, examples: Tensor, jury: int = 0) -> Tensor:
+    def verdict(
+        self,
+        x: Tensor,
+        examples: Tensor,
+        jury: int = 0,
+        lost: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """(N, K), whose largest entry is the class: logits, or of a stochastic module votes.
 
         examples: (N,) int64, what the votes' random numbers hang on. jury: other numbers, other
-        random numbers: what one jury was talked into another is not.
+        random numbers: what one jury was talked into another is not. lost: says of votes (n, K) on
+        rows (n,) where more of them could not matter to who asks.
         """
         if not self.stochastic:
             return self.logits(x)
@@ -87,7 +94,10 @@ class Network:
         rows = torch.arange(len(x), device=self.device)
         for begin in range(VOTES, self.votes, VOTES):
             first, second = votes[rows].topk(2, dim=1).values.unbind(1)
-            rows = rows[first - second < _CLEAR * begin**0.5]
+            open_still = first - second < _CLEAR * begin**0.5
+            if lost is not None:
+                open_still &= ~lost(votes[rows], rows)
+            rows = rows[open_still]
             if not len(rows):
                 break
             numbers = range(begin, min(begin + VOTES, self.votes))

@@ -361,12 +361,20 @@ class GuardedVictim:
         """(n,) bool: what a stochastic model's votes say too, clearly, not only a lucky draw.
 
         An attack has many points voted on: one that is ahead by chance must not end its search.
+        One that is clearly behind costs no more votes.
         """
         if not self._network.stochastic or self._draws is None:
             return torch.ones_like(rows, dtype=torch.bool)
-        votes = self._network.verdict(points, self._draws.example[rows])
-        behind = lead(self._read(votes, rows), self._ledger.y[rows], targeted=self._targeted)
-        return -behind >= _SURE * votes.sum(dim=1).sqrt()
+
+        def ahead(votes: Tensor, at: Tensor) -> Tensor:
+            """(n,): in standard deviations of a fair coin, how clearly these rows are found."""
+            read, y = self._read(votes, rows[at]), self._ledger.y[rows[at]]
+            return -lead(read, y, targeted=self._targeted) / votes.sum(dim=1).sqrt()
+
+        votes = self._network.verdict(
+            points, self._draws.example[rows], lost=lambda votes, at: ahead(votes, at) <= -_SURE
+        )
+        return ahead(votes, torch.arange(len(rows), device=rows.device)) >= _SURE
 
     def _confirmed_once(self, x: Tensor, rows: Tensor) -> Tensor:
         """The same of rows of x, (B, C, H, W), without a second vote on the same points."""

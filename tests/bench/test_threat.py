@@ -75,7 +75,8 @@ def test_projecting_twice_changes_nothing_but_the_last_bit(problem, norm):
     ball = make_ball(norm, x, epsilon)
     once = ball.project(points)
     twice = ball.project(once)
-    assert torch.allclose(once, twice, rtol=1e-6, atol=1e-18)
+    # what is left of a coordinate of 1 is known to the last bit of 1, in float64
+    assert torch.allclose(once, twice, rtol=1e-6, atol=1e-15)
 
 
 @given(problems(), norms)

@@ -66,7 +66,8 @@ def certified(module, digits, epsilon):
 
 
 def holds(result):
-    assert result.flags == ()
+    """Nothing is doubtful but that one jury may take back what another let pass."""
+    assert {flag.partition(":")[0] for flag in result.flags} <= {"refuted-votes"}
     proved = result.certified_accuracy["robust_accuracy"]
     assert (proved <= result.curve["robust_accuracy"]).all()
     assert not result.records["contradicts"].any()
