@@ -16,6 +16,7 @@ from .protocols import ABSTAIN, Certificates, Certifier, Progress
 from .random import Draws
 from .settings import Settings
 from .threat import NORMS, Norm
+from .verdicts import verdict
 
 _INVERSE = {"L1": 1.0, "L2": 0.5, "Linf": 0.0}  # 1/p
 
@@ -67,7 +68,7 @@ def certify(
     with frozen(case.module):
         with fitting(case.images):
             network = opened(case, batch_size)
-            network.verdict(first, case.indices[:1])
+            verdict(network, first, case.indices[:1])
         check_classes(case, network.n_classes)
         proved = _certificates(certifier, case, settings.seed, network, progress)
     radius = inscribed(proved.radius.numpy(), certifier.certifies, settings.norm, first.numel())

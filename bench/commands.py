@@ -128,7 +128,7 @@ def _figures(trained: "Trained") -> str:
         return f"a {type(trained.model).__name__}{flags}"
     epochs = len(trained.history)
     if "member" in trained.history[-1]:
-        return f"{trained.history[-1]['member']} networks, {epochs} epochs in all{flags}"
+        return f"an ensemble, {epochs} epochs of training in all{flags}"
     kept = trained.epoch or epochs
     row = trained.history[kept - 1]
     shown = {

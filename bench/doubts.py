@@ -11,6 +11,7 @@ from .network import Network
 from .protocols import Access, Images
 from .random import Draws
 from .rejection import surplus
+from .verdicts import verdict
 
 _LOOKED_AT = 256
 _VANISHING = 0.1  # share of examples without any gradient above which a model is flagged
@@ -34,9 +35,7 @@ def doubts(
     """
     flags = []
     if refuted:
-        # another jury of a stochastic model found otherwise: no fault of the attack's
-        name = "refuted-votes" if network.stochastic else "refuted-adversarials"
-        flags.append(f"{name}:{refuted}")
+        flags.append(f"refuted-adversarials:{refuted}")
     if cut_short:
         flags.append(f"budget-ended:{cut_short}")
     backwards = rows.flip(0)
@@ -77,7 +76,7 @@ def _told(
     examples = torch.arange(len(images)) if examples is None else examples
     return torch.cat(
         [
-            tell(network.verdict(images.read(part), examples[part])).cpu()
+            tell(verdict(network, images.read(part), examples[part]).whole).cpu()
             for part in rows.split(network.batch_size)
         ]
     )

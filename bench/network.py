@@ -18,10 +18,9 @@ from .rejection import rejects
 # Matrix kernels for a handful of rows round differently from those for many: on the CPUs tried,
 # every row was the same to the bit from 8 rows up. Smaller batches are filled up.
 SMALLEST_BATCH = 16
-VOTES = 20  # as many as the randomised form of AutoAttack averages over, and no fewer than
-_MOST = 200  # where these leave it open
-_CLEAR = 3.0  # standard deviations of a fair coin by which the first must lead over the second
-_JURY = 0xC0DE  # their random numbers are not those that an attack has seen
+_VOTES = (
+    200  # draws of a stochastic module that are asked for at most, unless a layer says otherwise
+)
 _FORWARD_ONLY = 4  # times the rows on a GPU, since a pass without gradient keeps no activations
 _NOT_FINITE = "the model returned logits that are not finite"
 _NO_MEMORY = re.compile("not enough memory|can't allocate memory|out of memory|ALLOC_FAILED")
@@ -35,9 +34,9 @@ class Network:
     batch_size: rows a pass with gradient, a multiple of them without. Halved, for good, when the
     device runs out of memory. tolerance: by how much logits may be off the true model's; not 0 for
     a copy that is faster than it is exact. stochastic: whether the module has layers that use
-    random numbers; then its verdict is the class that most of VOTES draws give, or of up to `votes`
-    where these leave it open: 200, or what a layer says (`votes = 500`). rejects: whether the
-    logits, and the votes, have one more after those of the n_classes classes, for "rejected".
+    random numbers; then its verdict (`verdicts`) is the class that most of some draws give, of up
+    to `votes`: 200, or what such layers say (`votes = 500`). rejects: whether the logits have one
+    more after those of the n_classes classes, for "rejected".
     surrogates: the lens that gradients are always seen through, of a module with layers that have
     none; without it such a module's gradient is zero.
     """
@@ -57,7 +56,9 @@ class Network:
         self.n_classes = 0
         self.nature = Nature.of_module(module)
         self.stochastic, self.rejects = self.nature.stochastic, self.nature.rejects
-        self.votes = max(getattr(one, "votes", _MOST) for one in module.modules())
+        layers = [one for one in module.modules() if getattr(one, "stochastic", False)]
+        declared = [getattr(one, "votes", None) for one in layers]
+        self.votes: int = max((one for one in declared if one is not None), default=_VOTES)
         self._surrogates = surrogates
         _refuse_hidden_rejection(module)
         self._forward_only = _FORWARD_ONLY if device.type == "cuda" else 1
@@ -73,54 +74,6 @@ class Network:
             )
         self.check()
         return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-    def verdict(
-        self,
-        x: Tensor,
-        examples: Tensor,
-        jury: int = 0,
-        lost: Callable[[Tensor, Tensor], Tensor] | None = None,
-    ) -> Tensor:
-        """(N, K), whose largest entry is the class: logits, or of a stochastic module votes.
-
-        examples: (N,) int64, what the votes' random numbers hang on. jury: other numbers, other
-        random numbers: what one jury was talked into another is not. lost: says of votes (n, K) on
-        rows (n,) where more of them could not matter to who asks.
-        """
-        if not self.stochastic:
-            return self.logits(x)
-        x, examples = x.to(self.device), examples.to(self.device)
-        votes = self._vote(x, examples, jury, range(VOTES))
-        rows = torch.arange(len(x), device=self.device)
-        for begin in range(VOTES, self.votes, VOTES):
-            first, second = votes[rows].topk(2, dim=1).values.unbind(1)
-            open_still = first - second < _CLEAR * begin**0.5
-            if lost is not None:
-                open_still &= ~lost(votes[rows], rows)
-            rows = rows[open_still]
-            if not len(rows):
-                break
-            numbers = range(begin, min(begin + VOTES, self.votes))
-            votes.index_add_(0, rows, self._vote(x[rows], examples[rows], jury, numbers))
-        return votes
-
-    def _vote(self, x: Tensor, examples: Tensor, jury: int, numbers: range) -> Tensor:
-        """(N, K): how many of these draws give each class. Of few inputs several draws a pass."""
-        votes = torch.zeros(len(x), 0, device=self.device)
-        at_once = max(1, self.batch_size // max(1, len(x)))
-        for begin in range(numbers.start, numbers.stop, at_once):
-            steps = torch.arange(begin, min(begin + at_once, numbers.stop), device=self.device)
-            rows = torch.arange(len(x), device=self.device).repeat(len(steps))
-            draws = Draws(
-                _JURY,
-                examples[rows],
-                torch.full_like(rows, jury),
-                steps.repeat_interleave(len(x)),
-            )
-            logits = self.logits(x[rows], draws)
-            votes = votes if votes.shape[1] else torch.zeros_like(logits[: len(x)])
-            votes.index_put_((rows, logits.argmax(1)), torch.ones_like(logits[:, 0]), True)
-        return votes
 
     def attached(self, x: Tensor, noise: Draws | None = None) -> Tensor:
         """(N, C, H, W) -> (N, K), with the graph to x where that requires a gradient."""

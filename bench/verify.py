@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from .network import Network
-from .rejection import bare, reading, surplus
+from .rejection import reading, surplus
 from .threat import Norm, measure
+from .verdicts import SECOND, verdict
 from .victim import fooled
-
-_ANOTHER_JURY = 1  # the attack had its finds confirmed by jury 0
 
 
 class Verdicts(NamedTuple):
@@ -40,8 +39,8 @@ def verify(
     """Which adversarial examples hold when the model is asked again.
 
     Asked in float32, without autograd, among other neighbours than in the attack, and of a
-    stochastic network with random numbers that the attack has not seen; each must be
-    finite, in [0, 1], and within epsilon (n,) of its clean image in float64 with zero tolerance.
+    stochastic network before its second jury; each must be finite, in [0, 1], and within epsilon
+    (n,) of its clean image in float64 with zero tolerance.
     To be rejected, by a network that may do so, is not to be misclassified.
 
     clean, x_adv: (n, C, H, W). goals: (n,), the labels to leave or the classes to reach. examples:
@@ -58,9 +57,10 @@ def verify(
     scores = torch.full_like(distance, torch.nan)
     size = 3 * network.batch_size // 2 + 1  # never the attack's own batches
     for rows, images in zip(order.split(size), asked.split(size), strict=True):
-        logits = network.verdict(images, examples[rows], _ANOTHER_JURY).cpu()
-        wrong[rows] = fooled(read(logits, goals[rows]), goals[rows], targeted=targeted)
+        found = verdict(network, images, examples[rows], SECOND)
+        whole, classifier = found.whole.cpu(), found.classifier.cpu()
+        wrong[rows] = fooled(read(whole, goals[rows]), goals[rows], targeted=targeted)
         if network.rejects:
-            let_down = inside[rows] & fooled(bare(logits), goals[rows], targeted=targeted)
-            scores[rows] = surplus(logits).double().masked_fill(~let_down, torch.nan)
+            let_down = inside[rows] & fooled(classifier, goals[rows], targeted=targeted)
+            scores[rows] = surplus(whole).double().masked_fill(~let_down, torch.nan)
     return Verdicts(inside & wrong, distance, scores)

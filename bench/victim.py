@@ -13,10 +13,12 @@ from .protocols import Access, Answer, Lens
 from .random import Draws
 from .rejection import reading
 from .threat import Ball, measure, per_example
+from .verdicts import FIRST, SECOND, Verdict, vote
 
 UNLIMITED = 2**62
 _BEHIND = 0.25  # of a fast copy's tolerance: most errors are smaller than that
-_SURE = 1.0  # standard deviations of a fair coin by which votes must say that a point is found
+_SURE = 1.0  # standard deviations of a fair coin by which the first jury must be for the attack
+_LOST = 1.0  # and by which it may be against before no more votes are counted
 _ROUGH = 1e-5  # relative error of a norm in float32, generously
 
 
@@ -136,6 +138,7 @@ class GuardedVictim:
     ) -> None:
         self._draws = draws
         self._samples = samples
+        self._oblivious = oblivious
         self._reading = reading(rejecting=network.rejects, oblivious=oblivious, targeted=targeted)
         self._judged: tuple[Tensor, Tensor, Tensor] | None = None  # points, whether, and with what
         self._network = network
@@ -240,8 +243,14 @@ class GuardedVictim:
             self.labels(x)
             return
         x, admitted = self._admit(x.detach(), None)
-        votes = self._read(self._network.verdict(x, self._draws.example))
-        self._observe(x, votes, admitted, 0.0)
+        rows = torch.arange(len(x), device=x.device)
+        votes = vote(self._network, x, self._draws.example, FIRST)
+        self._judged = (
+            x.clone(),
+            torch.ones_like(rows, dtype=torch.bool),
+            self._lose(votes, x, rows),
+        )
+        self._observe(x, self._read_votes(votes, rows), admitted, 0.0)
 
     def _ask(self, x: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor | None]:
         noise = self._noise(rows)
@@ -358,23 +367,39 @@ class GuardedVictim:
         ledger.distance.index_copy_(0, rows, torch.where(nearer, distance, before))
 
     def _confirmed(self, points: Tensor, rows: Tensor) -> Tensor:
-        """(n,) bool: what a stochastic model's votes say too, clearly, not only a lucky draw.
+        """(n,) bool: what both juries say of a stochastic model too, not only a lucky draw.
 
-        An attack has many points voted on: one that is ahead by chance must not end its search.
-        One that is clearly behind costs no more votes.
+        Points that are clearly behind before the first cost no more votes.
         """
         if not self._network.stochastic or self._draws is None:
             return torch.ones_like(rows, dtype=torch.bool)
 
-        def ahead(votes: Tensor, at: Tensor) -> Tensor:
-            """(n,): in standard deviations of a fair coin, how clearly these rows are found."""
-            read, y = self._read(votes, rows[at]), self._ledger.y[rows[at]]
-            return -lead(read, y, targeted=self._targeted) / votes.sum(dim=1).sqrt()
+        def lost(votes: Verdict, at: Tensor) -> Tensor:
+            return self._ahead(votes, rows[at]) <= -_LOST
 
-        votes = self._network.verdict(
-            points, self._draws.example[rows], lost=lambda votes, at: ahead(votes, at) <= -_SURE
-        )
-        return ahead(votes, torch.arange(len(rows), device=rows.device)) >= _SURE
+        votes = vote(self._network, points, self._draws.example[rows], FIRST, lost)
+        return self._lose(votes, points, rows)
+
+    def _lose(self, votes: Verdict, points: Tensor, rows: Tensor) -> Tensor:
+        """(n,) bool: clearly by these votes of the first jury, and before the second."""
+        assert self._draws is not None
+        found = self._ahead(votes, rows) >= _SURE
+        asked = table.where(found)
+        if len(asked):
+            who = rows[asked]
+            second = vote(self._network, points[asked], self._draws.example[who], SECOND)
+            found[asked] = self._ahead(second, who) > 0
+        return found
+
+    def _ahead(self, votes: Verdict, rows: Tensor) -> Tensor:
+        """(n,): how clearly the attack's goal leads, in standard deviations of a fair coin."""
+        read = self._read_votes(votes, rows)
+        behind = lead(read, self._ledger.y[rows], targeted=self._targeted)
+        return -behind / votes.classifier.sum(dim=1).sqrt()
+
+    def _read_votes(self, votes: Verdict, rows: Tensor) -> Tensor:
+        """(n, K): what the attack takes votes for; an oblivious one those on the classifier."""
+        return votes.classifier if self._oblivious else self._read(votes.whole, rows)
 
     def _confirmed_once(self, x: Tensor, rows: Tensor) -> Tensor:
         """The same of rows of x, (B, C, H, W), without a second vote on the same points."""
@@ -382,7 +407,7 @@ class GuardedVictim:
             return torch.ones_like(rows, dtype=torch.bool)
         if self._judged is None or not torch.equal(self._judged[0], x):
             none = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-            self._judged = x, none, none.clone()
+            self._judged = x.clone(), none, none.clone()
         _, judged, confirmed = self._judged
         new = rows[~judged[rows]]
         if len(new):

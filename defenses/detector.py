@@ -28,7 +28,8 @@ class Detection(Wrapper, ABC):
     false_positive_rate: of clean images; the threshold is that quantile of the scores of the part
         that the base held out for validation, and did not train on.
 
-    Raises: BadParameter for a rate that is none, or a base that rejects by itself.
+    Raises: BadParameter for a rate that is none, or a base that rejects by itself or does not hold
+    out images.
     """
 
     false_positive_rate: float = 0.05
@@ -38,6 +39,7 @@ class Detection(Wrapper, ABC):
         require("false_positive_rate", rate, 0.0 < rate < 1.0, "in (0, 1)")
         if getattr(self.base, "rejects", False):
             raise BadParameter("the base of a detector must not reject by itself")
+        _validation_share(self.base)
 
     @property
     def rejects(self) -> bool:

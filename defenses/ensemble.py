@@ -65,7 +65,7 @@ class Ensemble(Wrapper):
         ]
         flags = tuple(dict.fromkeys(flag for one in trained for flag in one.flags))
         history = tuple(
-            {"member": number, **row}
+            {**row, "member": number}
             for number, one in enumerate(trained, 1)
             for row in one.history
         )

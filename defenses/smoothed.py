@@ -1,6 +1,7 @@
 """The smoothed classifier: the class that a network gives most often under Gaussian noise."""
 
 import math
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from ..bench.protocols import ABSTAIN, Certificates
 from ..bench.random import Draws, ambient, noise
 from ..bench.threat import Norm
+
+_STREAMS = "select", "estimate", "predict"
 
 
 class Smoothed(nn.Module):
@@ -76,7 +79,8 @@ class Smoothed(nn.Module):
         """(N, K): how often each class comes out of `number` draws of each example.
 
         Batches take draws of several examples, so that they are full, and differ by one row at
-        most, so that none is small. The device is waited for once, at the end.
+        most, so that none is small. The device is waited for once, at the end. Layers within that
+        are random themselves have other random numbers for each stream, as the noise has.
         """
         pairs = torch.arange(len(x) * number, device=x.device)
         counts = torch.zeros(0, dtype=torch.int64, device=x.device)
@@ -85,7 +89,7 @@ class Smoothed(nn.Module):
             example, step = part // number, part % number
             taken = draws.take(example)
             taken = Draws(taken.seed, taken.example, taken.restart, step)
-            with ambient(taken):  # for layers within that are random themselves
+            with ambient(replace(taken, restart=taken.restart + 1 + _STREAMS.index(stream))):
                 logits = self.network(self._noisy(x[example], taken, stream))
             if not width:
                 width = logits.shape[1]

@@ -19,6 +19,7 @@ from quintain.bench.network import Network
 from quintain.bench.random import noise
 from quintain.bench.rejection import bare, merged, surplus
 from quintain.bench.threat import make_ball
+from quintain.bench.verdicts import verdict
 from quintain.bench.victim import GuardedVictim, Ledger, fooled
 
 # ------------------------------------------------------------------------------ merged logits
@@ -397,3 +398,43 @@ def test_a_rejecting_network_within_a_model_that_says_nothing_of_it_is_refused(d
     outer.rejects = True
     result = evaluate(outer, digits.images[:4], digits.labels[:4], "fgsm", epsilons=[0.1])
     assert "surplus" in result.records
+
+
+# ------------------------------------------------------------------------- random and rejecting
+
+
+class Doubtful(nn.Module):
+    """Class 1 above 0.5; what is above 0.5 is rejected with probability `chance`."""
+
+    stochastic, rejects, false_positive_rate = True, True, 0.05
+
+    def __init__(self, chance):
+        super().__init__()
+        self.chance = chance
+
+    def forward(self, x):
+        score = x.flatten(1).mean(1) - 0.5
+        struck = noise(x).uniform((1,), "strike")[:, 0] < self.chance
+        top = score.abs()
+        return torch.stack([-score, score, torch.where(struck & (score > 0), 1 + top, -1.0)], dim=1)
+
+
+@pytest.mark.parametrize("chance", [0.3, 0.7, 1.0])
+def test_naive_candidates_are_judged_by_the_classifiers_votes(chance):
+    x, y = torch.full((40, 1, 2, 2), 0.45), torch.zeros(40, dtype=torch.int64)
+    result = evaluate(Doubtful(chance), x, y, PGD(steps=5), epsilons=[0.1], adaptive=False)
+    row = result.detection.iloc[0]
+    assert row["n_adversarial"] == 40
+    assert row["detection_rate"] == (chance > 0.5)
+    assert row["accuracy"] == (chance > 0.5)
+
+
+def test_the_surplus_of_votes_grows_with_the_share_that_rejects():
+    """However many were asked for: few of the certain, many of the open."""
+    x = torch.full((60, 1, 2, 2), 0.6)
+    found = []
+    for chance in (0.6, 0.65, 0.8, 1.0):
+        network = Network(Doubtful(chance), torch.device("cpu"), 256)
+        found.append(surplus(verdict(network, x, torch.arange(60)).whole).mean().item())
+    assert found == sorted(found)
+    assert found[-1] == 1.0

@@ -10,6 +10,7 @@ from quintain.attacks.pgd import PGD
 from quintain.bench import evaluate
 from quintain.bench.network import Network
 from quintain.bench.random import noise
+from quintain.bench.verdicts import FIRST, SECOND, verdict, vote
 
 
 class Jitter(nn.Module):
@@ -117,7 +118,7 @@ def test_more_votes_are_taken_where_few_leave_it_open(chance, most):
         passes.clear()
         network = Network(coin, torch.device("cpu"), 256)
         network.votes = votes or network.votes
-        return int((network.verdict(x, examples).argmax(1) == 1).sum())
+        return int((verdict(network, x, examples).whole.argmax(1) == 1).sum())
 
     few = wrong(20)
     assert sum(passes) == 20 * 200
@@ -134,8 +135,8 @@ def test_more_votes_are_taken_where_few_leave_it_open(chance, most):
 def test_another_jury_has_other_draws():
     network = Network(Coin(0.5), torch.device("cpu"), 256)
     x, examples = torch.zeros(200, 1, 2, 2), torch.arange(200)
-    first, second = (network.verdict(x, examples, jury).argmax(1) for jury in (0, 1))
-    assert torch.equal(first, network.verdict(x, examples).argmax(1))
+    first, second = (verdict(network, x, examples, one).whole.argmax(1) for one in (FIRST, SECOND))
+    assert torch.equal(first, verdict(network, x, examples).whole.argmax(1))
     assert 50 < int((first != second).sum()) < 150
 
 
@@ -152,23 +153,24 @@ class Blurred(nn.Module):
         return torch.stack([-score, score], dim=1)
 
 
-@pytest.mark.parametrize(("attack", "least"), [("pgd", 30), ("square", 5)])
-def test_an_attack_cannot_talk_the_vote_round(attack, least):
+@pytest.mark.parametrize(("attack", "epsilon", "least"), [("pgd", 0.05, 30), ("square", 0.1, 12)])
+def test_an_attack_cannot_talk_the_vote_round(attack, epsilon, least):
     """What is booked as broken is misclassified by most of 2,000 draws that nobody has seen.
 
-    There are 61 that can be. Square is led by single draws, and loses its way.
+    There are 61 and 112 that can be. Square is led by single draws, and loses its way.
     """
     module = Blurred()
     x = torch.rand(150, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     y = (((x.flatten(1) - 0.5) @ module.weight) > 0).long().detach()
-    result = evaluate(module, x, y, {"name": attack, "steps": 40}, epsilons=[0.05])
+    result = evaluate(module, x, y, {"name": attack, "steps": 40}, epsilons=[epsilon])
     broken = torch.tensor(result.records["broken"].map(lambda one: one[0]).to_numpy())
     assert broken.sum() > least
-    at = result.adversarials(0.05)[broken]
+    at = result.adversarials(epsilon)[broken]
     network = Network(module, torch.device("cpu"), 256)
     network.votes = 2000
-    lasting = network.verdict(at, torch.arange(len(at)) + 10**6, jury=7).argmax(1) != y[broken]
-    assert lasting.double().mean() >= 0.9
+    others = torch.arange(len(at)) + 10**6
+    lasting = verdict(network, at, others, 7).whole.argmax(1) != y[broken]
+    assert lasting.double().mean() > 0.95
 
 
 def test_last_iterates_are_judged_by_votes_and_not_by_one_draw():
@@ -181,18 +183,92 @@ def test_last_iterates_are_judged_by_votes_and_not_by_one_draw():
     under = torch.tensor(result.records["under_attack"].to_numpy())
     end = x - 0.1 * (2 * y - 1)[:, None, None, None] * module.weight.sign().reshape(1, 1, 4, 4)
     network = Network(module, torch.device("cpu"), 256)
-    votes = network.verdict(end.clamp(0, 1).detach(), torch.arange(150), jury=5)
+    votes = vote(network, end.clamp(0, 1).detach(), torch.arange(150), 5).whole
     clearly = votes.gather(1, (1 - y)[:, None])[:, 0] > 0.65 * votes.sum(1)
     assert (under & clearly).sum() > 10
     assert broken[under & clearly].double().mean() > 0.95
 
 
 def test_votes_do_not_hang_on_who_votes_beside():
-    coin = Coin(0.45)
+    coin = Coin(0.35)
     coin.votes = 60
     network = Network(coin, torch.device("cpu"), 16)
     x, examples = torch.zeros(50, 1, 2, 2), torch.arange(50)
-    whole = network.verdict(x, examples)
-    assert torch.equal(network.verdict(x[9:12], examples[9:12]), whole[9:12])
+    whole = vote(network, x, examples, FIRST).whole
+    assert torch.equal(vote(network, x[9:12], examples[9:12], FIRST).whole, whole[9:12])
     assert set(whole.sum(1).tolist()) <= {20.0, 40.0, 60.0}
     assert len(set(whole.sum(1).tolist())) > 1
+
+
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_what_a_small_epsilon_cannot_break_surely_a_larger_one_breaks(restarts):
+    """Near the boundary votes are open; a search must not end there with nothing in its hands."""
+    module = Blurred()
+    x = torch.rand(100, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    y = (((x.flatten(1) - 0.5) @ module.weight) > 0).long().detach()
+    attack = {"name": "pgd", "steps": 20, "restarts": restarts}
+    result = evaluate(module, x, y, attack, epsilons=[0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8])
+    assert result.curve["robust_accuracy"].iloc[-1] == 0
+    assert result.flags == ()
+
+
+@dataclass(frozen=True)
+class Overwrites:
+    """Asks about two points in one step, from a buffer that it uses again."""
+
+    access: str = "decision"
+    steps: int = 1
+
+    def start(self, problem):
+        return Iterate(problem.x)
+
+    def step(self, problem, state):
+        asked = problem.x.clone()
+        for distance in (0.048, 0.098):
+            asked.copy_(problem.x + distance)
+            problem.victim.labels(asked)
+        return state
+
+
+def test_an_attack_may_use_its_own_buffers_again():
+    class Steep(nn.Module):
+        """Class 1 where the image is brighter than 0.55; at 0.548 a third of the draws say so."""
+
+        def __init__(self):
+            super().__init__()
+            self.noise = Jitter(0.02)
+
+        def forward(self, x):
+            score = self.noise(x).flatten(1).mean(1) - 0.55
+            return torch.stack([-score, score], dim=1)
+
+    x, y = torch.full((50, 1, 4, 4), 0.5), torch.zeros(50, dtype=torch.int64)
+    result = evaluate(Steep(), x, y, Overwrites(), epsilons=[0.1])
+    assert result.curve["robust_accuracy"].item() == 0
+
+
+def test_layers_say_how_many_votes_they_need_and_others_are_not_asked():
+    few, module = Coin(0.5), nn.Sequential(nn.Identity(), Coin(0.5))
+    few.votes = 40
+    module[0].votes = torch.tensor(7)
+
+    def most(module):
+        return Network(module, torch.device("cpu"), 256).votes
+
+    assert [most(nn.Sequential(nn.Identity(), few)), most(module)] == [40, 200]
+
+
+def test_no_seed_gives_an_attack_the_draws_of_a_jury():
+    seen = []
+
+    class Watched(Coin):
+        def forward(self, x):
+            drawn = noise(x)
+            seen.append((drawn.seed, int(drawn.restart.max())))
+            return super().forward(x)
+
+    x, y = torch.full((20, 1, 2, 2), 0.5), torch.zeros(20, dtype=torch.int64)
+    evaluate(Watched(0.3), x, y, {"name": "pgd", "steps": 2, "restarts": 2}, seed=0xC0DE)
+    attacks = {restart for _, restart in seen if restart < 2**31}
+    assert attacks == {0, 1}
+    assert {restart - 2**31 for _, restart in seen if restart >= 2**31} == {FIRST}

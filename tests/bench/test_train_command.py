@@ -191,12 +191,12 @@ def test_the_figures_are_those_of_the_epoch_that_was_kept(tmp_path, quintain):
     }  # fmt: skip
 
 
-def test_of_an_ensemble_it_is_said_how_many_networks_were_trained(tmp_path, quintain):
+def test_of_an_ensemble_it_is_said_how_long_it_was_trained_in_all(tmp_path, quintain):
     out = tmp_path / "net.safetensors"
     base = "defense.base={name = 'none', epochs = 2, batch_size = 64}"
     ensemble = ["--defense", "ensemble", "--set", "defense.size=2", "--set", base]
     answer = quintain("train", *MODEL, "--device", "cpu", *ensemble, "--out", out)
-    assert answer.out == f"wrote {out}: 2 networks, 4 epochs in all\n"
+    assert answer.out == f"wrote {out}: an ensemble, 4 epochs of training in all\n"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

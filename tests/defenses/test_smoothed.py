@@ -9,7 +9,7 @@ from scipy.stats import binom, binomtest, norm
 from torch import nn
 
 from quintain.bench.protocols import ABSTAIN, Certifier
-from quintain.bench.random import Draws
+from quintain.bench.random import Draws, noise
 from quintain.defenses.smoothed import Smoothed, lower_bound, surely_first
 
 SIGMA = 0.3
@@ -187,3 +187,28 @@ def test_the_lower_bound_is_that_of_statsmodels(hits):
     wanted = proportion_confint(hits, 100, alpha=0.002, method="beta")[0]
     found = lower_bound(np.array([hits]), 100, 0.001)[0]
     assert found == pytest.approx(np.nan_to_num(wanted))
+
+
+def test_layers_within_draw_anew_for_each_stream():
+    """Else the class would be chosen by draws that are counted again, and alpha would not hold."""
+    seen = []
+
+    class Random(nn.Module):
+        stochastic = True
+
+        def forward(self, x):
+            drawn = noise(x)
+            seen.append({*zip(drawn.restart.tolist(), drawn.step.tolist(), strict=True)})
+            heads = drawn.uniform((1,), "coin") < 0.5
+            score = torch.where(heads, 1.0, -1.0) + 0 * x.flatten(1)[:, :1]
+            return torch.cat([-score, score], dim=1)
+
+    x, rows = torch.zeros(2000, 1, 2, 2), torch.arange(2000)
+    module = Smoothed(Random(), 0.25, 50, 100, 0.05)
+    found = module.certify(x, Draws(0, rows, 0 * rows, 0 * rows), 4096)
+    select = set().union(*seen[: -(-2000 * 50 // 4096)])
+    estimate = set().union(*seen[-(-2000 * 50 // 4096) :])
+    assert len(select) == 50
+    assert len(estimate) == 100
+    assert not select & estimate
+    assert (found.prediction != ABSTAIN).double().mean() < 0.05 + 3 * (0.05 * 0.95 / 2000) ** 0.5
