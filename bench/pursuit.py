@@ -19,6 +19,7 @@ from .adaptive import adapts
 from .book import Book
 from .errors import CellError
 from .judge import Claim, Judge
+from .ledger import UNLIMITED
 from .network import SMALLEST_BATCH, Network
 from .protocols import Access, Images, Problem, Progress, WholeAttack
 from .random import Draws
@@ -26,7 +27,7 @@ from .search import Search
 from .settings import Settings
 from .slots import Candidate, Slots, open_slots
 from .stepping import Captured, capture_graph, repeat
-from .victim import UNLIMITED, GuardedVictim
+from .victim import GuardedVictim
 
 _LONG = 4.0  # steps of a walk are as long as those of an attack that takes so many
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from . import rows as table
 from .errors import CellError
+from .ledger import Ledger
 from .search import Search, Try
 from .threat import Ball, Norm, make_ball, measure, per_example
-from .victim import Ledger
 
 
 @dataclass

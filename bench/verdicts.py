@@ -1,8 +1,8 @@
 """What a model says of an image: its logits, or of a stochastic one what most of its draws say.
 
 An attack asks about many points, and one of them may win a vote by luck. So two juries, whose draws
-no attack has seen, judge a find: it must lose clearly before the first and lose before the second,
-or the search goes on. The second is asked again when finds are verified.
+no attack has seen, judge a find: the attack must win clearly before the first and win before the
+second, or the search goes on. The second is asked again when finds are verified.
 """
 
 from collections.abc import Callable

@@ -13,11 +13,12 @@ from torch import nn
 from quintain.attacks.gradients.spsa import SPSA
 from quintain.attacks.presets import pgd_spsa
 from quintain.bench import evaluate, registry
+from quintain.bench.ledger import UNLIMITED, Ledger
 from quintain.bench.network import Network
 from quintain.bench.protocols import Problem
 from quintain.bench.random import Draws
 from quintain.bench.threat import make_ball
-from quintain.bench.victim import UNLIMITED, GuardedVictim, Ledger
+from quintain.bench.victim import GuardedVictim
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 

@@ -15,12 +15,13 @@ from quintain.attacks.losses import DLR, CrossEntropy, Margin
 from quintain.attacks.pgd import PGD
 from quintain.bench import evaluate
 from quintain.bench.errors import AccessDenied, BadData, BadParameter
+from quintain.bench.ledger import Ledger
 from quintain.bench.network import Network
 from quintain.bench.random import noise
 from quintain.bench.rejection import bare, merged, surplus
 from quintain.bench.threat import make_ball
 from quintain.bench.verdicts import verdict
-from quintain.bench.victim import GuardedVictim, Ledger, fooled
+from quintain.bench.victim import GuardedVictim, fooled
 
 # ------------------------------------------------------------------------------ merged logits
 

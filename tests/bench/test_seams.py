@@ -11,10 +11,11 @@ from quintain.attacks.fgsm import fgsm
 from quintain.attacks.pgd import PGD
 from quintain.bench import evaluate
 from quintain.bench.errors import AccessDenied
+from quintain.bench.ledger import UNLIMITED, Ledger
 from quintain.bench.network import Network
 from quintain.bench.protocols import Cascade
 from quintain.bench.threat import make_ball
-from quintain.bench.victim import UNLIMITED, GuardedVictim, Ledger
+from quintain.bench.victim import GuardedVictim
 
 RADII = (0.1, 0.25, 0.4)
 

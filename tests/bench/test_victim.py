@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from quintain.bench.errors import AccessDenied
+from quintain.bench.ledger import UNLIMITED, Ledger
 from quintain.bench.network import Network
 from quintain.bench.threat import make_ball
-from quintain.bench.victim import UNLIMITED, GuardedVictim, Ledger, fooled, lead
+from quintain.bench.victim import GuardedVictim, fooled, lead
 
 
 class Threshold(nn.Module):

@@ -17,11 +17,12 @@ from quintain.attacks.foreign.torchattacks import Torchattacks
 from quintain.attacks.foreign.whole import seed_of, seeded
 from quintain.bench import evaluate, registry
 from quintain.bench.errors import BadParameter, UnknownPlugin
+from quintain.bench.ledger import UNLIMITED, Ledger
 from quintain.bench.network import Network
 from quintain.bench.protocols import Problem
 from quintain.bench.random import Draws
 from quintain.bench.threat import make_ball, measure
-from quintain.bench.victim import UNLIMITED, GuardedVictim, Ledger
+from quintain.bench.victim import GuardedVictim
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 
