@@ -33,7 +33,7 @@ class CarliniWagner:
     would have to travel for hundreds of its steps.
     """
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     access: ClassVar[Access] = "white-box"
     norms: ClassVar[tuple[Norm, ...]] = ("L2", "Linf")
     stays_in_ball: ClassVar[bool] = False

@@ -42,13 +42,13 @@ class CarliniWagnerLinf:
     share of the steps. When it has found a nearer adversarial point, tau falls to `decay` times the
     smaller of tau and the norm found; else c doubles. Every round goes on where the last one
     stopped, with fresh moments. The steps are counted over all rounds, where the paper goes on
-    until tau is below 1/256 or c above 20. So that few steps do, c begins at 0.01 instead of 1e-5,
+    until tau is below 1/256 or c above 20. So that few steps do, c begins at 0.1 instead of 1e-5,
     and Adam's step size falls linearly to zero over all of them.
 
     steps, rounds, step_size: as in CarliniWagner. initial_constant, largest_constant: of c.
     """
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     access: ClassVar[Access] = "white-box"
     norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
     stays_in_ball: ClassVar[bool] = False
@@ -57,7 +57,7 @@ class CarliniWagnerLinf:
     steps: int = 1000
     rounds: int = 10
     step_size: float = 0.1
-    initial_constant: float = 0.01
+    initial_constant: float = 0.1
     largest_constant: float = 20.0
     decay: float = 0.9
 
