@@ -85,16 +85,21 @@ class Keys:
 
         weights: subject -> the hash of its weights, its own among them.
         """
-        made = self._made(number, weights[number])
         keys: dict[int, str] = {}
         for attack in self.plan.attacks_on(number):
             source = self.plan.attacks[attack].source
-            if source is None:
-                keys[attack] = digest([self._shared, made, self._attacks[attack]])
-            elif source in weights:
-                lent = self._made(source, weights[source])
-                keys[attack] = digest([self._shared, made, self._attacks[attack], lent])
+            if source is None or source in weights:
+                keys[attack] = self.cell((number, attack), weights)
         return keys
+
+    def cell(self, place: tuple[int, int], weights: Mapping[int, str]) -> str:
+        """Name the cell of a subject and an attack, of which all networks' weights are known."""
+        number, attack = place
+        named = [self._shared, self._made(number, weights[number]), self._attacks[attack]]
+        source = self.plan.attacks[attack].source
+        if source is not None:
+            named.append(self._made(source, weights[source]))
+        return digest(named)
 
     def _made(self, number: int, weights: str) -> str:
         """Name a subject by its weights' hash."""

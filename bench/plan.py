@@ -3,6 +3,7 @@
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -59,7 +60,7 @@ class Plan:
         meets = [attack for attack, one in enumerate(self.attacks) if number in one.meets]
         return sorted(meets, key=lambda attack: attack != self.certification)
 
-    @property
+    @cached_property
     def certification(self) -> int | None:
         """The attack in whose place the certificates are, if any subject has some."""
         kinds = (isinstance(one.member, Certification) for one in self.attacks)

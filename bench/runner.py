@@ -147,7 +147,7 @@ class Runner:
         self._weights[number] = weights
         for attack in self.logbook.missing(number):
             if (number, attack) not in self.logbook.failed and self._know_source((number, attack)):
-                key = self.keys.cells(number, self._weights)[attack]
+                key = self.keys.cell((number, attack), self._weights)
                 self._run_cell((number, attack), trained, weights, key)
 
     def _know_source(self, place: Place) -> bool:
