@@ -78,8 +78,13 @@ class Partial:
         self._next = now + max(EVERY, _SHARE * (now - began))
 
     def discard(self) -> None:
-        """Take the files away: the training is done, or is to begin anew."""
-        for path in [self._path, *self._path.parent.glob(f"{escape(self._path.name)}-[0-9]*")]:
+        """Take the files away: the training is done, or is to begin anew.
+
+        Also what `write_atomically` left of them when a process was killed in the middle of it.
+        """
+        name = escape(self._path.name)
+        patterns = name, f"{name}-[0-9]*", f".{name}.[0-9]*.tmp", f".{name}-[0-9]*.tmp"
+        for path in [one for some in patterns for one in self._path.parent.glob(some)]:
             path.unlink(missing_ok=True)
 
     def _file(self) -> Path:

@@ -123,3 +123,12 @@ def test_a_full_disk_is_one_line_and_the_last_state_survives(keeper, said, tmp_p
     ]
     one.keep({"other": 3}, "epoch 5 of 5")
     assert keeper().recall() == {"other": 3}
+
+
+def test_what_a_kill_left_is_taken_away_too_and_nothing_else(tmp_path):
+    left = [".net.partial.17.tmp", ".net.partial-2.17.tmp", "net.partial", "net.partial-2"]
+    mine = [".net.partial.mine.tmp", ".other.partial.17.tmp", "net.partial.txt"]
+    for name in left + mine:
+        (tmp_path / name).touch()
+    Partial(tmp_path / "net.partial", "this", print).discard()
+    assert {one.name for one in tmp_path.iterdir()} == {*mine}
