@@ -12,7 +12,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from .errors import RunDirectoryError
-from .files import write_text
+from .files import meant_for, write_text
 from .records import read_cell
 from .tables import Cell
 
@@ -57,7 +57,7 @@ class RunDirectory:
 
     def _refuse_strangers(self) -> None:
         there = sorted(one.name for one in self.path.iterdir())
-        strangers = [one for one in there if one not in _OURS and not _TEMPORARY.fullmatch(one)]
+        strangers = [one for one in there if one not in _OURS and not meant_for(one)]
         if strangers:
             raise RunDirectoryError(
                 f"{self.path} is not a run directory and not empty (it holds {strangers[0]}); "
@@ -79,7 +79,6 @@ class RunDirectory:
 
 _TABLES = {"tradeoff.csv", "leaderboard.csv", "queries.csv", "transfer.csv", "detection.csv"}
 _OURS = {"manifest.json", "suite.toml", "records", ".lock", *_TABLES}
-_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # what files.write_atomically leaves when it is killed
 
 
 @contextmanager
@@ -110,7 +109,7 @@ def _sweep(path: Path) -> None:
     """Remove what a run that was killed was just writing."""
     for folder in (path, path / "records"):
         for one in folder.glob(".*.tmp"):
-            if _TEMPORARY.fullmatch(one.name):
+            if meant_for(one.name):
                 one.unlink(missing_ok=True)
 
 

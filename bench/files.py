@@ -2,9 +2,12 @@
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+_TEMPORARY = re.compile(r"\.(.+)\.\d+\.tmp")
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -22,6 +25,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def meant_for(name: str) -> str | None:
+    """The name of the file whose writing a kill cut off, if that left one of this name behind."""
+    found = _TEMPORARY.fullmatch(name)
+    return found[1] if found else None
 
 
 def check_writable(path: Path) -> None:

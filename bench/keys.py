@@ -105,13 +105,12 @@ class Keys:
         """Name a subject by its weights' hash."""
         if (number, weights) not in self._made_of:
             subject = self.plan.subjects[number]
+            defense = configuration(subject.defense or subject.wrapper)
             self._made_of[number, weights] = digest(
                 {
                     "weights": weights,
-                    "defense": configuration(subject.defense or subject.wrapper),
-                    "sources": registry.local_sources(
-                        configuration(subject.defense or subject.wrapper)
-                    ),
+                    "defense": defense,
+                    "sources": registry.local_sources(defense),
                     **architecture(subject.model.spec),
                 }
             )

@@ -1,16 +1,16 @@
 """Unfinished trainings: their state in a file, so that a killed one goes on where it was."""
 
 import io
+import re
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from glob import escape
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .files import write_atomically
+from .files import meant_for, write_atomically
 
 EVERY = 15.0  # seconds between two states that are kept, at least
 _SHARE = 50.0  # and as many times as long as it takes to keep one: 2% of the time
@@ -82,10 +82,10 @@ class Partial:
 
         Also what `write_atomically` left of them when a process was killed in the middle of it.
         """
-        name = escape(self._path.name)
-        patterns = name, f"{name}-[0-9]*", f".{name}.[0-9]*.tmp", f".{name}-[0-9]*.tmp"
-        for path in [one for some in patterns for one in self._path.parent.glob(some)]:
-            path.unlink(missing_ok=True)
+        own = re.compile(re.escape(self._path.name) + r"(-\d.*)?")
+        for path in self._path.parent.glob("*"):
+            if own.fullmatch(meant_for(path.name) or path.name):
+                path.unlink(missing_ok=True)
 
     def _file(self) -> Path:
         number = f"-{self._run}" if self._run > 1 else ""
