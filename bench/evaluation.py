@@ -136,10 +136,7 @@ class Result:
             wanted = Epsilon.parse(epsilon)
         except ValueError as error:
             raise BadParameter(str(error)) from None
-        point = next(
-            (i for i, e in enumerate(self.grid) if wanted in (e, Epsilon(wanted.text, e.value))),
-            None,
-        )
+        point = next((i for i, one in enumerate(self.grid) if one == wanted), None)
         if point is None:
             known = ", ".join(one.text for one in self.grid)
             raise BadParameter(f"epsilon {wanted.text} is not on the grid: {known}")

@@ -1,6 +1,6 @@
 """Norms and grids of epsilons, as the user writes them. No torch here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 from typing import Literal, get_args
@@ -13,7 +13,7 @@ NORMS: tuple[Norm, ...] = get_args(Norm)
 class Epsilon:
     """A radius on the [0, 1] scale, with its text as the user wrote it: `8/255` stays `8/255`."""
 
-    text: str
+    text: str = field(compare=False, metadata={"in_key": False})
     value: float
 
     @classmethod

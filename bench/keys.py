@@ -1,45 +1,34 @@
-"""Names of a plan's networks and cells: hashes of everything that can change a number."""
+"""Keys: hashes of what a network or a cell is made of, known before either is made.
 
-import hashlib
-from collections.abc import Mapping
-from pathlib import Path
+A key holds recipes: specs, versions, the code of local plugins, the pixels that are attacked. What
+came of a recipe, such as a network's weights, is not in the key but stored with the record.
+"""
+
+from functools import cached_property
 from typing import Any
 
 import torch
 
-from . import local, registry
-from .checkpoints import weights_hash
-from .datasets.memory import fingerprint, tensor_hash
+from . import registry
+from .hashing import configuration, hash_file, hash_json
 from .manifest import software
-from .plan import Plan, open_ready
-from .protocols import configuration
+from .plan import Plan
 from .settings import Certification
 from .sorties import Sortie, Subject
-from .training import Order, architecture, digest
+from .source_digest import installed_digest
+from .training import Order, architecture
 
-RECORDS_VERSION = 5
+RECORDS_VERSION = 6
+_HARNESS = f"{__package__}.evaluation"  # the module that all code between key and record hangs on
 
 
 class Keys:
-    """The names for one plan on one kind of device. What many cells share is hashed once."""
+    """The keys of one plan on one kind of device. What many cells share is hashed once."""
 
     def __init__(self, plan: Plan, device: torch.device) -> None:
         self.plan = plan
         self.device = device
-        self._train_hash = fingerprint(plan.train)
-        self.data_hash = fingerprint(plan.test) + self._train_hash
-        self._shared = digest(
-            {
-                "records": RECORDS_VERSION,
-                "data": self.data_hash,
-                "indices": tensor_hash(plan.indices),
-                "device": device.type,
-                "dtype": "float32",
-                "software": software(),
-            }
-        )
-        self._made_of: dict[tuple[int, str], str] = {}
-        self._attacks = [digest(self._attack(one)) for one in plan.attacks]
+        self._attacks = [hash_json(self._attack(one)) for one in plan.attacks]
 
     def order(self, subject: Subject) -> Order:
         """What to train for a subject that has no weights yet."""
@@ -53,89 +42,85 @@ class Keys:
             self.device,
             suite.norm,
             suite.headline.value,
-            self._train_hash,
+            self.plan.train_hash,
         )
 
-    def network(self, subject: Subject) -> str:
-        """Name a network by what it is made of, before it is made.
+    @cached_property
+    def networks(self) -> list[str]:
+        """The key of each subject's network; empty where its checkpoint cannot be read."""
+        return [self._network(subject) for subject in self.plan.subjects]
 
-        Raises: OSError when its checkpoint cannot be read; QuintainError when a user's own factory
-        fails.
-        """
-        path, spec = self.plan.checkpoint(subject.model), subject.model.spec
+    @cached_property
+    def data(self) -> str:
+        """The key of the data: pixels and labels of the examples, and the training split."""
+        return hash_json([self.plan.test_hash, self.plan.train_hash])
+
+    def cell(self, place: tuple[int, int]) -> str:
+        """The key of the cell of a subject and an attack."""
+        number, attack = place
+        named = [self._shared, self._subjects[number], self._attacks[attack]]
+        source = self.plan.attacks[attack].source
+        if source is not None:
+            named.append(self._subjects[source])
+        return hash_json(named)
+
+    @cached_property
+    def _shared(self) -> str:
+        return hash_json(
+            {
+                "records": RECORDS_VERSION,
+                "data": self.data,
+                "indices": self.plan.indices.tolist(),
+                "device": self.device.type,
+                "dtype": "float32",
+                "software": software(),
+                "harness": installed_digest(_HARNESS),
+            }
+        )
+
+    @cached_property
+    def _subjects(self) -> list[str]:
+        """What is attacked: a network, within what its defense puts around it."""
+        made = []
+        for subject, network in zip(self.plan.subjects, self.networks, strict=True):
+            defense = configuration(subject.defense or subject.wrapper)
+            code = registry.code_of(defense)
+            made.append(hash_json({"network": network, "defense": defense, "code": code}))
+        return made
+
+    def _network(self, subject: Subject) -> str:
         if subject.defense is not None:
             return self.order(subject).key()
-        if path is not None:
-            weights = _file_hash(path)
-        elif local.reference(subject.model.name):  # its code may read any file
-            weights = weights_hash(open_ready(None, spec, self.plan.train))
-        else:
-            weights = ""  # the library's, named by the spec and the library's version
-        return digest(
+        path = self.plan.checkpoint(subject.model)
+        try:
+            checkpoint = "" if path is None else hash_file(path)
+        except OSError:  # said when it is tried
+            return ""
+        return hash_json(
             {
-                **architecture(spec),
-                "checkpoint": weights,
-                "data": self._train_hash,  # networks normalise by its statistics
+                **architecture(subject.model.spec),
+                "checkpoint": checkpoint,
+                "data": self.plan.train_hash,  # networks normalise by its statistics
                 "torch": torch.__version__,
             }
         )
 
-    def cells(self, number: int, weights: Mapping[int, str]) -> dict[int, str]:
-        """Name a subject's cells: attack -> key, of those whose networks' weights are known.
-
-        weights: subject -> the hash of its weights, its own among them.
-        """
-        keys: dict[int, str] = {}
-        for attack in self.plan.attacks_on(number):
-            source = self.plan.attacks[attack].source
-            if source is None or source in weights:
-                keys[attack] = self.cell((number, attack), weights)
-        return keys
-
-    def cell(self, place: tuple[int, int], weights: Mapping[int, str]) -> str:
-        """Name the cell of a subject and an attack, of which all networks' weights are known."""
-        number, attack = place
-        named = [self._shared, self._made(number, weights[number]), self._attacks[attack]]
-        source = self.plan.attacks[attack].source
-        if source is not None:
-            named.append(self._made(source, weights[source]))
-        return digest(named)
-
-    def _made(self, number: int, weights: str) -> str:
-        """Name a subject by its weights' hash."""
-        if (number, weights) not in self._made_of:
-            subject = self.plan.subjects[number]
-            defense = configuration(subject.defense or subject.wrapper)
-            self._made_of[number, weights] = digest(
-                {
-                    "weights": weights,
-                    "defense": defense,
-                    "sources": registry.local_sources(defense),
-                    **architecture(subject.model.spec),
-                }
-            )
-        return self._made_of[number, weights]
-
     def _attack(self, sortie: Sortie) -> dict[str, Any]:
         attack, member = sortie.entry, sortie.member
         settings = self.plan.settings(sortie)
-        if isinstance(member, Certification):  # what certifies is the network, which has its name
+        if isinstance(member, Certification):  # what certifies is the network, which has its key
             return {
                 "configuration": configuration(member),
                 "norm": settings.norm,
                 "grid": configuration(settings.grid),
                 "seed": settings.seed,
             }
+        described = configuration(member.attack)
+        code = {registry.find("attacks", attack.name).code, *registry.code_of(attack.spec)}
         return {
-            "local_sources": registry.local_sources(attack.spec),
             "attack": attack.spec,
-            "attack_source": registry.find("attacks", attack.name).digest,
-            "configuration": configuration(member.attack),
+            "configuration": described,
+            "code": sorted(code | {*registry.code_of(described)}),
             "restarts": member.restarts,
             "settings": configuration(settings),
         }
-
-
-def _file_hash(path: Path) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,9 @@ from . import registry
 from .directory import RunDirectory
 from .keys import Keys
 from .manifest import hardware, software
+from .probe import same_answers
 from .standings import Standings, up_to_date
-from .survey import Finished, Survey
-
-Place = tuple[int, int]  # a cell of the plan: the number of its subject, and of its attack
+from .survey import Finished, Place, Survey, stale
 
 _REST = 10.0  # so many times as long as writing the manifest took, it is left alone
 
@@ -28,28 +27,44 @@ class Logbook:
 
     def __init__(self, keys: Keys, survey: Survey, directory: RunDirectory, file: str) -> None:
         self.directory = directory
-        self.done: dict[Place, Finished] = {}
+        self.done = dict(survey.done)
         self.failed: dict[Place, str] = {}
-        self._networks: dict[int, Mapping[str, Any]] = {}
+        self.weights = dict(survey.weights)
         self._plan = keys.plan
+        self._networks: dict[int, Mapping[str, Any]] = {
+            number: about for number, about in enumerate(survey.networks) if about is not None
+        }
         self._keys = keys
         self._survey = survey
         self._file = file
         self._tables: Mapping[str, Any] = survey.manifest.get("tables") or {}
         self._began = _now()
         self._resting_until = 0.0
+        self._drop(stale(self.done, self.weights, self._sources))
+
+    @property
+    def _sources(self) -> list[int | None]:
+        return [one.source for one in self._plan.attacks]
 
     def network(self, number: int, about: Mapping[str, Any]) -> None:
-        """Note a subject's network. Its cells that were made with other weights are dropped."""
+        """Note a subject's network as it is now. Cells that another one gave are dropped.
+
+        It is another one if its weights are others, or if it answers fixed images otherwise.
+        """
         before = self._networks.get(number, about)
-        if before["weights_hash"] != about["weights_hash"]:
-            attacks = self._plan.attacks
-            self.done = {
-                place: one
-                for place, one in self.done.items()
-                if number not in (place[0], attacks[place[1]].source)
-            }
         self._networks[number] = about
+        self.weights[number] = about["weights_hash"]
+        changed = stale(self.done, self.weights, self._sources)
+        for place, cell in self.done.items():
+            if number in (place[0], self._sources[place[1]]):
+                own = cell.cell is not None and place[0] == number
+                probed = cell.cell.about if own and cell.cell is not None else before
+                if not same_answers(probed.get("probe", ()), about["probe"]):
+                    changed.add(place)
+        self._drop(changed)
+
+    def _drop(self, places: Set[Place]) -> None:
+        self.done = {place: one for place, one in self.done.items() if place not in places}
 
     def book(self, place: Place, cell: Finished) -> None:
         """Note a finished cell."""
@@ -61,6 +76,10 @@ class Logbook:
     def fail(self, place: Place, reason: str) -> None:
         """Note a cell that failed."""
         self.failed[place] = reason
+
+    def has(self, number: int) -> bool:
+        """Whether any cell of a subject is done."""
+        return any(place[0] == number for place in self.done)
 
     def missing(self, number: int) -> list[int]:
         """The attacks that are not done on a subject."""
@@ -77,6 +96,7 @@ class Logbook:
             **self._subject(place[0]),
             "attack": sortie.entry.title,
             "leaderboard_epsilon": self._plan.suite.headline.text,
+            "epsilons": [one.text for one in self._plan.suite.epsilons],
             **lender,
         }
 
@@ -120,7 +140,7 @@ class Logbook:
             "suite_file": self._file,
             "repeat": self._repeat(),
             "software": software(),
-            "data_hash": self._keys.data_hash,
+            "data_hash": self._keys.data,
             "indices": self._plan.indices.tolist(),
             "networks": [
                 {**about, **self._subject(number)}
@@ -143,6 +163,7 @@ class Logbook:
             "file": f"{cell.path.parent.name}/{cell.path.name}",
             "key": cell.key,
             "sha256": cell.sha256,
+            "weights": list(cell.weights),
             "titles": titles,
         }
 
@@ -157,7 +178,7 @@ class Logbook:
         named = (
             one.spec for one in (*suite.models, *suite.attacks, *suite.defenses, suite.dataset)
         )
-        names_files = any(map(registry.local_sources, named))
+        names_files = any(map(registry.names_files, named))
         if suite.plugins or names_files or any(one.checkpoint for one in suite.models):
             source = self._plan.folder / Path(self._file).name
         command = ["quintain", "run", str(source), "--seed", str(suite.seed)]

@@ -1,5 +1,6 @@
 """A suite made ready: every plugin built, and every model tried that there is work for."""
 
+import hashlib
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from . import registry
 from .adaptive import Nature
 from .checkpoints import load_checkpoint, read_about
 from .datasets.checks import check_images, check_labels
-from .datasets.memory import channel_statistics, select
+from .datasets.memory import channel_statistics, fingerprint, select, tensor_hash
 from .errors import (
     BadCheckpoint,
     BadData,
@@ -24,7 +25,8 @@ from .errors import (
     UnknownPlugin,
 )
 from .evaluation import check_members
-from .protocols import Dataset, Defense, ImageData, InputSpec
+from .hashing import hash_json
+from .protocols import Dataset, Defense, ImageData, Images, InputSpec
 from .rejection import rejects
 from .settings import Certification, Member, Settings
 from .sorties import Sortie, Subject, certification_of, sorties_of, transfers_of
@@ -41,7 +43,8 @@ class Plan:
     """What a run will do.
 
     train: the training split. test: the chosen test examples. indices: (N,) int64, which of
-    the test split they are. attacks: also what stands in an attack's place, the certificates.
+    the test split they are. train_hash, test_hash: their fingerprint, and that of the very pixels
+    that are attacked. attacks: also what stands in an attack's place, the certificates.
     """
 
     suite: Suite
@@ -49,6 +52,8 @@ class Plan:
     train: ImageData
     test: ImageData
     indices: Tensor
+    train_hash: str
+    test_hash: str
     subjects: tuple[Subject, ...]
     attacks: tuple[Sortie, ...]
 
@@ -112,8 +117,7 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
         _check_splits(train, test)
         indices = _choose(len(test), suite)
         test = select(test, indices)
-        for part in torch.arange(len(test)).split(_BLOCK):
-            check_images(test.images.read(part), first=int(part[0]))
+        pixels = _checked_pixels(test.images)
     subjects = _subjects(suite, file, folder, defenses)
     sorties = sorties_of(attacks, suite, subjects)
     if suite.transfer is not None:
@@ -126,9 +130,24 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
         train,
         test,
         indices,
+        fingerprint(train),
+        hash_json([pixels, tensor_hash(test.labels), test.class_names]),
         tuple(subjects),
         tuple(sorties),
     )
+
+
+def _checked_pixels(images: Images) -> str:
+    """Look at every image that is to be attacked, and name all their pixels.
+
+    Raises: BadData.
+    """
+    digest = hashlib.sha256()
+    for part in torch.arange(len(images)).split(_BLOCK):
+        pixels = images.read(part).cpu()
+        check_images(pixels, first=int(part[0]))
+        digest.update(tensor_hash(pixels).encode())
+    return digest.hexdigest()
 
 
 def _subjects(

@@ -545,25 +545,3 @@ class Silent:
     def update(self, done: int, total: int, note: str = "") -> None:
         """Remember how far it went; show nothing."""
         self.seen = done
-
-
-def configuration(plugin: object) -> Any:
-    """JSON-able description of a plugin: its class, version and fields, nested ones included."""
-    fields = getattr(plugin, "__dataclass_fields__", None)
-    if fields is not None and not isinstance(plugin, type):
-        shown = {
-            name: configuration(getattr(plugin, name)) for name, one in fields.items() if one.repr
-        }
-        kind = type(plugin)
-        return {
-            "class": f"{kind.__module__}.{kind.__qualname__}",
-            "version": str(getattr(plugin, "version", "1")),
-            **shown,
-        }
-    if isinstance(plugin, Mapping):
-        return {str(key): configuration(value) for key, value in plugin.items()}
-    if isinstance(plugin, (list, tuple)):
-        return [configuration(one) for one in plugin]
-    if isinstance(plugin, (str, int, float, bool)) or plugin is None:
-        return plugin
-    return repr(plugin)

@@ -8,21 +8,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from . import local
 from .errors import BadPlugin, DuplicatePlugin, QuintainError, UnknownPlugin, closest
+from .source_digest import installed_digest
 
 _SHOWN = 100  # names of a library in one message
 
 
 @dataclass(frozen=True)
 class Provided:
-    """A factory, where it comes from, and what tells its versions apart."""
+    """A factory, where it comes from, and its library's release or the user's file."""
 
     factory: Callable[..., Any]
     source: str
-    digest: str
+    release: str
+    file: Path | None = None
 
 
 def prefixes(kind: str) -> Mapping[str, metadata.EntryPoint]:
@@ -53,7 +56,7 @@ def provide(kind: str, singular: str, name: str) -> Provided:
         made = getattr(local.run(path), attribute, None)
         if not callable(made):
             raise BadPlugin(f"plugin file {path} has no factory '{attribute}'")
-        return Provided(_of_inputs(made) if kind == "models" else made, name, local.digest(path))
+        return Provided(_of_inputs(made) if kind == "models" else made, name, "", path)
     prefix, _, inner = name.partition(":")
     known = prefixes(kind)
     if prefix not in known:
@@ -82,7 +85,8 @@ def _of_library(entry: metadata.EntryPoint, singular: str, prefix: str, name: st
             near = closest(name, names) or "."
             raise UnknownPlugin(f"unknown {title}{near} {package} has: {shown}")
         release = provider.release
-        return Provided(provider.factory(name), f"{package} {release}", release)
+        code = installed_digest(package) or release
+        return Provided(provider.factory(name), f"{package} {release}", code)
     except QuintainError:
         raise
     except Exception as error:  # the library's own code, or something that it needs itself

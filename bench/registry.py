@@ -27,11 +27,13 @@ from .errors import (
     UnknownPlugin,
     closest,
 )
+from .source_digest import installed_digest, source_digest
 
 Kind = Literal["models", "attacks", "defenses", "datasets", "gradients", "losses", "bases"]
 KINDS: tuple[Kind, ...] = typing.get_args(Kind)
 
 Spec = str | Mapping[str, Any]
+_NAMESPACE = f"{__package__.partition('.')[0]}."
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -39,8 +41,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Plugin:
     """A plugin's name and where it is, before it is loaded.
 
-    source: the distribution or the file that it comes from. digest: a hash of the local
-    file, or the distribution's version.
+    source: the distribution or the file that it comes from. release: the distribution and its
+    version, or what else names the code where it is not local. file: the user's own, if it is one.
     """
 
     kind: Kind
@@ -48,7 +50,23 @@ class Plugin:
     source: str
     target: str
     factory: Callable[..., Any] | None = None
-    digest: str = ""
+    release: str = ""
+    file: Path | None = None
+
+    @property
+    def code(self) -> str:
+        """Name the code that the plugin runs: its release, or a hash of its local source files."""
+        if self.file is not None:
+            return source_digest(self.file)
+        module = self.target.partition(":")[0] if self.factory is None else ""
+        return (installed_digest(module) if module else None) or self.release
+
+    @property
+    def is_users(self) -> bool:
+        """Whether it is code of the user's: in a file, or in a package that is no release."""
+        ours = self.target.startswith(_NAMESPACE)
+        module = self.target.partition(":")[0] if self.factory is None else ""
+        return self.file is not None or bool(not ours and module and installed_digest(module))
 
     def load(self) -> Callable[..., Any]:
         """Import the factory.
@@ -102,7 +120,7 @@ def register(kind: Kind, name: str) -> Callable[[F], F]:
             source=str(where),
             target=f"{factory.__module__}:{factory.__qualname__}",
             factory=factory,
-            digest=local.digest(where),
+            file=where,
         )
         taken = _available(kind).get(name)
         if taken is not None:
@@ -150,24 +168,42 @@ def load_file(path: Path) -> tuple[Plugin, ...]:
     return added
 
 
-def local_sources(spec: Any) -> list[str]:
-    """Hashes of the files of all local plugins that a spec names at any depth."""
-    if isinstance(spec, str):
-        registered = {one.digest for (_, name), one in _local.items() if name == spec}
-        found = local.reference(spec)
-        return sorted(registered | ({local.digest(found[0])} if found else set()))
-    inner = spec.values() if isinstance(spec, Mapping) else spec
-    if not isinstance(inner, Iterable):
+def registered(factory: object) -> Plugin | None:
+    """The plugin whose factory this is; None for what nobody registered."""
+    module, name = getattr(factory, "__module__", ""), getattr(factory, "__qualname__", "")
+    target = f"{module}:{name}"
+    own = (one for one in _local.values() if one.target == target)
+    return next(own, None) or _installed_targets().get(target)
+
+
+def code_of(described: Any) -> list[str]:
+    """Name the code of all plugins that a spec, or a plugin's configuration, names at any depth."""
+    if isinstance(described, str):
+        named = {one.code for (_, name), one in _local.items() if name == described}
+        found = local.reference(described)
+        return sorted(named | ({source_digest(found[0])} if found else set()))
+    if not isinstance(described, (Mapping, list, tuple)):
         return []
-    return sorted({digest for one in inner for digest in local_sources(one)})
+    inner = described.values() if isinstance(described, Mapping) else described
+    codes = {code for one in inner for code in code_of(one)}
+    if isinstance(described, Mapping) and {"kind", "plugin"} <= described.keys():
+        codes.add(find(described["kind"], described["plugin"]).code)
+    return sorted(codes)
+
+
+def names_files(spec: Any) -> bool:
+    """Whether a spec names plugins in files of the user's at any depth."""
+    if isinstance(spec, str):
+        return local.reference(spec) is not None or any(name == spec for _, name in _local)
+    inner = spec.values() if isinstance(spec, Mapping) else spec
+    return isinstance(inner, Iterable) and any(map(names_files, inner))
 
 
 @contextmanager
 def temporary() -> Iterator[None]:
     """Forget at the end whatever was registered or found installed within."""
     before = dict(_local)
-    _installed.cache_clear()
-    providers.forget()
+    _forget_installed()
     try:
         yield
     finally:
@@ -177,8 +213,13 @@ def temporary() -> Iterator[None]:
                 sys.modules.pop(module, None)
         _local.clear()
         _local.update(before)
-        _installed.cache_clear()
-        providers.forget()
+        _forget_installed()
+
+
+def _forget_installed() -> None:
+    _installed.cache_clear()
+    _installed_targets.cache_clear()
+    providers.forget()
 
 
 def plugins(kind: Kind) -> tuple[Plugin, ...]:
@@ -200,7 +241,7 @@ def find(kind: Kind, name: str) -> Plugin:
         return known[name]
     if ":" in name:
         found = providers.provide(kind, _singular(kind), name)
-        return Plugin(kind, name, found.source, name, found.factory, found.digest)
+        return Plugin(kind, name, found.source, name, found.factory, found.release, found.file)
     listed = [*sorted(known), *(f"{prefix}:NAME" for prefix in providers.prefixes(kind))]
     raise UnknownPlugin(
         f"unknown {_singular(kind)} '{name}'{closest(name, known) or '.'} "
@@ -308,7 +349,7 @@ def _installed(kind: Kind) -> dict[str, Plugin]:
     for entry in metadata.entry_points(group=f"quintain.{kind}"):
         distribution = entry.dist.name if entry.dist else "unknown distribution"
         version = entry.dist.version if entry.dist else ""
-        plugin = Plugin(kind, entry.name, distribution, entry.value, digest=version)
+        plugin = Plugin(kind, entry.name, distribution, entry.value, release=version)
         taken = found.get(entry.name)
         if taken is not None and taken != plugin:
             raise DuplicatePlugin(
@@ -317,6 +358,11 @@ def _installed(kind: Kind) -> dict[str, Plugin]:
             )
         found[entry.name] = plugin
     return found
+
+
+@cache
+def _installed_targets() -> dict[str, Plugin]:
+    return {one.target: one for kind in KINDS for one in _installed(kind).values()}
 
 
 def _split(kind: Kind, spec: Spec) -> tuple[str, dict[str, Any]]:

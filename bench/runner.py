@@ -2,7 +2,6 @@
 
 import time
 import traceback
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,24 +16,26 @@ from .certification import certify, remembered
 from .certified import CERTIFICATE
 from .checkpoints import weights_hash
 from .directory import RunDirectory, opened
-from .errors import QuintainError, RunDirectoryError
+from .errors import CellError, QuintainError, RunDirectoryError
 from .evaluation import Case, Result, assess
 from .files import check_writable, write_text
 from .gallery import Spool
+from .hashing import configuration
 from .keys import Keys
-from .logbook import Logbook, Place
+from .logbook import Logbook
 from .manifest import software
 from .network import frozen
 from .plan import Plan, make_plan, open_ready, try_models
 from .preparation import Attackers
+from .probe import probe
 from .progress import Bar, Lines
-from .protocols import Certificates, Trained, configuration
+from .protocols import Certificates, Trained
 from .records import write_cell
 from .settings import Certification, Member, Settings
-from .sorties import Subject
+from .sorties import Sortie, Subject
 from .standings import Standings
 from .suite import Suite
-from .survey import Finished, Survey
+from .survey import Finished, Place, Survey
 from .tables import Cell
 from .training import obtain, train_proxy
 from .trial import Choice, recall
@@ -72,7 +73,7 @@ def run_suite(
             _check_cache(cache)
         keys = Keys(plan, device)
         survey = Survey(keys, RunDirectory(out), cache)
-        try_models(plan, file, survey.unfinished)
+        try_models(plan, file, survey.unfinished(plan))
         with opened(out, suite.resolved(), text, update=update) as directory:
             return Runner(Logbook(keys, survey, directory, file), survey, keys, cache).run()
 
@@ -105,50 +106,49 @@ class Runner:
 
     def run(self) -> Outcome:
         """Run what is missing, then bring the tables up to date."""
-        for number, known in enumerate(self.survey.subjects):
-            if known is not None:
-                self.logbook.network(number, known.network)
-                for attack, cell in known.cells.items():
-                    if cell is not None:
-                        self.logbook.book((number, attack), cell)
-        if self.survey.unfinished:
+        if self._next() is not None:
             self.logbook.write()
-        # the second time for what was dropped because a network has come out otherwise than before
-        for number, subject in [*enumerate(self.plan.subjects)] * 2:
-            missing = [
-                one for one in self.logbook.missing(number)
-                if (number, one) not in self.logbook.failed
-            ]  # fmt: skip
-            if missing:
-                self._run_subject(number, subject, missing)
+        while (number := self._next()) is not None:
+            self._run_subject(number)
         standings = self.logbook.close()
         done = self.logbook.done.values()
         fresh = sum(one.fresh for one in done)
         return Outcome(len(done), len(done) - fresh, len(self.logbook.failed), standings)
 
-    def _run_subject(self, number: int, subject: Subject, missing: Sequence[int]) -> None:
+    def _next(self) -> int | None:
+        """The first subject with a cell missing, or whose network must be looked at again."""
+        log, subjects = self.logbook, range(len(self.plan.subjects))
+        for number in subjects:
+            if any((number, one) not in log.failed for one in log.missing(number)):
+                return number
+            unsure = number not in log.weights or number in self.survey.to_build
+            if unsure and number not in {*self._weights, *self._failures} and log.has(number):
+                return number
+        return None
+
+    def _run_subject(self, number: int) -> None:
         try:
             trained = self._network(number)
+            weights = self._same_weights(number, trained.model)
+            answers = probe(trained.model, self.plan.test.shape, self.device)
         except (Exception, SystemExit) as error:
-            for attack in missing:
+            for attack in self.plan.attacks_on(number):
                 self.logbook.fail((number, attack), one_line(error))
             return
-        weights = weights_hash(trained.model)
         self._choice = self._recall(weights, trained.model)
         about = self._about = {
-            "order": self.survey.orders[number],
+            "key": self.keys.networks[number],
             "weights_hash": weights,
+            "probe": answers,
             "parameters": parameter_count(trained.model),
             "flags": list(trained.flags),
             "history": [dict(one) for one in trained.history],
             "precision": None if self._choice is None else self._choice.about(),
         }
         self.logbook.network(number, about)
-        self._weights[number] = weights
         for attack in self.logbook.missing(number):
             if (number, attack) not in self.logbook.failed and self._know_source((number, attack)):
-                key = self.keys.cell((number, attack), self._weights)
-                self._run_cell((number, attack), trained, weights, key)
+                self._run_cell((number, attack), trained)
 
     def _know_source(self, place: Place) -> bool:
         """Learn the weights of the network that an attack borrows; tell whether that went well."""
@@ -156,11 +156,18 @@ class Runner:
         if source is None or source in self._weights:
             return True
         try:
-            self._weights[source] = weights_hash(self._network(source).model)
+            self._same_weights(source, self._network(source).model)
         except (Exception, SystemExit) as error:
             self.logbook.fail(place, one_line(error))
             return False
         return True
+
+    def _same_weights(self, number: int, module: nn.Module) -> str:
+        """The hash of a network's weights. Raises: CellError when it changes within the run."""
+        found = weights_hash(module)
+        if self._weights.setdefault(number, found) != found:
+            raise CellError("the model has other weights each time it is built: fix its seed")
+        return found
 
     def _recall(self, weights: str, module: nn.Module) -> Choice | None:
         """What the search on this network used when a part of the run was made, so that the rest is
@@ -175,16 +182,15 @@ class Runner:
                     return recall(one["precision"], module, sample.to(self.device))
         return None
 
-    def _run_cell(self, place: Place, trained: Trained, weights: str, key: str) -> None:
+    def _run_cell(self, place: Place, trained: Trained) -> None:
+        key = self.keys.cell(place)
         subject, attack = self.plan.subjects[place[0]], self.plan.attacks[place[1]].entry
         path = self.survey.path(key) or self.logbook.directory.records(
             subject.model.title, subject.defense_title, attack.title, key=key
         )
         try:
-            cell = self.survey.look(key, path)
-            if cell is None:
-                with self._spool(path) as spool:
-                    cell = self._compute(place, trained, weights, key, path, spool)
+            with self._spool(path) as spool:
+                cell = self._compute(place, trained, key, path, spool)
         except (Exception, SystemExit) as error:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path.with_suffix(".error.txt"), traceback.format_exc())
@@ -227,7 +233,6 @@ class Runner:
         self,
         place: Place,
         trained: Trained,
-        weights: str,
         key: str,
         path: Path,
         spool: Spool | None,
@@ -243,7 +248,6 @@ class Runner:
         about = {
             "n_examples": len(self.plan.test),
             "norm": suite.norm,
-            "epsilons": [one.text for one in suite.epsilons],
             "epsilon_values": [one.value for one in suite.epsilons],
             "seed": suite.seed,
             "search": settings.search,
@@ -259,7 +263,9 @@ class Runner:
             "naive": sortie.naive,
             "software": software(),
             "key": key,
-            "weights_hash": weights,
+            "weights_hash": self._weights[place[0]],
+            "probe": self._about["probe"],
+            **self._lender(sortie),
             **self.logbook.titles(place),
         }
         if "surplus" in result.records:
@@ -271,7 +277,7 @@ class Runner:
             spool.save(path.with_suffix(".safetensors"))
         sha256 = write_cell(path, cell)
         self._say(title, result, seconds)
-        return Finished(path, key, sha256, fresh=True, cell=cell)
+        return Finished(path, key, sha256, cell.weights, fresh=True, cell=cell)
 
     def _measure(
         self, place: Place, trained: Trained, settings: Settings, title: str, spool: Spool | None
@@ -298,6 +304,11 @@ class Runner:
             self._choice = result.choice
             self._about["precision"] = result.choice.about()
         return result
+
+    def _lender(self, sortie: Sortie) -> dict[str, str]:
+        """What a record says of the network whose gradients its attack borrows."""
+        source = sortie.source
+        return {} if source is None else {"source_weights_hash": self._weights[source]}
 
     def _certificates(self, number: int) -> Certificates | None:
         """What a subject's network has proved; None where there are no certificates."""

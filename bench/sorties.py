@@ -32,6 +32,11 @@ class Subject:
         return f"{self.model.title} x {self.defense_title}"
 
     @property
+    def is_users(self) -> bool:
+        """Whether its network is made by code of the user's, which may read any file."""
+        return registry.find("models", self.model.name).is_users
+
+    @property
     def certifies(self) -> bool:
         """Whether its network will have certificates, as the defense says."""
         return getattr(self.defense or self.wrapper, "certifies", None) is not None

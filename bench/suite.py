@@ -161,7 +161,9 @@ class Suite(BaseModel):
     @property
     def headline(self) -> Epsilon:
         """The epsilon that the leaderboard compares at."""
-        return self.leaderboard_epsilon or self.epsilons[len(self.epsilons) // 2]
+        wanted = self.leaderboard_epsilon
+        at = len(self.epsilons) // 2 if wanted is None else self.epsilons.index(wanted)
+        return self.epsilons[at]
 
     def resolved(self) -> dict[str, Any]:
         """Everything that the suite says, defaults included, as JSON."""

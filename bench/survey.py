@@ -1,27 +1,34 @@
-"""What a run directory holds of a plan already. Nothing is written, and no network is made."""
+"""Which cells of a plan a run directory holds already. Nothing is written, no network is made."""
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .directory import RunDirectory, read_manifest
-from .errors import QuintainError, RunDirectoryError
+from .errors import RunDirectoryError
+from .hashing import hash_file
 from .keys import Keys
+from .plan import Plan
 from .records import read_cell
-from .sorties import Subject
 from .tables import Cell
 from .training import cached_weights
+
+Place = tuple[int, int]  # a cell of the plan: the number of its subject, and of its attack
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished cell. sha256: of its file. cell: its content, where that is in memory."""
+    """A finished cell. sha256: of its file. cell: its content, where that is in memory.
+
+    weights: hashes of the weights that it was made with: its network's, and that of the network
+    whose gradients it borrows.
+    """
 
     path: Path
     key: str
     sha256: str
+    weights: tuple[str, ...]
     fresh: bool = False
     cell: Cell | None = None
 
@@ -30,22 +37,16 @@ class Finished:
         return self.cell or read_cell(self.path, self.sha256)
 
 
-@dataclass(frozen=True)
-class Holding:
-    """A subject whose network the manifest remembers, and its cells by attack, None if missing."""
-
-    network: Mapping[str, Any]
-    cells: Mapping[int, Finished | None]
-
-
 class Survey:
-    """The manifest, and the records that it lists or that a killed run left behind.
+    """The records that the manifest lists, and those that a killed run left behind.
 
-    The manifest remembers each network's weights by what the network is made of, and each records
-    file's SHA-256, so that finished cells need neither networks nor parsing. Where it is silent or
-    another hash is found, records are read and checked value by value.
+    The manifest remembers each file's SHA-256, so that finished cells need not be parsed. Where it
+    is silent or another hash is found, records are read and checked value by value.
 
-    subjects: for each of the plan's what is known of it, None where its network must be made first.
+    done: the finished cells. networks: what the manifest says of each subject's network, if it
+    does. weights: the hash of the weights that a subject's network has, where that is known.
+    to_build: the subjects whose network must be built, to see whether it is still the same, before
+    their cells count as done: those made by code of the user's, unless they would be trained.
     """
 
     def __init__(self, keys: Keys, directory: RunDirectory, cache: Path | None) -> None:
@@ -56,31 +57,41 @@ class Survey:
         plan = keys.plan
         self._records = directory.path / "records"
         self._saving = plan.suite.save_adversarials
-        self._hashes = _by(self.manifest.get("cells"), "key")
-        self._names = {name[-24:-8]: name for name in _listed(self._records, ".parquet")}
-        self.errors = set(_listed(self._records, ".error.txt"))
-        networks = _by(self.manifest.get("networks"), "order")
-        self.orders = [_order(keys, subject) for subject in plan.subjects]
-        known: dict[int, str] = {}  # subject -> the hash of its weights
-        for number, order in enumerate(self.orders):
-            weights = networks.get(order, {}).get("weights_hash")
-            if weights is not None and cached_weights(order, cache) in (None, weights):
-                known[number] = weights
-        self.subjects: list[Holding | None] = []
-        for number, order in enumerate(self.orders):
-            if number not in known:
-                self.subjects.append(None)
-                continue
-            named = keys.cells(number, known)
-            cells = {
-                attack: self.look(named[attack]) if attack in named else None
-                for attack in plan.attacks_on(number)
-            }
-            self.subjects.append(Holding(networks[order], cells))
-        self.unfinished = {
+        self._listed = _by(self.manifest.get("cells"), "key")
+        self._names = {name[-24:-8]: name for name in _files(self._records, ".parquet")}
+        self.errors = set(_files(self._records, ".error.txt"))
+        self.done: dict[Place, Finished] = {}
+        for number in range(len(plan.subjects)):
+            for attack in plan.attacks_on(number):
+                if (found := self.look(keys.cell((number, attack)))) is not None:
+                    self.done[number, attack] = found
+        listed = _by(self.manifest.get("networks"), "key")
+        self.networks = [listed.get(key) for key in keys.networks]
+        cached = [cached_weights(key, cache) for key in keys.networks]
+        self.weights = {
+            number: known
+            for number, one in enumerate(cached)
+            if (known := one or self._made_with(number)) is not None
+        }
+        self.to_build = {
+            number
+            for number, subject in enumerate(plan.subjects)
+            if subject.is_users and (subject.defense is None or cached[number] is not None)
+        }
+
+    def _made_with(self, number: int) -> str | None:
+        """The weights that all finished cells of a subject agree upon."""
+        found = {one.weights[0] for (subject, _), one in self.done.items() if subject == number}
+        return found.pop() if len(found) == 1 else None
+
+    def unfinished(self, plan: Plan) -> set[str]:
+        """Titles of the models that have a cell missing."""
+        gone = stale(self.done, self.weights, [one.source for one in plan.attacks])
+        return {
             subject.model.title
-            for subject, holding in zip(plan.subjects, self.subjects, strict=True)
-            if holding is None or None in holding.cells.values()
+            for number, subject in enumerate(plan.subjects)
+            for attack in plan.attacks_on(number)
+            if (number, attack) not in self.done or (number, attack) in gone
         }
 
     def path(self, key: str) -> Path | None:
@@ -93,21 +104,34 @@ class Survey:
         path = path or self.path(key)
         if path is None or (self._saving and not path.with_suffix(".safetensors").is_file()):
             return None
+        listed = self._listed.get(key, {})
         try:
-            found = hashlib.sha256(path.read_bytes()).hexdigest()
-            if found == self._hashes.get(key, {}).get("sha256"):
-                return Finished(path, key, found)
+            sha256 = hash_file(path)
+            if sha256 == listed.get("sha256") and isinstance(listed.get("weights"), list):
+                return Finished(path, key, sha256, tuple(listed["weights"]))
             cell = read_cell(path)
         except (OSError, RunDirectoryError):
             return None
-        return Finished(path, key, found, cell=cell) if cell.about.get("key") == key else None
+        if cell.about.get("key") != key:
+            return None
+        return Finished(path, key, sha256, cell.weights, cell=cell)
 
 
-def _order(keys: Keys, subject: Subject) -> str:
-    try:
-        return keys.network(subject)
-    except (OSError, QuintainError):  # a checkpoint that is not there: said when it is tried
-        return ""
+def stale(
+    cells: Mapping[Place, Finished], weights: Mapping[int, str], sources: Sequence[int | None]
+) -> set[Place]:
+    """The cells that other weights gave than a network has now.
+
+    weights: by subject, where they are known. sources: by attack, whose gradients it borrows.
+    """
+    found = set()
+    for (number, attack), cell in cells.items():
+        source = sources[attack]
+        networks = (number,) if source is None else (number, source)
+        now = tuple(weights.get(one) for one in networks)
+        if any(one not in (None, before) for one, before in zip(now, cell.weights, strict=False)):
+            found.add((number, attack))
+    return found
 
 
 def _by(entries: Any, name: str) -> dict[str, Any]:
@@ -116,7 +140,7 @@ def _by(entries: Any, name: str) -> dict[str, Any]:
     return {str(one[name]): one for one in listed if isinstance(one, Mapping) and name in one}
 
 
-def _listed(folder: Path, ending: str) -> list[str]:
+def _files(folder: Path, ending: str) -> list[str]:
     try:
         return [one.name for one in folder.iterdir() if one.name.endswith(ending)]
     except OSError:

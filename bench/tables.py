@@ -84,12 +84,18 @@ class Cell:
         """What is attacked, by the names that people gave it."""
         return tuple(str(self.about[name]) for name in ("dataset", "norm", "model", "defense"))
 
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Hashes of the weights it was made with: its network's, and a borrowed gradient's."""
+        source = self.about.get("source_weights_hash")
+        return (self.about["weights_hash"], *([] if source is None else [source]))
+
     @cached_property
     def experiment(self) -> tuple[object, ...]:
         """What cells must share to be combined: also weights, seed, grid, and the very examples."""
         about = (self.about[name] for name in ("weights_hash", "seed", "leaderboard_epsilon"))
         examples = self.records.sort_values("index")[["index", "label"]].to_numpy().tobytes()
-        return (*self.subject, *about, *self.about["epsilons"], examples)
+        return (*self.subject, *about, *self.about["epsilon_values"], examples)
 
 
 def curve_of(records: pd.DataFrame, epsilons: Sequence[str]) -> pd.DataFrame:

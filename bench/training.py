@@ -1,7 +1,5 @@
 """Networks made to order: built, trained by a defense, and kept under a name made of all that."""
 
-import hashlib
-import json
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +15,7 @@ from .checkpoints import load_checkpoint, read_about, save_checkpoint
 from .datasets.memory import channel_statistics, fingerprint
 from .desk import Desk
 from .errors import BadCheckpoint, BadParameter, CellError
+from .hashing import configuration, hash_json
 from .partial import Partial
 from .progress import say
 from .protocols import (
@@ -27,7 +26,6 @@ from .protocols import (
     Progress,
     Trained,
     Training,
-    configuration,
 )
 from .threat import Norm
 
@@ -60,11 +58,11 @@ class Order:
 
     def key(self) -> str:
         """Name the trained network by what it is made of."""
-        return digest(
+        return hash_json(
             {
                 **architecture(self.model),
                 "defense": configuration(self.defense),
-                "sources": registry.local_sources(configuration(self.defense)),
+                "code": registry.code_of(configuration(self.defense)),
                 "data": self.data_hash or fingerprint(self.data),
                 "seed": self.seed,
                 "device": self.device.type,
@@ -81,7 +79,7 @@ def architecture(model: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "model": dict(model),
         "model_version": str(getattr(plugin.load(), "version", "1")),
-        "model_source": plugin.digest,
+        "model_code": plugin.code,
     }
 
 
@@ -238,8 +236,3 @@ def _wrapped(order: Order) -> nn.Module:
     """Build what the defense's `fit` returns, untrained: `wrap` for defenses that wrap a model."""
     wrap: Callable[[nn.Module], nn.Module] = getattr(order.defense, "wrap", lambda module: module)
     return wrap(order.build())
-
-
-def digest(value: Any) -> str:
-    """Name a JSON-able value by its content: a SHA-256."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -8,7 +8,8 @@ from typing import get_args
 import torch
 
 from ..errors import AccessDenied
-from ..protocols import Access, configuration
+from ..hashing import configuration
+from ..protocols import Access
 from ..threat import NORMS, make_ball
 from .comparisons import beat_noise, same_outcome
 from .report import Failed, NotTried

@@ -156,7 +156,7 @@ def test_a_file_is_run_once(plugin_file):
     (second,) = registry.load_file(path)
     assert first == second
     assert (first.kind, first.name) == ("losses", "mine")
-    assert len(first.digest) == 64
+    assert len(first.code) == 64
     assert registry.build("losses", {"name": "mine", "scale": 2.0}).scale == 2.0
 
 

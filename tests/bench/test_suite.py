@@ -82,7 +82,7 @@ def test_the_resolved_suite_reads_back_as_the_same_suite():
         ("plugins = 3", "plugins: .*list, not 3"),
         ("save_adversarials = 1", "save_adversarials: .*boolean, not 1"),
         ("leaderboard_epsilon = 0.2", "leaderboard_epsilon 0.2 is not one of epsilons: 1e-2, "),
-        ("leaderboard_epsilon = 0.03137254901960784", "is not one of epsilons"),
+        ("leaderboard_epsilon = 0.031", "leaderboard_epsilon 0.031 is not one of epsilons"),
     ],
 )
 def test_a_wrong_line_at_the_top_is_refused(change, says):
