@@ -15,6 +15,7 @@ from .errors import BadPlugin, DuplicatePlugin
 FILE_MODULE = "quintain_plugin_"  # how modules made from local files are called
 _FACTORY = re.compile(r"(.+\.py):(\w+)")
 
+_files: set[str] = set()  # that were run
 _folder: ContextVar[Path | None] = ContextVar("folder", default=None)
 
 
@@ -48,6 +49,11 @@ def module_name(path: Path) -> str:
     return f"{FILE_MODULE}{path.stem}_{digest(path)[:8]}"
 
 
+def folders() -> set[Path]:
+    """The folders of the files that have been run."""
+    return {Path(one).parent for one in _files}
+
+
 def run(path: Path) -> ModuleType:
     """Run a file, or return the module that it made before.
 
@@ -62,6 +68,7 @@ def run(path: Path) -> ModuleType:
         raise BadPlugin(f"plugin file {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    _files.add(str(path))
     try:
         # not by the loader, which would leave bytecode in the user's folder
         exec(compile(path.read_bytes(), path, "exec"), module.__dict__)

@@ -164,6 +164,7 @@ class Logbook:
             "key": cell.key,
             "sha256": cell.sha256,
             "weights": list(cell.weights),
+            "files": dict(cell.files),
             "titles": titles,
         }
 

@@ -2,6 +2,7 @@
 
 import time
 import traceback
+from collections import defaultdict
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +20,7 @@ from .directory import RunDirectory, opened
 from .errors import CellError, QuintainError, RunDirectoryError
 from .evaluation import Case, Result, assess
 from .files import check_writable, write_text
+from .files_read import hashed, recorded
 from .gallery import Spool
 from .hashing import configuration
 from .keys import Keys
@@ -35,7 +37,7 @@ from .settings import Certification, Member, Settings
 from .sorties import Sortie, Subject
 from .standings import Standings
 from .suite import Suite
-from .survey import Finished, Place, Survey
+from .survey import Finished, Place, Survey, finished
 from .tables import Cell
 from .training import obtain, train_proxy
 from .trial import Choice, recall
@@ -68,14 +70,15 @@ def run_suite(
     cannot be used. A cell that fails later is reported as failed, and the rest go on.
     """
     with local.relative_to(folder):
-        plan = make_plan(suite, file, folder)
+        with recorded() as files:
+            plan = make_plan(suite, file, folder)
         if cache is not None:
             _check_cache(cache)
         keys = Keys(plan, device)
         survey = Survey(keys, RunDirectory(out), cache)
         try_models(plan, file, survey.unfinished(plan))
         with opened(out, suite.resolved(), text, update=update) as directory:
-            return Runner(Logbook(keys, survey, directory, file), survey, keys, cache).run()
+            return Runner(Logbook(keys, survey, directory, file), survey, keys, cache, files).run()
 
 
 def _check_cache(cache: Path) -> None:
@@ -91,13 +94,18 @@ def _check_cache(cache: Path) -> None:
 class Runner:
     """One run of a plan: a subject after the other, where a cell of it is missing."""
 
-    def __init__(self, logbook: Logbook, survey: Survey, keys: Keys, cache: Path | None) -> None:
+    def __init__(
+        self, logbook: Logbook, survey: Survey, keys: Keys, cache: Path | None, files: set[str]
+    ) -> None:
         self.logbook = logbook
         self.survey = survey
         self.keys = keys
         self.plan: Plan = keys.plan
         self.device = keys.device
         self.cache = cache
+        self._files = files  # that code of the user's has read when plugins were made,
+        self._network_files: dict[int, set[str]] = defaultdict(set)  # a network was made,
+        self._attack_files: dict[int, set[str]] = defaultdict(set)  # and an attack was run
         self.lines = Lines()
         self._about: dict[str, Any] = {}  # of the network at work, and what its search uses
         self._choice: Choice | None = None
@@ -205,7 +213,10 @@ class Runner:
         if number in self._failures:
             raise self._failures[number]
         try:
-            return self._fetched(self.plan.subjects[number])
+            with recorded() as files:
+                fetched = self._fetched(self.plan.subjects[number])
+            self._network_files[number] |= files
+            return fetched
         except (Exception, SystemExit) as error:
             self._failures[number] = error
             self.lines.say(f"{self.plan.subjects[number].title}: FAILED: {one_line(error)}")
@@ -243,7 +254,9 @@ class Runner:
         member, settings = sortie.member, self.plan.settings(sortie)
         title = f"{subject.title} x {sortie.entry.title}"
         began = time.monotonic()
-        result = self._measure(place, trained, settings, title, spool)
+        with recorded() as files:
+            result = self._measure(place, trained, settings, title, spool)
+        self._attack_files[place[1]] |= files
         seconds = time.monotonic() - began
         about = {
             "n_examples": len(self.plan.test),
@@ -266,6 +279,7 @@ class Runner:
             "weights_hash": self._weights[place[0]],
             "probe": self._about["probe"],
             **self._lender(sortie),
+            "files": hashed(self._read_for(place), self.plan.folder),
             **self.logbook.titles(place),
         }
         if "surplus" in result.records:
@@ -277,7 +291,7 @@ class Runner:
             spool.save(path.with_suffix(".safetensors"))
         sha256 = write_cell(path, cell)
         self._say(title, result, seconds)
-        return Finished(path, key, sha256, cell.weights, fresh=True, cell=cell)
+        return finished(path, sha256, cell, fresh=True)
 
     def _measure(
         self, place: Place, trained: Trained, settings: Settings, title: str, spool: Spool | None
@@ -304,6 +318,12 @@ class Runner:
             self._choice = result.choice
             self._about["precision"] = result.choice.about()
         return result
+
+    def _read_for(self, place: Place) -> set[str]:
+        """The files that code of the user's has read for a cell."""
+        networks = [place[0], self.plan.attacks[place[1]].source]
+        read = (self._network_files[one] for one in networks if one is not None)
+        return self._files.union(self._attack_files[place[1]], *read)
 
     def _lender(self, sortie: Sortie) -> dict[str, str]:
         """What a record says of the network whose gradients its attack borrows."""

@@ -42,7 +42,7 @@ def source_digest(file: Path, module: str = "") -> str:
 def installed_digest(module: str) -> str | None:
     """Name the code of an installed module; None where it is a released package's."""
     file = _file_of(module)
-    return source_digest(file, module) if file is not None and _is_local(file) else None
+    return source_digest(file, module) if file is not None and is_local(file) else None
 
 
 @lru_cache(maxsize=4096)
@@ -62,7 +62,7 @@ def _imported(file: Path, module: str, content: bytes) -> Iterator[tuple[Path, s
         return
     for name in sorted(set(_names(tree, module, is_package=file.name == "__init__.py"))):
         found = (None if module else _beneath(file.parent, name)) or _file_of(name)
-        if found is not None and _is_local(found):
+        if found is not None and is_local(found):
             yield found, name
 
 
@@ -105,7 +105,7 @@ def _located(name: str, path: tuple[str, ...]) -> Path | None:
     parent, _, last = name.rpartition(".")
     if parent and parent not in sys.modules:
         around = _located(parent, path)
-        local = around is not None and around.name == "__init__.py" and _is_local(around)
+        local = around is not None and around.name == "__init__.py" and is_local(around)
         return _beneath(around.parent, last) if local and around is not None else None
     try:
         spec = importlib.util.find_spec(name)
@@ -114,7 +114,7 @@ def _located(name: str, path: tuple[str, ...]) -> Path | None:
     return Path(spec.origin) if spec is not None and spec.origin is not None else None
 
 
-def _is_local(file: Path) -> bool:
+def is_local(file: Path) -> bool:
     """Whether a file is neither the standard library's nor a released package's."""
     for at, part in enumerate(file.parts):
         if part in _INSTALLED:

@@ -7,6 +7,7 @@ from typing import Any
 
 from .directory import RunDirectory, read_manifest
 from .errors import RunDirectoryError
+from .files_read import unchanged
 from .hashing import hash_file
 from .keys import Keys
 from .plan import Plan
@@ -22,13 +23,14 @@ class Finished:
     """A finished cell. sha256: of its file. cell: its content, where that is in memory.
 
     weights: hashes of the weights that it was made with: its network's, and that of the network
-    whose gradients it borrows.
+    whose gradients it borrows. files: those that code of the user's read: path -> SHA-256.
     """
 
     path: Path
     key: str
     sha256: str
     weights: tuple[str, ...]
+    files: Mapping[str, str]
     fresh: bool = False
     cell: Cell | None = None
 
@@ -55,6 +57,7 @@ class Survey:
         except RunDirectoryError:  # there is none, or the directory will be refused when entered
             self.manifest = {}
         plan = keys.plan
+        self._folder = plan.folder
         self._records = directory.path / "records"
         self._saving = plan.suite.save_adversarials
         self._listed = _by(self.manifest.get("cells"), "key")
@@ -107,14 +110,21 @@ class Survey:
         listed = self._listed.get(key, {})
         try:
             sha256 = hash_file(path)
-            if sha256 == listed.get("sha256") and isinstance(listed.get("weights"), list):
-                return Finished(path, key, sha256, tuple(listed["weights"]))
-            cell = read_cell(path)
-        except (OSError, RunDirectoryError):
+            if sha256 == listed.get("sha256"):
+                weights, files = tuple(listed["weights"]), listed["files"]
+                found = Finished(path, key, sha256, weights, files)
+            else:
+                found = finished(path, sha256, read_cell(path))
+        except (OSError, RunDirectoryError, KeyError):
             return None
-        if cell.about.get("key") != key:
-            return None
-        return Finished(path, key, sha256, cell.weights, cell=cell)
+        same = found.key == key and unchanged(found.files, self._folder)
+        return found if same else None
+
+
+def finished(path: Path, sha256: str, cell: Cell, *, fresh: bool = False) -> Finished:
+    """A cell that has been written, or read, as a finished one."""
+    about = cell.about
+    return Finished(path, about["key"], sha256, cell.weights, about["files"], fresh, cell)
 
 
 def stale(
