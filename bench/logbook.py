@@ -165,6 +165,7 @@ class Logbook:
             "sha256": cell.sha256,
             "weights": list(cell.weights),
             "files": dict(cell.files),
+            "adversarials": cell.adversarials,
             "titles": titles,
         }
 

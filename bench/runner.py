@@ -22,7 +22,7 @@ from .evaluation import Case, Result, assess
 from .files import check_writable, write_text
 from .files_read import hashed, recorded
 from .gallery import Spool
-from .hashing import configuration
+from .hashing import configuration, hash_file
 from .keys import Keys
 from .logbook import Logbook
 from .manifest import software
@@ -286,9 +286,10 @@ class Runner:
             about["false_positive_rate_target"] = getattr(
                 trained.model, "false_positive_rate", None
             )
-        cell = Cell(about, result.records)
         if spool is not None:
             spool.save(path.with_suffix(".safetensors"))
+            about["adversarials"] = hash_file(path.with_suffix(".safetensors"))
+        cell = Cell(about, result.records)
         sha256 = write_cell(path, cell)
         self._say(title, result, seconds)
         return finished(path, sha256, cell, fresh=True)

@@ -24,6 +24,7 @@ class Finished:
 
     weights: hashes of the weights that it was made with: its network's, and that of the network
     whose gradients it borrows. files: those that code of the user's read: path -> SHA-256.
+    adversarials: the hash of the file of its adversarial examples, if they were saved.
     """
 
     path: Path
@@ -31,8 +32,15 @@ class Finished:
     sha256: str
     weights: tuple[str, ...]
     files: Mapping[str, str]
+    adversarials: str | None
     fresh: bool = False
     cell: Cell | None = None
+
+    @property
+    def saved(self) -> bool:
+        """Whether its adversarial examples are there as they were saved."""
+        file = self.path.with_suffix(".safetensors")
+        return file.is_file() and hash_file(file) == self.adversarials
 
     def read(self) -> Cell:
         """Read its content. Raises: RunDirectoryError."""
@@ -105,26 +113,35 @@ class Survey:
     def look(self, key: str, path: Path | None = None) -> Finished | None:
         """Return a cell that is there and whole; what is damaged is as good as missing."""
         path = path or self.path(key)
-        if path is None or (self._saving and not path.with_suffix(".safetensors").is_file()):
+        if path is None:
             return None
         listed = self._listed.get(key, {})
         try:
             sha256 = hash_file(path)
             if sha256 == listed.get("sha256"):
                 weights, files = tuple(listed["weights"]), listed["files"]
-                found = Finished(path, key, sha256, weights, files)
+                found = Finished(path, key, sha256, weights, files, listed.get("adversarials"))
             else:
                 found = finished(path, sha256, read_cell(path))
         except (OSError, RunDirectoryError, KeyError):
             return None
         same = found.key == key and unchanged(found.files, self._folder)
-        return found if same else None
+        return found if same and (not self._saving or found.saved) else None
 
 
 def finished(path: Path, sha256: str, cell: Cell, *, fresh: bool = False) -> Finished:
     """A cell that has been written, or read, as a finished one."""
     about = cell.about
-    return Finished(path, about["key"], sha256, cell.weights, about["files"], fresh, cell)
+    return Finished(
+        path,
+        about["key"],
+        sha256,
+        cell.weights,
+        about["files"],
+        about.get("adversarials"),
+        fresh,
+        cell,
+    )
 
 
 def stale(

@@ -124,6 +124,8 @@ def obtain(
             try:
                 module = _wrapped(order)
                 about = load_checkpoint(path, module)
+                if about["key"] != key:  # somebody put another network here
+                    raise BadCheckpoint(f"{path} holds another network")
                 return Trained(
                     module.to(order.device).eval(),
                     tuple(about["history"]),
@@ -135,7 +137,7 @@ def obtain(
         partial = Partial(path.with_suffix(".partial"), key, _say)
         trained, cacheable = _train(order, cache, progress, desk, partial, key)
         if cacheable:
-            _keep(path, trained, order)
+            _keep(path, trained, order, key)
         partial.discard()
     return trained
 
@@ -150,8 +152,8 @@ def about_training(trained: Trained, defense: Defense) -> dict[str, Any]:
     }
 
 
-def _keep(path: Path, trained: Trained, order: Order) -> None:
-    about = {"model": dict(order.model), **about_training(trained, order.defense)}
+def _keep(path: Path, trained: Trained, order: Order, key: str) -> None:
+    about = {"key": key, "model": dict(order.model), **about_training(trained, order.defense)}
     try:
         save_checkpoint(path, trained.model, about)
     except OSError as error:
@@ -170,9 +172,10 @@ def cached_weights(key: str, cache: Path | None) -> str | None:
     if cache is None or not _cached(key, cache).is_file():
         return None
     try:
-        return str(read_about(_cached(key, cache)).get("weights"))
+        about = read_about(_cached(key, cache))
     except BadCheckpoint:  # to be trained anew, when it is needed
         return None
+    return str(about["weights"]) if about.get("key") == key else None
 
 
 def train_proxy(

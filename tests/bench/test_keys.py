@@ -1,6 +1,9 @@
 """What a cell's key and its record know: the code, the data and the files that made its number."""
 
+import io
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -34,6 +37,11 @@ class Mine:
         return State(problem.ball.project(problem.x + {size} * slope.sign()))
 """
 MINE = '[[attacks]]\nname = "mine"\n'
+
+
+def untimed(table):
+    """A table's text without the column that says how long it took."""
+    return pd.read_csv(io.StringIO(table)).drop(columns="seconds").to_csv()
 
 
 @pytest.fixture
@@ -144,3 +152,38 @@ def test_answers_to_fixed_images_tell_networks_apart():
         module[1].weight.mul_(1.01)
     assert not same_answers(first, probe(module, (1, 8, 8), torch.device("cpu")))
     assert not same_answers(first, first[:4])
+
+
+def test_another_networks_weights_under_this_ones_name_are_not_taken(tmp_path, again, monkeypatch):
+    monkeypatch.setenv("QUINTAIN_CACHE", str(tmp_path / "cache"))
+    assert again() == 0
+    assert again(seed=1) == 0
+    first, second = sorted((tmp_path / "cache" / "networks").glob("*.safetensors"))
+    for one, other in ((first, second), (second, first)):
+        content = one.read_bytes()
+        one.write_bytes(other.read_bytes())
+        for file in (tmp_path / "out" / "records").glob("*.parquet"):
+            file.unlink()
+        before = (tmp_path / "out" / "tradeoff.csv").read_text()
+        again(seed=1)
+        assert untimed((tmp_path / "out" / "tradeoff.csv").read_text()) == untimed(before)
+        one.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "empty", "gone", "another's"])
+def test_damaged_adversarial_examples_are_made_again(damage, tmp_path, again):
+    keys = {"save_adversarials": "true"}
+    assert again(**keys) == 0
+    count = again(**keys)
+    one, other = sorted((tmp_path / "out" / "records").glob("*.safetensors"))
+    content = one.read_bytes()
+    middle = len(content) // 2
+    made = {
+        "cut": content[:-3],
+        "bit": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+        "empty": b"",
+        "another's": other.read_bytes(),
+    }
+    one.unlink() if damage == "gone" else one.write_bytes(made[damage])
+    assert again(**keys) == count - 1
+    assert one.read_bytes() == content
