@@ -33,12 +33,16 @@ def run(suite: str, out: Path | None, device: str, seed: int | None, update: boo
 
     What is in the run directory already is not computed again: an interrupted run goes on.
     """
+    from .directory import check_directory
+    from .lookup import check_names
     from .suite import read_suite
 
     parsed, text, folder = read_suite(suite)
     if seed is not None:
         parsed = parsed.model_copy(update={"seed": seed})
     out = out or Path("runs") / parsed.name
+    check_names(parsed, suite, folder)
+    check_directory(out, parsed.resolved(), text, update=update)
     click.echo(f"quintain: suite {parsed.name}, into {out}", err=True)
 
     from .api import parse_device
@@ -223,7 +227,10 @@ def plot(directories: Sequence[Path], output: Path) -> int:
 @click.argument("plugin")
 def check(plugin: str) -> int:
     """Run the conformance kit on PLUGIN: an attack's name, or a Python file that registers some."""
-    from .conformance import check_plugin
+    from .lookup import attacks_named
+
+    attacks_named(plugin)
+    from .conformance import check_plugin  # brings torch
 
     reports = check_plugin(plugin)
     for report in reports:

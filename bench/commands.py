@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .directory import read_cells
+from .directory import read_cells, read_manifest
 from .errors import BadParameter, RunDirectoryError, closest
 from .files import check_writable, write_text
-from .report import FORMATS, Format, leaderboard_table
-from .tables import Cell, leaderboard, tradeoff
+from .formats import FORMATS, Format
 
 if TYPE_CHECKING:
     from .protocols import Trained
+    from .tables import Cell
 
 
 def joint_leaderboard(directories: Sequence[Path], form: str) -> str:
@@ -25,7 +25,11 @@ def joint_leaderboard(directories: Sequence[Path], form: str) -> str:
     if chosen is None:
         near = closest(form, FORMATS) or "; there are " + ", ".join(FORMATS)
         raise BadParameter(f"unknown format '{form}'{near}")
-    return leaderboard_table(leaderboard(*_finished(directories)), chosen)
+    finished = _finished(directories)
+    from .report import leaderboard_table
+    from .tables import leaderboard
+
+    return leaderboard_table(leaderboard(*finished), chosen)
 
 
 def plot_runs(directories: Sequence[Path], output: Path) -> None:
@@ -34,23 +38,28 @@ def plot_runs(directories: Sequence[Path], output: Path) -> None:
     Raises: RunDirectoryError; BadParameter for an ending that is no format, for runs that do not
     compare, and when the file cannot be written; QuintainError without matplotlib.
     """
-    from .figure import check_ending, write_figure
-    from .sweeps import comparison
+    from .formats import check_ending
 
     check_ending(output)
     cells, failed = _finished(directories)
+    from .figure import write_figure
+    from .sweeps import comparison
+    from .tables import leaderboard, tradeoff
+
     shown = comparison(tradeoff(cells, failed), leaderboard(cells, failed))
     with writing(output):
         write_figure(output, shown)
 
 
-def _finished(directories: Sequence[Path]) -> tuple[list[Cell], list[tuple[str, ...]]]:
+def _finished(directories: Sequence[Path]) -> "tuple[list[Cell], list[tuple[str, ...]]]":
     """Every finished cell of run directories once, and the failed ones.
 
     Raises: RunDirectoryError, also where there is none.
     """
     cells: dict[tuple[str, ...], Cell] = {}
     failed: list[tuple[str, ...]] = []
+    for directory in directories:  # all of them before what takes long to import
+        read_manifest(directory)
     for directory in directories:
         done, lost = read_cells(directory)
         cells |= {(*cell.subject, cell.about["attack"], cell.about["key"]): cell for cell in done}
@@ -81,16 +90,8 @@ def train_checkpoint(
     Raises: QuintainError for what cannot be used.
     """
     from . import registry
-    from .api import checked_norm, parse_device
-    from .checkpoints import save_checkpoint
-    from .desk import Desk
-    from .plan import check_training, load_split, try_model
-    from .progress import Bar, say
-    from .threat import Epsilon
-    from .training import Order, about_training, obtain
+    from .grid import Epsilon
 
-    for plugin in plugins:
-        registry.load_file(plugin)
     specs = read_specs({"model": model, "defense": defense, "dataset": dataset}, settings)
     if path.suffix != ".safetensors":
         raise BadParameter(f"a checkpoint is a .safetensors file, not {path.name}")
@@ -98,6 +99,18 @@ def train_checkpoint(
         radius = None if epsilon is None else Epsilon.parse(epsilon).value
     except ValueError as error:
         raise BadParameter(str(error)) from None
+    for plugin in plugins:
+        registry.load_file(plugin)
+    for kind, name in (("models", model), ("defenses", defense), ("datasets", dataset)):
+        registry.check_name(kind, name)  # type: ignore[arg-type]
+
+    from .api import checked_norm, parse_device  # this and what follows bring torch
+    from .checkpoints import save_checkpoint
+    from .desk import Desk
+    from .plan import check_training, load_split, try_model
+    from .progress import Bar, say
+    from .training import Order, about_training, obtain
+
     plugin = registry.build("defenses", specs["defense"])
     source = registry.build("datasets", specs["dataset"])
     where, threat = parse_device(device), checked_norm(norm)

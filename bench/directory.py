@@ -6,15 +6,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from filelock import FileLock, Timeout
 
 from .errors import RunDirectoryError
 from .files import meant_for, write_text
-from .records import read_cell
-from .tables import Cell
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .tables import Cell
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,31 @@ class RunDirectory:
         """Write the manifest."""
         write_text(self.manifest, _laid_out(about) + "\n")
 
-    def write_table(self, name: str, table: pd.DataFrame) -> None:
+    def write_table(self, name: str, table: "pd.DataFrame") -> None:
         """Write a table as CSV."""
         write_text(self.path / name, table.to_csv(index=False, lineterminator="\n"))
 
 
 _TABLES = {"tradeoff.csv", "leaderboard.csv", "queries.csv", "transfer.csv", "detection.csv"}
 _OURS = {"manifest.json", "suite.toml", "records", ".lock", *_TABLES}
+
+
+def check_directory(path: Path, suite: Mapping[str, Any], text: str, *, update: bool) -> None:
+    """Look whether a suite may be run in a directory, which need not be there. Writes nothing.
+
+    Raises: RunDirectoryError.
+    """
+    with _writing(path):
+        if path.exists():
+            RunDirectory(path).check(suite, text, update=update)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunDirectoryError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 @contextmanager
@@ -91,18 +111,17 @@ def opened(
     nothing is written.
     """
     directory = RunDirectory(path)
-    try:
+    with _writing(path):
         path.mkdir(parents=True, exist_ok=True)
         directory.check(suite, text, update=update)
-        with FileLock(path / ".lock", timeout=0):
-            directory.check(suite, text, update=update)
-            _sweep(path)
-            write_text(path / "suite.toml", text)
-            yield directory
-    except Timeout:
-        raise RunDirectoryError(f"{path} is in use by another run") from None
-    except OSError as error:
-        raise RunDirectoryError(f"{path} cannot be written: {error.strerror or error}") from None
+        try:
+            with FileLock(path / ".lock", timeout=0):
+                directory.check(suite, text, update=update)
+                _sweep(path)
+                write_text(path / "suite.toml", text)
+                yield directory
+        except Timeout:
+            raise RunDirectoryError(f"{path} is in use by another run") from None
 
 
 def _sweep(path: Path) -> None:
@@ -130,12 +149,15 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return about
 
 
-def read_cells(path: Path) -> tuple[list[Cell], list[tuple[str, ...]]]:
+def read_cells(path: Path) -> "tuple[list[Cell], list[tuple[str, ...]]]":
     """Read the finished cells of a run directory, and name those that failed.
 
     Raises: RunDirectoryError.
     """
-    about = read_manifest(path)
+    about = read_manifest(path)  # before what takes long to import
+    from .records import read_cell
+    from .tables import Cell
+
     cells: list[Cell] = []
     failed: list[tuple[str, ...]] = []
     try:

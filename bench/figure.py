@@ -6,8 +6,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import BadParameter, QuintainError, closest
 from .files import write_atomically
+from .formats import check_ending
 from .grid import Epsilon
 from .labels import Box, around, placed
 from .sweeps import Comparison, Subject
@@ -17,8 +17,6 @@ Page = Callable[[float, float], tuple[float, float]]  # accuracies to typographi
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-ENDINGS = (".png", ".svg", ".pdf")
 
 # Okabe & Ito's colours, told apart by every kind of colour vision; yellow is too pale on white
 _COLOURS = ("#000000", "#D55E00", "#0072B2", "#CC79A7", "#E69F00", "#56B4E9", "#009E73")
@@ -37,23 +35,6 @@ _SETTINGS: Any = {
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
 }
-
-
-def check_ending(path: Path) -> None:
-    """Look whether a figure can be written in the format that a file's name asks for.
-
-    Raises: BadParameter for another ending; QuintainError without matplotlib.
-    """
-    if path.suffix.lower() not in ENDINGS:
-        near = closest(path.suffix, ENDINGS) or f"; there are {', '.join(ENDINGS)}"
-        raise BadParameter(f"{path} ends in '{path.suffix}', which is no format of figures{near}")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise QuintainError(
-            "a figure needs the package matplotlib, not installed: "
-            "pip install 'quintain[figures]' brings it"
-        ) from None
 
 
 def write_figure(path: Path, shown: Comparison) -> None:

@@ -1,7 +1,6 @@
 """A suite made ready: every plugin built, and every model tried that there is work for."""
 
-from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +23,7 @@ from .errors import (
     UnknownPlugin,
 )
 from .evaluation import check_members
+from .lookup import blamed
 from .protocols import Dataset, Defense, ImageData, InputSpec
 from .rejection import rejects
 from .settings import Certification, Member, Settings
@@ -92,21 +92,21 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
     Raises: BadSuite, naming the file and the key; BadData; BadCheckpoint; UnknownPlugin; BadPlugin.
     """
     for one in suite.plugins:
-        with _blame(file, "plugins"):
+        with blamed(file, "plugins"):
             registry.load_file(folder / one)
     attacks: list[tuple[AttackEntry, Member]] = []
     for number, attack in enumerate(suite.attacks, 1):
-        with _blame(file, f"attacks[{number}]"):
+        with blamed(file, f"attacks[{number}]"):
             plugin = registry.build("attacks", attack.spec, besides=AttackEntry.model_fields)
             member = Member(plugin, attack.restarts)
             check_members([member], suite.norm, targeted=False)
             attacks.append((attack, member))
     defenses: list[tuple[Entry, Defense]] = []
     for number, defense in enumerate(suite.defenses, 1):
-        with _blame(file, f"defenses[{number}]"):
+        with blamed(file, f"defenses[{number}]"):
             built = registry.build("defenses", defense.spec, besides=Entry.model_fields)
             defenses.append((defense, built))
-    with _blame(file, "dataset"):
+    with blamed(file, "dataset"):
         dataset = registry.build("datasets", suite.dataset.spec)
         train, test = (load_split(dataset, suite.dataset.name, one) for one in SPLITS)
         _check_splits(train, test)
@@ -117,7 +117,7 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
     subjects = _subjects(suite, file, folder, defenses)
     sorties = sorties_of(attacks, suite, subjects)
     if suite.transfer is not None:
-        with _blame(file, "transfer"):
+        with blamed(file, "transfer"):
             sorties += transfers_of(suite.transfer, suite, subjects)
     sorties += certification_of(subjects)
     return Plan(
@@ -140,7 +140,7 @@ def _subjects(
     """
     subjects: list[Subject] = []
     for number, model in enumerate(suite.models, 1):
-        with _blame(file, f"models[{number}]"):
+        with blamed(file, f"models[{number}]"):
             registry.bind("models", model.spec, besides=ModelEntry.model_fields)
             factory = registry.find("models", model.name).load()
             if _is_ready(model):
@@ -174,7 +174,7 @@ def try_models(plan: Plan, file: str, titles: Container[str]) -> None:
     """
     for number, model in enumerate(plan.suite.models, 1):
         if model.title in titles:
-            with _blame(file, f"models[{number}]"):
+            with blamed(file, f"models[{number}]"):
                 try_model(model.spec, plan.train, plan.checkpoint(model))
 
 
@@ -286,12 +286,3 @@ def _choose(total: int, suite: Suite) -> Tensor:
         raise BadParameter(f"n_examples = {count}, but the test split has {total} images")
     order = torch.randperm(total, generator=torch.Generator().manual_seed(suite.seed))
     return order[:count].sort().values
-
-
-@contextmanager
-def _blame(file: str, key: str) -> Iterator[None]:
-    """Say of an error which file and key it comes from."""
-    try:
-        yield
-    except QuintainError as error:
-        raise BadSuite(f"{file}: {key}: {error}") from error

@@ -55,14 +55,30 @@ def provide(kind: str, singular: str, name: str) -> Provided:
             raise BadPlugin(f"plugin file {path} has no factory '{attribute}'")
         return Provided(_of_inputs(made) if kind == "models" else made, name, local.digest(path))
     prefix, _, inner = name.partition(":")
-    known = prefixes(kind)
+    return _of_library(_provider(kind, singular, name), singular, prefix, inner)
+
+
+def check_name(kind: str, singular: str, name: str) -> None:
+    """Look whether there are a provider or a file for a name with a colon. Imports nothing.
+
+    Raises: UnknownPlugin; BadPlugin.
+    """
+    found = local.reference(name)
+    if found is None:
+        _provider(kind, singular, name)
+    else:
+        local.module_name(found[0])
+
+
+def _provider(kind: str, singular: str, name: str) -> metadata.EntryPoint:
+    prefix, known = name.partition(":")[0], prefixes(kind)
     if prefix not in known:
         near = closest(prefix, known) or "."
         raise UnknownPlugin(
             f"unknown {singular} '{name}'{near} There are the prefixes: "
             + ", ".join([*(f"{one}:" for one in known), "FILE.py:"])
         )
-    return _of_library(known[prefix], singular, prefix, inner)
+    return known[prefix]
 
 
 @cache

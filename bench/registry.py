@@ -201,8 +201,28 @@ def find(kind: Kind, name: str) -> Plugin:
     if ":" in name:
         found = providers.provide(kind, _singular(kind), name)
         return Plugin(kind, name, found.source, name, found.factory, found.digest)
+    raise _unknown(kind, name, known)
+
+
+def check_name(kind: Kind, name: str) -> None:
+    """Look whether a plugin of this name may be there, importing nothing: a command's first look.
+
+    Of a name with a colon it is seen whether the file is there, or what the prefix stands for.
+
+    Raises: as find.
+    """
+    known = _available(kind)
+    if name in known:
+        return
+    if ":" in name:
+        providers.check_name(kind, _singular(kind), name)
+    else:
+        raise _unknown(kind, name, known)
+
+
+def _unknown(kind: Kind, name: str, known: Iterable[str]) -> UnknownPlugin:
     listed = [*sorted(known), *(f"{prefix}:NAME" for prefix in providers.prefixes(kind))]
-    raise UnknownPlugin(
+    return UnknownPlugin(
         f"unknown {_singular(kind)} '{name}'{closest(name, known) or '.'} "
         f"There are: {', '.join(listed)}"
     )
@@ -305,9 +325,9 @@ def _available(kind: Kind) -> dict[str, Plugin]:
 def _installed(kind: Kind) -> dict[str, Plugin]:
     """What the installed distributions bring. To read it takes longer than all other look-ups."""
     found: dict[str, Plugin] = {}
+    release = cache(_release)  # to read it takes as long for one entry as for all
     for entry in metadata.entry_points(group=f"quintain.{kind}"):
-        distribution = entry.dist.name if entry.dist else "unknown distribution"
-        version = entry.dist.version if entry.dist else ""
+        distribution, version = release(entry.dist)
         plugin = Plugin(kind, entry.name, distribution, entry.value, digest=version)
         taken = found.get(entry.name)
         if taken is not None and taken != plugin:
@@ -317,6 +337,13 @@ def _installed(kind: Kind) -> dict[str, Plugin]:
             )
         found[entry.name] = plugin
     return found
+
+
+def _release(distribution: metadata.Distribution | None) -> tuple[str, str]:
+    """Name and version of what an entry point belongs to."""
+    if distribution is None:
+        return "unknown distribution", ""
+    return distribution.name, distribution.version
 
 
 def _split(kind: Kind, spec: Spec) -> tuple[str, dict[str, Any]]:

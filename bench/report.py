@@ -2,13 +2,11 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import pandas as pd
 from tabulate import tabulate
 
-Format = Literal["csv", "markdown", "latex", "html"]
-FORMATS: tuple[Format, ...] = ("csv", "markdown", "latex", "html")
+from .formats import Format
 
 _CELL = ["model", "defense", "attack"]
 _CERTIFIED = "certified_accuracy"

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from quintain.bench.report import FORMATS, leaderboard_table, run_summary, tradeoff_table
+from quintain.bench.formats import FORMATS
+from quintain.bench.report import leaderboard_table, run_summary, tradeoff_table
 from quintain.bench.tables import LEADERBOARD_COLUMNS, TRADEOFF_COLUMNS
 
 SHOWN = [
