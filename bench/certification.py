@@ -15,6 +15,7 @@ from .network import Network, frozen, in_memory
 from .protocols import ABSTAIN, Certificates, Certifier, Progress
 from .random import Draws
 from .settings import Settings
+from .threads import suited_threads
 from .threat import NORMS, Norm
 from .verdicts import verdict
 
@@ -65,7 +66,7 @@ def certify(
     if certifier is None:
         raise CellError(f"{type(case.module).__name__} has no certificates")
     first = case.images.read(torch.tensor([0]))
-    with frozen(case.module):
+    with frozen(case.module), suited_threads(case.module, first, case.device):
         with fitting(case.images):
             network = opened(case, batch_size)
             verdict(network, first, case.indices[:1])

@@ -29,6 +29,7 @@ from .pursuit import Field
 from .queries import query_curve, query_summary
 from .settings import Member, Settings, single
 from .tables import curve_of
+from .threads import suited_threads
 from .threat import Epsilon, Norm
 from .trial import Choice, choose
 
@@ -170,7 +171,8 @@ def assess(
     Raises: BadData for images or labels that cannot be used; CellError when the model or an attack
     misbehaves; BadParameter.
     """
-    with frozen(case.module):
+    first = case.images.read(torch.tensor([0]))
+    with frozen(case.module), suited_threads(case.module, first, case.device):
         network, predicted = _first_look(case, settings, batch_size)
         size = network.batch_size
         check_classes(case, network.n_classes)

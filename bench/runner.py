@@ -36,6 +36,7 @@ from .standings import Standings
 from .suite import Suite
 from .survey import Finished, Survey
 from .tables import Cell
+from .threads import threads_for
 from .training import obtain, train_proxy
 from .trial import Choice, recall
 
@@ -141,6 +142,7 @@ class Runner:
             "parameters": parameter_count(trained.model),
             "flags": list(trained.flags),
             "history": [dict(one) for one in trained.history],
+            "threads": self._threads(trained.model),
             "precision": None if self._choice is None else self._choice.about(),
         }
         self.logbook.network(number, about)
@@ -149,6 +151,11 @@ class Runner:
             if (number, attack) not in self.logbook.failed and self._know_source((number, attack)):
                 key = self.keys.cell((number, attack), self._weights)
                 self._run_cell((number, attack), trained, weights, key)
+
+    def _threads(self, module: nn.Module) -> int:
+        """With how many threads a network is trained and attacked."""
+        with frozen(module):
+            return threads_for(module, self.plan.test.images.read(torch.tensor([0])), self.device)
 
     def _know_source(self, place: Place) -> bool:
         """Learn the weights of the network that an attack borrows; tell whether that went well."""

@@ -29,6 +29,7 @@ from .protocols import (
     Training,
     configuration,
 )
+from .threads import suited_threads
 from .threat import Norm
 
 
@@ -229,7 +230,8 @@ def _train(
         keeper,
         None if desk is None else desk.recorder(key),
     )
-    trained = order.defense.fit(built, training)
+    with suited_threads(built, torch.zeros(1, *order.data.shape), order.device):
+        trained = order.defense.fit(built, training)
     trained.model.to(order.device).eval()
     return trained, trained.model is built or hasattr(order.defense, "wrap")
 

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from quintain.bench import registry, trial
+from quintain.bench.multiply_adds import multiply_adds
 from quintain.bench.precision import Quick, Variant, quicken
 from quintain.bench.protocols import InputSpec
-from quintain.bench.trial import Choice, choose, multiply_adds, recall, time_ratio
+from quintain.bench.trial import Choice, choose, recall, time_ratio
 
 CPU = torch.device("cpu")
 FASTEST = "bfloat16+channels-last+folded"
