@@ -33,7 +33,7 @@ def run(suite: str, out: Path | None, device: str, seed: int | None, update: boo
 
     What is in the run directory already is not computed again: an interrupted run goes on.
     """
-    from .directory import check_directory
+    from .directory import refuse_strangers
     from .lookup import check_names
     from .suite import read_suite
 
@@ -42,7 +42,7 @@ def run(suite: str, out: Path | None, device: str, seed: int | None, update: boo
         parsed = parsed.model_copy(update={"seed": seed})
     out = out or Path("runs") / parsed.name
     check_names(parsed, suite, folder)
-    check_directory(out, parsed.resolved(), text, update=update)
+    refuse_strangers(out)
     click.echo(f"quintain: suite {parsed.name}, into {out}", err=True)
 
     from .api import parse_device

@@ -42,7 +42,7 @@ class RunDirectory:
         and `update` does not allow it.
         """
         if not self.manifest.is_file():
-            self._refuse_strangers()
+            _refuse_strangers(self.path)
             if not update and self._holds_another(text):
                 raise RunDirectoryError(
                     f"{self.path} holds another suite.toml; choose another --out, or pass "
@@ -55,15 +55,6 @@ class RunDirectory:
             raise RunDirectoryError(
                 f"{self.path} holds the run of another version of this suite ({key}); "
                 "choose another --out, or pass --update to keep the cells that still apply"
-            )
-
-    def _refuse_strangers(self) -> None:
-        there = sorted(one.name for one in self.path.iterdir())
-        strangers = [one for one in there if one not in _OURS and not meant_for(one)]
-        if strangers:
-            raise RunDirectoryError(
-                f"{self.path} is not a run directory and not empty (it holds {strangers[0]}); "
-                "choose another --out"
             )
 
     def _holds_another(self, text: str) -> bool:
@@ -83,14 +74,24 @@ _TABLES = {"tradeoff.csv", "leaderboard.csv", "queries.csv", "transfer.csv", "de
 _OURS = {"manifest.json", "suite.toml", "records", ".lock", *_TABLES}
 
 
-def check_directory(path: Path, suite: Mapping[str, Any], text: str, *, update: bool) -> None:
-    """Look whether a suite may be run in a directory, which need not be there. Writes nothing.
+def refuse_strangers(path: Path) -> None:
+    """Refuse a directory that holds something other than a run. Nothing is read or written.
 
     Raises: RunDirectoryError.
     """
     with _writing(path):
-        if path.exists():
-            RunDirectory(path).check(suite, text, update=update)
+        if path.exists() and not RunDirectory(path).manifest.is_file():
+            _refuse_strangers(path)
+
+
+def _refuse_strangers(path: Path) -> None:
+    there = sorted(one.name for one in path.iterdir())
+    strangers = [one for one in there if one not in _OURS and not meant_for(one)]
+    if strangers:
+        raise RunDirectoryError(
+            f"{path} is not a run directory and not empty (it holds {strangers[0]}); "
+            "choose another --out"
+        )
 
 
 @contextmanager
