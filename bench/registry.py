@@ -325,9 +325,11 @@ def _available(kind: Kind) -> dict[str, Plugin]:
 def _installed(kind: Kind) -> dict[str, Plugin]:
     """What the installed distributions bring. To read it takes longer than all other look-ups."""
     found: dict[str, Plugin] = {}
-    release = cache(_release)  # to read it takes as long for one entry as for all
+    releases: dict[int, tuple[str, str]] = {}  # each is read from the disk, so only once
     for entry in metadata.entry_points(group=f"quintain.{kind}"):
-        distribution, version = release(entry.dist)
+        if id(entry.dist) not in releases:
+            releases[id(entry.dist)] = _release(entry.dist)
+        distribution, version = releases[id(entry.dist)]
         plugin = Plugin(kind, entry.name, distribution, entry.value, digest=version)
         taken = found.get(entry.name)
         if taken is not None and taken != plugin:
