@@ -8,6 +8,7 @@ from torch import nn
 
 from quintain.bench import evaluate, registry
 from quintain.bench.protocols import InputSpec, Silent, Training
+from quintain.bench.suite import read_suite
 from quintain.bench.threads import ONE_THREAD_BELOW, suited_threads, threads_for
 from quintain.bench.training import Order, obtain
 
@@ -117,8 +118,6 @@ def test_they_change_no_number(quintain, write_suite, tables, tmp_path):
 
 
 def test_the_quickstart_is_run_with_one():
-    from quintain.bench.suite import read_suite
-
     suite = read_suite("quickstart")[0]
     inputs = InputSpec((1, 16, 16), 10, (0.5,), (0.25,))
     for one in suite.models:
