@@ -10,7 +10,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 
-from .errors import BadPlugin, DuplicatePlugin
+from .errors import BadPlugin, DuplicatePlugin, reason
+from .files import check_regular
 
 FILE_MODULE = "quintain_plugin_"  # how modules made from local files are called
 _FACTORY = re.compile(r"(.+\.py):(\w+)")
@@ -42,9 +43,13 @@ def digest(path: Path) -> str:
 
 
 def module_name(path: Path) -> str:
-    """What the module made from a file is called. Raises: BadPlugin when there is no such file."""
-    if not path.is_file():
-        raise BadPlugin(f"plugin file {path} does not exist")
+    """What the module made from a file is called. Raises: BadPlugin when it cannot be read."""
+    try:
+        check_regular(path)
+    except FileNotFoundError:
+        raise BadPlugin(f"plugin file {path} does not exist") from None
+    except OSError as error:
+        raise BadPlugin(f"plugin file {path} cannot be read: {reason(error)}") from None
     return f"{FILE_MODULE}{path.stem}_{digest(path)[:8]}"
 
 

@@ -115,6 +115,7 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
         for part in torch.arange(len(test)).split(_BLOCK):
             check_images(test.images.read(part), first=int(part[0]))
     subjects = _subjects(suite, file, folder, defenses)
+    _check_apart(subjects, file)
     sorties = sorties_of(attacks, suite, subjects)
     if suite.transfer is not None:
         with _blame(file, "transfer"):
@@ -156,6 +157,21 @@ def _subjects(
             for one, plugin in defenses
         ]
     return subjects
+
+
+def _check_apart(subjects: Sequence[Subject], file: str) -> None:
+    """Refuse two subjects that tables would call the same: `a x b` and `c`, `a` and `b x c`.
+
+    Raises: BadSuite.
+    """
+    seen: set[str] = set()
+    for one in subjects:
+        if one.title in seen:
+            raise BadSuite(
+                f"{file}: two pairs of model and defense are called '{one.title}': "
+                "give a model or a defense another label"
+            )
+        seen.add(one.title)
 
 
 def _is_ready(model: ModelEntry) -> bool:

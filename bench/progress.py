@@ -6,6 +6,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from .streams import is_terminal, note
+
 
 class Bar:
     """A progress bar on stderr that shows one piece of work after another."""
@@ -24,7 +26,7 @@ class Bar:
                 initial=done,  # so that what was there already does not count for the rate
                 desc=self.title,
                 leave=False,
-                disable=None,
+                disable=not is_terminal(sys.stderr),
                 dynamic_ncols=True,
             )
             self._note = ""
@@ -44,8 +46,11 @@ class Bar:
 
 def say(text: str) -> None:
     """Print a line to stderr at once, without tearing a bar."""
-    tqdm.write(text, file=sys.stderr)
-    sys.stderr.flush()
+    if is_terminal(sys.stderr):
+        with tqdm.external_write_mode(file=sys.stderr):
+            note(text)
+    else:
+        note(text)
 
 
 class Lines:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .errors import RunDirectoryError
-from .files import write_atomically
+from .files import check_regular, write_atomically
 from .tables import Cell
 
 _ABOUT, _SEAL = b"quintain", b"quintain.sha256"
@@ -38,6 +38,7 @@ def read_cell(path: Path, sha256: str | None = None) -> Cell:
     Raises: RunDirectoryError when the file is damaged, be it by a bit, or not one of ours.
     """
     try:
+        check_regular(path)
         content = path.read_bytes()
         table = pq.ParquetFile(io.BytesIO(content)).read(use_threads=False)
         about = table.schema.metadata[_ABOUT]

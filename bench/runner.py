@@ -3,7 +3,7 @@
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from .standings import Standings
 from .suite import Suite
 from .survey import Finished, Survey
 from .tables import Cell
-from .training import obtain, train_proxy
+from .training import obtain, sweep, train_proxy
 from .trial import Choice, recall
 
 
@@ -70,6 +70,7 @@ def run_suite(
         plan = make_plan(suite, file, folder)
         if cache is not None:
             _check_cache(cache)
+            sweep(cache)
         keys = Keys(plan, device)
         survey = Survey(keys, RunDirectory(out), cache)
         try_models(plan, file, survey.unfinished)
@@ -186,8 +187,8 @@ class Runner:
                 with self._spool(path) as spool:
                     cell = self._compute(place, trained, weights, key, path, spool)
         except (Exception, SystemExit) as error:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path.with_suffix(".error.txt"), traceback.format_exc())
+            with suppress(OSError):  # the reason is in the manifest as well
+                write_text(path.with_suffix(".error.txt"), traceback.format_exc())
             self.logbook.fail(place, one_line(error))
             self.lines.say(f"{subject.title} x {attack.title}: FAILED: {one_line(error)}")
             return

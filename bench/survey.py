@@ -8,6 +8,7 @@ from typing import Any
 
 from .directory import RunDirectory, read_manifest
 from .errors import QuintainError, RunDirectoryError
+from .files import check_regular
 from .keys import Keys
 from .records import read_cell
 from .sorties import Subject
@@ -94,6 +95,7 @@ class Survey:
         if path is None or (self._saving and not path.with_suffix(".safetensors").is_file()):
             return None
         try:
+            check_regular(path)
             found = hashlib.sha256(path.read_bytes()).hexdigest()
             if found == self._hashes.get(key, {}).get("sha256"):
                 return Finished(path, key, found)

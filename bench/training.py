@@ -4,12 +4,13 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import nn
 
 from . import registry
@@ -17,6 +18,7 @@ from .checkpoints import load_checkpoint, read_about, save_checkpoint
 from .datasets.memory import channel_statistics, fingerprint
 from .desk import Desk
 from .errors import BadCheckpoint, BadParameter, CellError
+from .files import meant_for
 from .partial import Partial
 from .progress import say
 from .protocols import (
@@ -140,6 +142,16 @@ def obtain(
             _keep(path, trained, order)
         partial.discard()
     return trained
+
+
+def sweep(cache: Path) -> None:
+    """Remove what killed processes were just writing into the cache, unless one still writes it."""
+    for one in (cache / "networks").glob(".*.tmp"):
+        meant = meant_for(one.name)
+        if meant is not None:
+            lock = one.with_name(f"{meant.partition('.')[0]}.lock")
+            with suppress(Timeout, OSError), FileLock(lock, timeout=0):
+                one.unlink(missing_ok=True)
 
 
 def about_training(trained: Trained, defense: Defense) -> dict[str, Any]:
