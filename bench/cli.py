@@ -14,6 +14,7 @@ from .errors import BadParameter, QuintainError, reason
 from .registry import KINDS
 from .streams import discard, note, open_standard_streams, show
 
+_HALF = 1500  # characters of an error that are shown from its beginning, and from its end
 DONE, SOME_FAILED, BAD_INPUT, OUR_ERROR, INTERRUPTED = 0, 1, 2, 70, 130
 
 
@@ -270,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = quintain.main(args=given, prog_name="quintain", standalone_mode=False)
     except (QuintainError, click.ClickException) as error:
         text = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        note(f"quintain: error: {' '.join(text.split())}")
+        note(f"quintain: error: {_one_line(text)}")
         sys.exit(BAD_INPUT)
     except (KeyboardInterrupt, click.Abort):
         note("quintain: interrupted; the same command goes on where this one stopped")
@@ -284,18 +285,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(DONE)
         note(f"quintain: error: cannot write: {reason(error)}")
         sys.exit(BAD_INPUT)
+    except SystemExit as error:
+        note(f"quintain: error: a plugin or a library ended the program: SystemExit: {error.code}")
+        sys.exit(BAD_INPUT)
     except Exception as error:
         note(f"quintain: error: {_our_error(error)}")
         sys.exit(OUR_ERROR)
     sys.exit(status if isinstance(status, int) else DONE)
 
 
+def _one_line(text: str) -> str:
+    """A text on one line, without the middle of one that nobody would read."""
+    line = " ".join(text.split())
+    return line if len(line) <= 2 * _HALF else f"{line[:_HALF]} ... {line[-_HALF:]}"
+
+
 def _our_error(error: Exception) -> str:
     """Keep the traceback of an error that nobody foresaw in a file, and name it in one line."""
-    said = f"unexpected {type(error).__name__}: {reason(error)}"
+    said = _one_line(f"unexpected {type(error).__name__}: {error}")
     try:
         with tempfile.NamedTemporaryFile(
-            "w", prefix="quintain-error-", suffix=".txt", delete=False, encoding="utf-8",
+            "w",
+            prefix="quintain-error-",
+            suffix=".txt",
+            delete=False,
+            encoding="utf-8",
             errors="backslashreplace",
         ) as file:
             file.write("".join(traceback.format_exception(error)))

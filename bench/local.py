@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -34,7 +35,12 @@ def reference(name: str) -> tuple[Path, str] | None:
     match = _FACTORY.fullmatch(name)
     if match is None:
         return None
-    return ((_folder.get() or Path.cwd()) / Path(match[1]).expanduser()).resolve(), match[2]
+    return absolute((_folder.get() or Path.cwd()) / os.path.expanduser(match[1])), match[2]
+
+
+def absolute(path: Path) -> Path:
+    """A path without links and `~`. Links that lead in circles stay as they are."""
+    return Path(os.path.realpath(os.path.expanduser(path)))
 
 
 def digest(path: Path) -> str:

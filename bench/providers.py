@@ -85,7 +85,7 @@ def _of_library(entry: metadata.EntryPoint, singular: str, prefix: str, name: st
         return Provided(provider.factory(name), f"{package} {release}", release)
     except QuintainError:
         raise
-    except (Exception, SystemExit) as error:  # the library's own code, or something that it needs itself
+    except (Exception, SystemExit) as error:  # the library's own code, or what it needs
         raise BadPlugin(f"{title}: {type(error).__name__}: {error}") from error
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .errors import RunDirectoryError
+from .errors import RunDirectoryError, reason
 from .files import check_regular, write_atomically
 from .tables import Cell
 
@@ -51,8 +51,7 @@ def read_cell(path: Path, sha256: str | None = None) -> Cell:
         parsed: dict[str, Any] = json.loads(about)
         records: pd.DataFrame = table.to_pandas()
     except Exception as error:  # what Arrow raises on damaged files is not documented
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise RunDirectoryError(f"records file {path} cannot be read: {reason}") from None
+        raise RunDirectoryError(f"records file {path} cannot be read: {reason(error)}") from None
     return Cell(parsed, records)
 
 

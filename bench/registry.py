@@ -133,7 +133,7 @@ def load_file(path: Path) -> tuple[Plugin, ...]:
 
     Raises: BadPlugin when it is missing, fails, or registers nothing; DuplicatePlugin.
     """
-    path = path.expanduser().resolve()
+    path = local.absolute(path)
     name = local.module_name(path)
     known = [one for one in _local.values() if one.target.partition(":")[0] == name]
     if known:

@@ -130,16 +130,17 @@ class Runner:
     def _run_subject(self, number: int, subject: Subject, missing: Sequence[int]) -> None:
         try:
             trained = self._network(number)
+            weights = weights_hash(trained.model)
+            self._choice = self._recall(weights, trained.model)
+            count = parameter_count(trained.model)
         except (Exception, SystemExit) as error:
             for attack in missing:
                 self.logbook.fail((number, attack), one_line(error))
             return
-        weights = weights_hash(trained.model)
-        self._choice = self._recall(weights, trained.model)
         about = self._about = {
             "order": self.survey.orders[number],
             "weights_hash": weights,
-            "parameters": parameter_count(trained.model),
+            "parameters": count,
             "flags": list(trained.flags),
             "history": [dict(one) for one in trained.history],
             "precision": None if self._choice is None else self._choice.about(),
@@ -169,11 +170,10 @@ class Runner:
         """
         if self.plan.suite.precision != "auto":
             return None
-        for one in self.survey.manifest.get("networks", []):
-            if one.get("weights_hash") == weights and one.get("precision"):
-                sample = self.plan.test.images.read(torch.arange(min(16, len(self.plan.test))))
-                with frozen(module):
-                    return recall(one["precision"], module, sample.to(self.device))
+        for about in self.survey.precisions(weights):
+            sample = self.plan.test.images.read(torch.arange(min(16, len(self.plan.test))))
+            with frozen(module):
+                return recall(about, module, sample.to(self.device))
         return None
 
     def _run_cell(self, place: Place, trained: Trained, weights: str, key: str) -> None:

@@ -99,7 +99,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def _whole_counts(table: pd.DataFrame) -> pd.DataFrame:
-    """The same table, where a column of counts with missing values holds whole numbers all the same.
+    """The same table, whose columns of counts are whole numbers also where some are missing.
 
     Otherwise pandas makes floats of them, and writes 20 as 20.0.
     """

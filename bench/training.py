@@ -19,6 +19,7 @@ from .datasets.memory import channel_statistics, fingerprint
 from .desk import Desk
 from .errors import BadCheckpoint, BadParameter, CellError
 from .files import meant_for
+from .modules import evaluation_mode, has_plain_state, needs_a_pass
 from .partial import Partial
 from .progress import say
 from .protocols import (
@@ -101,9 +102,15 @@ def build_network(model: Mapping[str, Any], inputs: InputSpec, seed: int) -> nn.
             network: nn.Module = factory(inputs)
         except TypeError as error:
             raise BadParameter(f"model '{model['name']}': {error}") from None
+        if needs_a_pass(network):
+            with torch.no_grad():
+                evaluation_mode(network)(torch.zeros(2, *inputs.shape))
+            network.train()
     network.built_for = inputs  # type: ignore[assignment]
-    # On a CPU it took from a sixth to all of the time of forward passes and input gradients.
-    return network.to(memory_format=torch.channels_last)
+    with suppress(NotImplementedError):  # of quantised weights
+        # On a CPU it took from a sixth to all of the time of forward passes and input gradients.
+        network.to(memory_format=torch.channels_last)
+    return network
 
 
 def obtain(
@@ -129,7 +136,7 @@ def obtain(
                 module = _wrapped(order)
                 about = load_checkpoint(path, module)
                 return Trained(
-                    module.to(order.device).eval(),
+                    evaluation_mode(module.to(order.device)),
                     tuple(about["history"]),
                     tuple(about["flags"]),
                     about.get("epoch", 0),
@@ -242,8 +249,9 @@ def _train(
         None if desk is None else desk.recorder(key),
     )
     trained = order.defense.fit(built, training)
-    trained.model.to(order.device).eval()
-    return trained, trained.model is built or hasattr(order.defense, "wrap")
+    evaluation_mode(trained.model.to(order.device))
+    again = trained.model is built or hasattr(order.defense, "wrap")
+    return trained, again and has_plain_state(trained.model)
 
 
 def _wrapped(order: Order) -> nn.Module:
