@@ -13,11 +13,9 @@ from quintain.bench.progress import Bar
 
 def start(redirections, *arguments):
     """Run the command line under a shell's redirections; return its status and what it said."""
-    command = f'exec "$0" -m quintain.bench.cli "$@" {redirections}'
+    code = "from quintain.bench import cli; cli.main()"
     answer = subprocess.run(
-        ["sh", "-c", command.replace("-m quintain.bench.cli", '-c "$CODE"'), sys.executable]
-        + list(arguments),
-        env=os.environ | {"CODE": "from quintain.bench import cli; cli.main()"},
+        ["sh", "-c", f'exec "$0" "$@" {redirections}', sys.executable, "-c", code, *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -82,8 +80,8 @@ def test_a_run_goes_on_without_a_standard_error(stream, tmp_path, write_suite, m
     monkeypatch.undo()
     assert ending.value.code == 0
     assert (tmp_path / "out" / "leaderboard.csv").is_file()
+    monkeypatch.setattr(sys, "stderr", stream)
     with pytest.raises(SystemExit) as ending:
-        monkeypatch.setattr(sys, "stderr", stream)
         cli.main(["run", "nowhere.toml"])
     assert ending.value.code == 2
 
