@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, get_args
 
 import torch
@@ -17,7 +16,7 @@ from .datasets.memory import TensorImages, in_memory
 from .errors import BadData, BadParameter
 from .evaluation import Case, Result, assess
 from .gallery import Album
-from .paths import cache_folder
+from .paths import usable_cache
 from .preparation import Attackers
 from .progress import Bar
 from .protocols import ImageData, Progress, Silent
@@ -116,7 +115,7 @@ def evaluate(
         targets=None if targets is None else _whole(targets),
         attackers=Attackers(
             _owned(attacker_images),
-            partial(train_proxy, seed, where, cache_folder(), watch),
+            lambda *what: train_proxy(seed, where, usable_cache(), watch, *what),
             lambda name: copy.deepcopy((attacker_networks or {})[name]),
             tuple(attacker_networks or {}),
         ),

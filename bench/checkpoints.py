@@ -1,6 +1,5 @@
 """Checkpoints: weights in safetensors, with what made them as metadata; torch's own as guests."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import nn
 
 from .errors import BadCheckpoint
 from .files import write_atomically
+from .modules import state_hash
 
 _PICKLED = (".pt", ".pth")
 _INSIDE = ("state_dict", "model")
@@ -25,7 +25,7 @@ def save_checkpoint(path: Path, module: nn.Module, about: Mapping[str, Any]) -> 
     Raises: OSError when it cannot be written.
     """
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in _state(module)}
-    metadata = {"quintain": json.dumps({**about, "weights": _hash(tensors)}, sort_keys=True)}
+    metadata = {"quintain": json.dumps({**about, "weights": state_hash(tensors)}, sort_keys=True)}
     # safetensors would write the file itself, and say of a full disk nothing that can be told apart
     write_atomically(path, lambda at: at.write_bytes(save(tensors, metadata)))
 
@@ -75,7 +75,7 @@ def load_checkpoint(path: Path, module: nn.Module) -> dict[str, Any]:
                 f"checkpoint {path}: {name} has shape {tuple(tensors[name].shape)}, "
                 f"the network needs {tuple(value.shape)}"
             )
-    if about.get("weights") not in (None, _hash(tensors)):
+    if about.get("weights") not in (None, state_hash(tensors)):
         raise BadCheckpoint(f"checkpoint {path} is damaged: its weights have another hash")
     module.load_state_dict(tensors)
     return about
@@ -115,17 +115,11 @@ def _renamed(
 
 
 def weights_hash(module: nn.Module) -> str:
-    """Name the weights and buffers: a SHA-256 over names, types, shapes and bytes."""
-    return _hash(dict(_state(module)))
+    """Name the weights and buffers: a SHA-256 over names, types, shapes and bytes.
 
-
-def _hash(tensors: Mapping[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
-        flat = value.detach().cpu().contiguous().flatten()
-        digest.update(flat.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    Raises: CellError when a part of the state cannot be read, as of lazy layers before any image.
+    """
+    return state_hash(module.state_dict())
 
 
 def _state(module: nn.Module) -> list[tuple[str, torch.Tensor]]:

@@ -1,6 +1,5 @@
 """What the smaller commands do."""
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from .directory import read_cells, read_manifest
 from .errors import BadParameter, RunDirectoryError, closest
 from .files import check_writable, write_text
 from .formats import FORMATS, Format
+from .toml import BadTOML, read_toml
 
 if TYPE_CHECKING:
     from .protocols import Trained
@@ -189,7 +189,7 @@ def read_specs(names: Mapping[str, str], settings: Sequence[str]) -> dict[str, d
                 + (", ".join(names) or "those that other options name")
             )
         try:
-            specs[part][key] = tomllib.loads(f"value = {right}")["value"]
-        except tomllib.TOMLDecodeError:
+            specs[part][key] = read_toml(f"value = {right}")["value"]
+        except BadTOML:
             specs[part][key] = right.strip()
     return specs

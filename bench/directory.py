@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from .errors import RunDirectoryError
-from .files import meant_for, write_text
+from .errors import RunDirectoryError, reason
+from .files import check_regular, meant_for, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,8 @@ class RunDirectory:
 
     def records(self, *titles: str, key: str) -> Path:
         """One cell's file: named for people, and by content."""
-        name = "-".join(re.sub(r"[^\w.]+", "_", title)[:40] for title in titles)
+        plain = (re.sub(r"[^\w.]+", "_", title).encode()[:_LONGEST] for title in titles)
+        name = "-".join(one.decode(errors="ignore") for one in plain)
         return self.path / "records" / f"{name}-{key[:16]}.parquet"
 
     def check(self, suite: Mapping[str, Any], text: str, *, update: bool) -> None:
@@ -41,6 +42,7 @@ class RunDirectory:
         Raises: RunDirectoryError when the directory is somebody else's, or belongs to another suite
         and `update` does not allow it.
         """
+        self._check_kinds()
         if not self.manifest.is_file():
             _refuse_strangers(self.path)
             if not update and self._holds_another(text):
@@ -57,6 +59,19 @@ class RunDirectory:
                 "choose another --out, or pass --update to keep the cells that still apply"
             )
 
+    def _check_kinds(self) -> None:
+        """Refuse a folder or a pipe where a file of ours goes. Raises: RunDirectoryError."""
+        records = self.path / "records"
+        if records.exists() and not records.is_dir():
+            raise RunDirectoryError(f"{records} is not a folder; move it away")
+        for name in sorted(_OURS - {"records"}):
+            path = self.path / name
+            try:
+                if path.exists():
+                    check_regular(path)
+            except OSError as error:
+                raise RunDirectoryError(f"{path}: {reason(error)}; move it away") from None
+
     def _holds_another(self, text: str) -> bool:
         there = self.path / "suite.toml"
         return there.is_file() and there.read_bytes() != text.encode()
@@ -71,6 +86,7 @@ class RunDirectory:
 
 
 _TABLES = {"tradeoff.csv", "leaderboard.csv", "queries.csv", "transfer.csv", "detection.csv"}
+_LONGEST = 40  # bytes of a title in a file's name: with three of them it has less than 255
 _OURS = {"manifest.json", "suite.toml", "records", ".lock", *_TABLES}
 
 
@@ -99,7 +115,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunDirectoryError(f"{path} cannot be written: {error.strerror or error}") from None
+        raise RunDirectoryError(f"{path} cannot be written: {reason(error)}") from None
 
 
 @contextmanager
@@ -140,14 +156,22 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     file = path / "manifest.json"
     try:
+        check_regular(file)
         about = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         raise RunDirectoryError(f"{path} is not a run directory: it has no manifest.json") from None
-    except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"{file} cannot be read: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(file, reason(error)) from None
     if not isinstance(about, dict) or not isinstance(about.get("cells"), list):
-        raise RunDirectoryError(f"{file} is not a manifest")
+        raise _damaged(file, "it is not a manifest")
     return about
+
+
+def _damaged(file: Path, why: str) -> RunDirectoryError:
+    return RunDirectoryError(
+        f"{file} cannot be read: {why}; if this is a run of yours, delete it and run the "
+        "suite again: cells whose records are whole are kept"
+    )
 
 
 def read_cells(path: Path) -> "tuple[list[Cell], list[tuple[str, ...]]]":
@@ -169,8 +193,9 @@ def read_cells(path: Path) -> "tuple[list[Cell], list[tuple[str, ...]]]":
             else:
                 cell = read_cell(path / one["file"])
                 cells.append(Cell(cell.about | one["titles"], cell.records))
-    except (KeyError, TypeError) as error:
-        raise RunDirectoryError(f"{path / 'manifest.json'} is not a manifest: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        why = f"an entry of its cells is not whole ({type(error).__name__}: {reason(error)})"
+        raise _damaged(path / "manifest.json", why) from None
     return cells, failed
 
 

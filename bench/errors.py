@@ -48,6 +48,12 @@ class CellError(QuintainError):
     """A cell that could not be computed. It is reported as failed, never as robust."""
 
 
+def reason(error: BaseException) -> str:
+    """Say in a few words on one line why something failed, such as a file that cannot be read."""
+    text = (isinstance(error, OSError) and error.strerror) or str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
 def closest(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the nearest of the known names, whatever its case."""
     lowered = {one.lower(): one for one in known}

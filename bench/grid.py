@@ -1,5 +1,6 @@
 """Norms and grids of epsilons, as the user writes them. No torch here."""
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -7,6 +8,7 @@ from typing import Literal, get_args
 
 Norm = Literal["Linf", "L2", "L1"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
+_SHOWN = 60  # characters of what is no number, in a message
 
 
 @dataclass(frozen=True)
@@ -24,18 +26,28 @@ class Epsilon:
         """
         if isinstance(written, Epsilon):
             return written
-        text = str(getattr(written, "text", written)).strip()
-        try:
-            if isinstance(written, bool):
-                raise ValueError
-            value = float(Fraction(text.replace(" ", "")))
-        except (ValueError, ZeroDivisionError, OverflowError):
+        text, value = _read(written)
+        if not math.isfinite(value):
             raise ValueError(
                 f"epsilon {text!r} is not a number such as 0.03 or a fraction such as '8/255'"
-            ) from None
+            )
         if value <= 0.0:
             raise ValueError(f"epsilon {text} must be positive")
         return cls(text, value)
+
+
+def _read(written: object) -> tuple[str, float]:
+    """The text and the number; NaN for what is none.
+
+    Only a quotient is computed exactly: `1e999999999` as a fraction has a billion digits.
+    """
+    text = "of too many digits"  # for Python to print
+    try:
+        text = str(getattr(written, "text", written)).strip()
+        short = text.replace(" ", "")
+        return text, float(Fraction(short) if "/" in short else short)
+    except (ZeroDivisionError, OverflowError, ValueError):
+        return (text if len(text) <= _SHOWN else text[:_SHOWN] + "..."), math.nan
 
 
 def parse_grid(written: object) -> tuple[Epsilon, ...]:

@@ -10,6 +10,7 @@ import torch
 from . import local, registry
 from .checkpoints import weights_hash
 from .datasets.memory import fingerprint, tensor_hash
+from .files import check_regular
 from .manifest import software
 from .plan import Plan, open_ready
 from .protocols import configuration
@@ -137,5 +138,6 @@ class Keys:
 
 
 def _file_hash(path: Path) -> str:
+    check_regular(path)
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 
-from .errors import BadPlugin, DuplicatePlugin
+from .errors import BadPlugin, DuplicatePlugin, reason
+from .files import check_regular
 
 FILE_MODULE = "quintain_plugin_"  # how modules made from local files are called
 _FACTORY = re.compile(r"(.+\.py):(\w+)")
@@ -33,7 +35,12 @@ def reference(name: str) -> tuple[Path, str] | None:
     match = _FACTORY.fullmatch(name)
     if match is None:
         return None
-    return ((_folder.get() or Path.cwd()) / Path(match[1]).expanduser()).resolve(), match[2]
+    return absolute((_folder.get() or Path.cwd()) / os.path.expanduser(match[1])), match[2]
+
+
+def absolute(path: Path) -> Path:
+    """A path without links and `~`. Links that lead in circles stay as they are."""
+    return Path(os.path.realpath(os.path.expanduser(path)))
 
 
 def digest(path: Path) -> str:
@@ -42,9 +49,13 @@ def digest(path: Path) -> str:
 
 
 def module_name(path: Path) -> str:
-    """What the module made from a file is called. Raises: BadPlugin when there is no such file."""
-    if not path.is_file():
-        raise BadPlugin(f"plugin file {path} does not exist")
+    """What the module made from a file is called. Raises: BadPlugin when it cannot be read."""
+    try:
+        check_regular(path)
+    except FileNotFoundError:
+        raise BadPlugin(f"plugin file {path} does not exist") from None
+    except OSError as error:
+        raise BadPlugin(f"plugin file {path} cannot be read: {reason(error)}") from None
     return f"{FILE_MODULE}{path.stem}_{digest(path)[:8]}"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from . import registry
 from .directory import RunDirectory
+from .files import remove
 from .keys import Keys
 from .manifest import hardware, software
 from .standings import Standings, up_to_date
@@ -56,7 +57,7 @@ class Logbook:
         self.done[place] = cell
         error = cell.path.with_suffix(".error.txt")
         if error.name in self._survey.errors:
-            error.unlink(missing_ok=True)
+            remove(error)
 
     def fail(self, place: Place, reason: str) -> None:
         """Note a cell that failed."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .adaptive import Nature
 from .errors import BadData, CellError
+from .modules import evaluation_mode, needs_a_pass
 from .protocols import Answer, Lens
 from .random import Draws, ambient
 from .rejection import rejects
@@ -154,7 +155,9 @@ class Network:
             if not logits.requires_grad:
                 raise CellError("the model cannot be differentiated: its logits carry no gradient")
             loss = objective(logits)
-            (gradient,) = torch.autograd.grad(loss.sum(), x)
+            (gradient,) = torch.autograd.grad(loss.sum(), x, allow_unused=True)
+            if gradient is None:
+                raise CellError("the model cannot be differentiated: no gradient reaches the image")
         return Answer(gradient, loss.detach(), logits.detach())
 
     def _forward(self, x: Tensor, noise: Draws | None = None) -> Tensor:
@@ -275,10 +278,15 @@ def _refuse_hidden_rejection(module: nn.Module) -> None:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[nn.Module]:
-    """Evaluation mode, no gradients for weights, full float32 arithmetic; put back at the end."""
-    modes = [(one, one.training) for one in module.modules()]
-    wanted = [(one, one.requires_grad) for one in module.parameters()]
-    module.eval()
+    """Evaluation mode, no gradients for weights, full float32 arithmetic; put back at the end.
+
+    Raises: CellError when the module does not allow it.
+    """
+    if needs_a_pass(module):
+        raise CellError("the model has lazy layers without weights: run it on an image first")
+    modes = [(one, one.training) for one in module.modules() if hasattr(one, "training")]
+    wanted = [(one, one.requires_grad) for one in module.parameters() if not one.is_inference()]
+    evaluation_mode(module)
     for parameter, _ in wanted:
         parameter.requires_grad_(False)
     precision = torch.get_float32_matmul_precision()
@@ -291,7 +299,8 @@ def frozen(module: nn.Module) -> Iterator[nn.Module]:
     finally:
         torch.set_float32_matmul_precision(precision)
         for one, mode in modes:
-            one.training = mode
+            if one.training != mode:
+                one.training = mode
         for parameter, before in wanted:
             parameter.requires_grad_(before)
 

@@ -24,6 +24,7 @@ from .errors import (
 )
 from .evaluation import check_members
 from .lookup import blamed
+from .modules import evaluation_mode
 from .protocols import Dataset, Defense, ImageData, InputSpec
 from .rejection import rejects
 from .settings import Certification, Member, Settings
@@ -115,6 +116,7 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
         for part in torch.arange(len(test)).split(_BLOCK):
             check_images(test.images.read(part), first=int(part[0]))
     subjects = _subjects(suite, file, folder, defenses)
+    _check_apart(subjects, file)
     sorties = sorties_of(attacks, suite, subjects)
     if suite.transfer is not None:
         with blamed(file, "transfer"):
@@ -158,6 +160,21 @@ def _subjects(
     return subjects
 
 
+def _check_apart(subjects: Sequence[Subject], file: str) -> None:
+    """Refuse two subjects that tables would call the same: `a x b` and `c`, `a` and `b x c`.
+
+    Raises: BadSuite.
+    """
+    seen: set[str] = set()
+    for one in subjects:
+        if one.title in seen:
+            raise BadSuite(
+                f"{file}: two pairs of model and defense are called '{one.title}': "
+                "give a model or a defense another label"
+            )
+        seen.add(one.title)
+
+
 def _is_ready(model: ModelEntry) -> bool:
     """Whether a model has its weights already, and is not to be trained."""
     if model.checkpoint is not None:
@@ -187,7 +204,7 @@ def load_split(dataset: Dataset, name: str, split: Split) -> ImageData:
         return dataset.load(split)
     except QuintainError:
         raise
-    except Exception as error:  # the plugin's own code: a file that it cannot open, ...
+    except (Exception, SystemExit) as error:  # the plugin's own code
         raise BadData(f"dataset '{name}', {split} split: {_reason(error)}") from error
 
 
@@ -227,10 +244,10 @@ def try_model(model: dict[str, Any], train: ImageData, checkpoint: Path | None =
             spec = InputSpec(train.shape, train.n_classes, mean, std)
             network = build_network(model, spec, seed=0)
         with torch.no_grad():
-            logits = network.eval()(train.images.read(torch.tensor([0, 0])))
+            logits = evaluation_mode(network)(train.images.read(torch.tensor([0, 0])))
     except QuintainError:
         raise
-    except Exception as error:  # the plugin's own code, on a shape that it may not expect
+    except (Exception, SystemExit) as error:  # the plugin's own code
         raise BadParameter(f"'{name}' cannot take {shape} images: {_reason(error)}") from error
     found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if found != (2, train.n_classes + rejects(network)):
@@ -241,7 +258,7 @@ def try_model(model: dict[str, Any], train: ImageData, checkpoint: Path | None =
         )
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
@@ -261,7 +278,7 @@ def open_ready(path: Path | None, model: dict[str, Any], data: ImageData) -> nn.
         wrap = getattr(wrapper_of(path), "wrap", None)
         network = network if wrap is None else wrap(network)
         load_checkpoint(path, network)
-    return network.eval()
+    return evaluation_mode(network)
 
 
 def wrapper_of(path: Path) -> Defense | None:

@@ -2,9 +2,37 @@
 
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 from tqdm import tqdm
+
+from .streams import is_terminal, note
+
+
+class _Screen:
+    """The terminal that bars are drawn on. One that has gone away is drawn on in vain."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Screen) and self._stream is other._stream
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def write(self, text: str) -> None:
+        """Write what can be written."""
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Send it."""
+        with suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 class Bar:
@@ -24,7 +52,8 @@ class Bar:
                 initial=done,  # so that what was there already does not count for the rate
                 desc=self.title,
                 leave=False,
-                disable=None,
+                file=_Screen(sys.stderr),
+                disable=not is_terminal(sys.stderr),
                 dynamic_ncols=True,
             )
             self._note = ""
@@ -44,8 +73,11 @@ class Bar:
 
 def say(text: str) -> None:
     """Print a line to stderr at once, without tearing a bar."""
-    tqdm.write(text, file=sys.stderr)
-    sys.stderr.flush()
+    if not is_terminal(sys.stderr):
+        note(text)
+        return
+    with tqdm.external_write_mode(file=_Screen(sys.stderr)):
+        note(text)
 
 
 class Lines:

@@ -86,7 +86,7 @@ def _of_library(entry: metadata.EntryPoint, singular: str, prefix: str, name: st
     title = f"{singular} '{prefix}:{name}'"
     try:
         provider = entry.load()()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadPlugin(f"{title}: its provider fails: {type(error).__name__}: {error}") from error
     package = provider.package
     if not _is_there(package):
@@ -101,7 +101,7 @@ def _of_library(entry: metadata.EntryPoint, singular: str, prefix: str, name: st
         return Provided(provider.factory(name), f"{package} {release}", release)
     except QuintainError:
         raise
-    except Exception as error:  # the library's own code, or something that it needs itself
+    except (Exception, SystemExit) as error:  # the library's own code, or what it needs
         raise BadPlugin(f"{title}: {type(error).__name__}: {error}") from error
 
 
@@ -113,7 +113,7 @@ def forget() -> None:
 def _is_there(package: str) -> bool:
     try:
         return importlib.util.find_spec(package) is not None
-    except (ImportError, ValueError):
+    except (Exception, SystemExit):  # a package around it may break in any way
         return False
 
 

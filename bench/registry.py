@@ -26,6 +26,7 @@ from .errors import (
     QuintainError,
     UnknownPlugin,
     closest,
+    reason,
 )
 
 Kind = Literal["models", "attacks", "defenses", "datasets", "gradients", "losses", "bases"]
@@ -60,7 +61,7 @@ class Plugin:
         module, _, attribute = self.target.partition(":")
         try:
             found = getattr(importlib.import_module(module), attribute)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise BadPlugin(
                 f"{_singular(self.kind)} '{self.name}' ({self.source}) cannot be loaded from "
                 f"{self.target}: {type(error).__name__}: {error}"
@@ -68,7 +69,10 @@ class Plugin:
         return typing.cast(Callable[..., Any], found)
 
     def summary(self) -> str:
-        """First line of the factory's docstring, read from its source without importing it."""
+        """First line of the factory's docstring, read from its source without importing it.
+
+        The packages around its module are imported. Where one of them breaks, the line says so.
+        """
         module, _, attribute = self.target.partition(":")
         try:
             spec = importlib.util.find_spec(module)
@@ -77,8 +81,8 @@ class Plugin:
                 if spec and spec.origin
                 else None
             )
-        except (ImportError, OSError, SyntaxError, ValueError):
-            return ""
+        except (Exception, SystemExit) as error:  # a package's own code may raise anything
+            return f"cannot be loaded from {self.target}: {type(error).__name__}: {reason(error)}"
         for node in tree.body if tree else ():
             if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == attribute:
                 return (ast.get_docstring(node) or "").partition("\n")[0]
@@ -129,7 +133,7 @@ def load_file(path: Path) -> tuple[Plugin, ...]:
 
     Raises: BadPlugin when it is missing, fails, or registers nothing; DuplicatePlugin.
     """
-    path = path.expanduser().resolve()
+    path = local.absolute(path)
     name = local.module_name(path)
     known = [one for one in _local.values() if one.target.partition(":")[0] == name]
     if known:
@@ -155,7 +159,8 @@ def local_sources(spec: Any) -> list[str]:
     if isinstance(spec, str):
         registered = {one.digest for (_, name), one in _local.items() if name == spec}
         found = local.reference(spec)
-        return sorted(registered | ({local.digest(found[0])} if found else set()))
+        there = found is not None and found[0].is_file()
+        return sorted(registered | ({local.digest(found[0])} if found and there else set()))
     inner = spec.values() if isinstance(spec, Mapping) else spec
     if not isinstance(inner, Iterable):
         return []
@@ -286,12 +291,11 @@ def build(kind: Kind, spec: Spec, *, besides: Iterable[str] = ()) -> Any:
         return factory()
     except ImportError as error:
         raise BadPlugin(f"{_singular(kind)} '{_split(kind, spec)[0]}': {error}") from error
-    except (TypeError, ValueError) as error:
-        if isinstance(error, QuintainError):
-            raise
+    except QuintainError:
+        raise
+    except (Exception, SystemExit) as error:  # the plugin's own code
         label = f"{_singular(kind)} '{_split(kind, spec)[0]}'"
-        reason = " ".join(str(error).split())
-        raise BadParameter(f"{label}: {type(error).__name__}: {reason}") from error
+        raise BadParameter(f"{label}: {type(error).__name__}: {reason(error)}") from error
 
 
 def through(kind: Kind, spec: Spec, source: Mapping[str, Any]) -> Mapping[str, Any]:

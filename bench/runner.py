@@ -3,7 +3,7 @@
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ from .suite import Suite
 from .survey import Finished, Survey
 from .tables import Cell
 from .threads import threads_for
-from .training import obtain, train_proxy
+from .training import obtain, sweep, train_proxy
 from .trial import Choice, recall
 
 
@@ -71,6 +71,7 @@ def run_suite(
         plan = make_plan(suite, file, folder)
         if cache is not None:
             _check_cache(cache)
+            sweep(cache)
         keys = Keys(plan, device)
         survey = Survey(keys, RunDirectory(out), cache)
         try_models(plan, file, survey.unfinished)
@@ -130,16 +131,17 @@ class Runner:
     def _run_subject(self, number: int, subject: Subject, missing: Sequence[int]) -> None:
         try:
             trained = self._network(number)
+            weights = weights_hash(trained.model)
+            self._choice = self._recall(weights, trained.model)
+            count = parameter_count(trained.model)
         except (Exception, SystemExit) as error:
             for attack in missing:
                 self.logbook.fail((number, attack), one_line(error))
             return
-        weights = weights_hash(trained.model)
-        self._choice = self._recall(weights, trained.model)
         about = self._about = {
             "order": self.survey.orders[number],
             "weights_hash": weights,
-            "parameters": parameter_count(trained.model),
+            "parameters": count,
             "flags": list(trained.flags),
             "history": [dict(one) for one in trained.history],
             "threads": self._threads(trained.model),
@@ -175,11 +177,10 @@ class Runner:
         """
         if self.plan.suite.precision != "auto":
             return None
-        for one in self.survey.manifest.get("networks", []):
-            if one.get("weights_hash") == weights and one.get("precision"):
-                sample = self.plan.test.images.read(torch.arange(min(16, len(self.plan.test))))
-                with frozen(module):
-                    return recall(one["precision"], module, sample.to(self.device))
+        for about in self.survey.precisions(weights):
+            sample = self.plan.test.images.read(torch.arange(min(16, len(self.plan.test))))
+            with frozen(module):
+                return recall(about, module, sample.to(self.device))
         return None
 
     def _run_cell(self, place: Place, trained: Trained, weights: str, key: str) -> None:
@@ -193,8 +194,8 @@ class Runner:
                 with self._spool(path) as spool:
                     cell = self._compute(place, trained, weights, key, path, spool)
         except (Exception, SystemExit) as error:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path.with_suffix(".error.txt"), traceback.format_exc())
+            with suppress(OSError):  # the reason is in the manifest as well
+                write_text(path.with_suffix(".error.txt"), traceback.format_exc())
             self.logbook.fail(place, one_line(error))
             self.lines.say(f"{subject.title} x {attack.title}: FAILED: {one_line(error)}")
             return

@@ -64,13 +64,17 @@ def up_to_date(
         return {}, None
     made_of = _made_of(cells, failed)
     if before == {"made_of": made_of, **_hashes(files)}:
-        return before, Standings(*map(read_table, files[: len(_NAMES)]))
+        try:
+            return before, Standings(*map(read_table, files[: len(_NAMES)]))
+        except pa.ArrowInvalid:  # written by a version that wrote a column otherwise
+            pass
     contents = [one.read() for one, _ in cells]
     named = [
         Cell({**cell.about, **titles}, cell.records)
         for cell, (_, titles) in zip(contents, cells, strict=True)
     ]
-    made = Standings(tradeoff(named, failed), leaderboard(named, failed), queries.queries(named))
+    tables_made = tradeoff(named, failed), leaderboard(named, failed), queries.queries(named)
+    made = Standings(*map(_whole_counts, tables_made))
     for name, table in zip(_NAMES, (made.tradeoff, made.leaderboard, made.queries), strict=True):
         directory.write_table(name, table)
     for name, make in _OPTIONAL.items():
@@ -91,7 +95,16 @@ def read_table(path: Path) -> pd.DataFrame:
             column_types=_TYPES, null_values=[""], strings_can_be_null=False
         ),
     ).to_pandas()
-    return table
+    return _whole_counts(table)
+
+
+def _whole_counts(table: pd.DataFrame) -> pd.DataFrame:
+    """The same table, whose columns of counts are whole numbers also where some are missing.
+
+    Otherwise pandas makes floats of them, and writes 20 as 20.0.
+    """
+    gaps = [name for name in _COUNTS if name in table and table[name].isna().any()]
+    return table.astype(dict.fromkeys(gaps, "Int64"))
 
 
 def _made_of(cells: Sequence[Titled], failed: Sequence[tuple[str, ...]]) -> str:

@@ -10,8 +10,10 @@ import numpy as np
 def interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927), as fractions in [0, 1].
 
-    Raises: ValueError when there are no trials, or more successes than trials.
+    Raises: ValueError when there are no trials, or successes are not from 0 to the trials.
     """
+    if trials < 1 or not 0 <= successes <= trials:  # some releases of SciPy return NaN
+        raise ValueError(f"{successes} of {trials} is no proportion")
     from scipy.stats import binomtest  # not when tables are only read: it takes long to import
 
     found = binomtest(successes, trials).proportion_ci(confidence_level=confidence, method="wilson")

@@ -1,6 +1,8 @@
 """Suite files: what a benchmark runs, in TOML, checked before any work is done."""
 
-import tomllib
+import os
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from importlib import resources
@@ -17,14 +19,18 @@ from pydantic import (
     model_validator,
 )
 
-from .errors import BadSuite, closest
+from .errors import BadSuite, closest, reason
+from .files import check_regular
 from .grid import Epsilon, Norm, parse_grid
+from .toml import BadTOML, read_toml, shortened
 
 DEFAULT = "quickstart"
 TRANSFER = "transfer from "  # how the attacks of the transfer matrix are called
 NAIVELY = " (naive)"  # how those end that do not know of the defense
 CERTIFIED = "certified"  # how the tables call a network's own certificates
 _TAKEN = ("worst-case", CERTIFIED)
+_UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # Unicode's control characters, halves of pairs, line ends
+_LONGEST = 100  # bytes of a folder's name
 
 
 class ExactFloat(float):
@@ -139,10 +145,16 @@ class Suite(BaseModel):
     @model_validator(mode="after")
     def _combinations(self) -> "Suite":
         for kind in ("models", "defenses", "attacks"):
-            titles = Counter(entry.title for entry in getattr(self, kind))
+            entries = getattr(self, kind)
+            for entry in entries:
+                _check_title(entry.title)
+            titles = Counter(_as_seen(entry.title) for entry in entries)
             for title, count in titles.items():
                 if count > 1:
                     raise ValueError(f"two {kind} are called '{title}': give one a label")
+        _check_title(self.dataset.title)
+        for model in self.models:
+            _check_title(model.defense)
         for taken in _TAKEN:
             if any(entry.title == taken for entry in self.attacks):
                 raise ValueError(f"an attack cannot be called '{taken}': the tables use that name")
@@ -163,9 +175,34 @@ class Suite(BaseModel):
         """The epsilon that the leaderboard compares at."""
         return self.leaderboard_epsilon or self.epsilons[len(self.epsilons) // 2]
 
+    @property
+    def folder_name(self) -> str:
+        """The name as that of one folder, whatever it holds: `../../x` becomes `x`."""
+        last = re.split(r"[\\/]", self.name)[-1]
+        plain = re.sub(r"[^\w. +,=()-]+", "_", last)
+        short = plain.encode()[:_LONGEST].decode(errors="ignore")
+        return short.strip(". ") or "suite"
+
     def resolved(self) -> dict[str, Any]:
         """Everything that the suite says, defaults included, as JSON."""
         return self.model_dump(mode="json")
+
+
+def _check_title(title: str) -> None:
+    """Refuse a name that would break a table's line, or that nobody can see. Raises: ValueError."""
+    breaking = [one for one in title if unicodedata.category(one) in _UNSEEN]
+    if breaking:
+        raise ValueError(
+            f"the name {shortened(title)} holds {shortened(breaking[0])}: names go into tables, "
+            "so they take letters, digits, signs and plain spaces"
+        )
+    if not title.strip():
+        raise ValueError(f"the name {shortened(title)} is empty: give it a label")
+
+
+def _as_seen(title: str) -> str:
+    """A title as a reader of the tables sees it: not how its letters are encoded or spaced."""
+    return " ".join(unicodedata.normalize("NFC", title).split())
 
 
 def bundled() -> tuple[str, ...]:
@@ -184,16 +221,17 @@ def read_suite(name: str) -> tuple[Suite, str, Path]:
     if name in bundled() and not path.is_file():
         text = resources.files("quintain.bench.suites").joinpath(f"{name}.toml").read_text("utf-8")
         return parse_suite(text, name, name), text, Path.cwd()
-    if not path.is_file():
+    if not os.path.exists(path) or path.is_dir():
         known = bundled()
         raise BadSuite(
             f"no suite '{name}': neither a file nor a bundled suite{closest(name, known) or ';'} "
             f"bundled: {', '.join(known)}"
         )
     try:
+        check_regular(path)
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadSuite(f"suite {name} cannot be read: {error}") from None
+        raise BadSuite(f"suite {name} cannot be read: {reason(error)}") from None
     return parse_suite(text, name, path.stem), text, path.resolve().parent
 
 
@@ -203,8 +241,8 @@ def parse_suite(text: str, file: str, name: str) -> Suite:
     Raises: BadSuite.
     """
     try:
-        raw = tomllib.loads(text, parse_float=ExactFloat)
-    except tomllib.TOMLDecodeError as error:
+        raw = read_toml(text, parse_float=ExactFloat)
+    except BadTOML as error:
         raise BadSuite(f"{file}: not valid TOML: {error}") from None
     try:
         return Suite.model_validate({"name": name, **raw})
@@ -228,5 +266,5 @@ def _explain(fault: Mapping[str, Any]) -> str:
         return f"key '{where}' is missing"
     if not where:
         return message
-    got = "" if fault["type"] == "value_error" else f", not {fault['input']!r}"
+    got = "" if fault["type"] == "value_error" else f", not {shortened(fault['input'])}"
     return f"{where}: {message[:1].lower()}{message[1:]}{got}"

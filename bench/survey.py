@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from .directory import RunDirectory, read_manifest
-from .errors import QuintainError, RunDirectoryError
+from .errors import RunDirectoryError
+from .files import check_regular
 from .keys import Keys
 from .records import read_cell
 from .sorties import Subject
@@ -64,7 +65,7 @@ class Survey:
         known: dict[int, str] = {}  # subject -> the hash of its weights
         for number, order in enumerate(self.orders):
             weights = networks.get(order, {}).get("weights_hash")
-            if weights is not None and cached_weights(order, cache) in (None, weights):
+            if isinstance(weights, str) and cached_weights(order, cache) in (None, weights):
                 known[number] = weights
         self.subjects: list[Holding | None] = []
         for number, order in enumerate(self.orders):
@@ -83,6 +84,12 @@ class Survey:
             if holding is None or None in holding.cells.values()
         }
 
+    def precisions(self, weights: str) -> list[Mapping[str, Any]]:
+        """What the searches on networks of these weights computed in, as the manifest says it."""
+        networks = _by(self.manifest.get("networks"), "order").values()
+        found = [one.get("precision") for one in networks if one.get("weights_hash") == weights]
+        return [one for one in found if isinstance(one, Mapping)]
+
     def path(self, key: str) -> Path | None:
         """Where a cell's records are, whatever its titles were when they were written."""
         name = self._names.get(key[:16])
@@ -94,6 +101,7 @@ class Survey:
         if path is None or (self._saving and not path.with_suffix(".safetensors").is_file()):
             return None
         try:
+            check_regular(path)
             found = hashlib.sha256(path.read_bytes()).hexdigest()
             if found == self._hashes.get(key, {}).get("sha256"):
                 return Finished(path, key, found)
@@ -106,7 +114,7 @@ class Survey:
 def _order(keys: Keys, subject: Subject) -> str:
     try:
         return keys.network(subject)
-    except (OSError, QuintainError):  # a checkpoint that is not there: said when it is tried
+    except (Exception, SystemExit):  # no checkpoint, a user's factory: said when it is tried
         return ""
 
 

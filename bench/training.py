@@ -4,12 +4,13 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import nn
 
 from . import registry
@@ -17,6 +18,8 @@ from .checkpoints import load_checkpoint, read_about, save_checkpoint
 from .datasets.memory import channel_statistics, fingerprint
 from .desk import Desk
 from .errors import BadCheckpoint, BadParameter, CellError
+from .files import meant_for
+from .modules import evaluation_mode, has_plain_state, needs_a_pass
 from .partial import Partial
 from .progress import say
 from .protocols import (
@@ -100,9 +103,15 @@ def build_network(model: Mapping[str, Any], inputs: InputSpec, seed: int) -> nn.
             network: nn.Module = factory(inputs)
         except TypeError as error:
             raise BadParameter(f"model '{model['name']}': {error}") from None
+        if needs_a_pass(network):
+            with torch.no_grad():
+                evaluation_mode(network)(torch.zeros(2, *inputs.shape))
+            network.train()
     network.built_for = inputs  # type: ignore[assignment]
-    # On a CPU it took from a sixth to all of the time of forward passes and input gradients.
-    return network.to(memory_format=torch.channels_last)
+    with suppress(NotImplementedError):  # of quantised weights
+        # On a CPU it took from a sixth to all of the time of forward passes and input gradients.
+        network.to(memory_format=torch.channels_last)
+    return network
 
 
 def obtain(
@@ -128,7 +137,7 @@ def obtain(
                 module = _wrapped(order)
                 about = load_checkpoint(path, module)
                 return Trained(
-                    module.to(order.device).eval(),
+                    evaluation_mode(module.to(order.device)),
                     tuple(about["history"]),
                     tuple(about["flags"]),
                     about.get("epoch", 0),
@@ -141,6 +150,16 @@ def obtain(
             _keep(path, trained, order)
         partial.discard()
     return trained
+
+
+def sweep(cache: Path) -> None:
+    """Remove what killed processes were just writing into the cache, unless one still writes it."""
+    for one in (cache / "networks").glob(".*.tmp"):
+        meant = meant_for(one.name)
+        if meant is not None:
+            lock = one.with_name(f"{meant.partition('.')[0]}.lock")
+            with suppress(Timeout, OSError), FileLock(lock, timeout=0):
+                one.unlink(missing_ok=True)
 
 
 def about_training(trained: Trained, defense: Defense) -> dict[str, Any]:
@@ -232,8 +251,9 @@ def _train(
     )
     with suited_threads(built, torch.zeros(1, *order.data.shape), order.device):
         trained = order.defense.fit(built, training)
-    trained.model.to(order.device).eval()
-    return trained, trained.model is built or hasattr(order.defense, "wrap")
+    evaluation_mode(trained.model.to(order.device))
+    again = trained.model is built or hasattr(order.defense, "wrap")
+    return trained, again and has_plain_state(trained.model)
 
 
 def _wrapped(order: Order) -> nn.Module:

@@ -107,14 +107,13 @@ def choose(
 def recall(about: Mapping[str, Any], module: nn.Module, images: Tensor) -> Choice | None:
     """Make an earlier choice again, as `about` described it; None when it cannot be."""
     known = {str(one): one for one in (Variant(), *_variants(images.device), *_forced())}
-    variant = known.get(about["variant"])
-    if variant is None:
-        return None
     try:
+        variant = known[about["variant"]]
         network = None if variant == Variant() else quicken(module, variant, images)
-    except Exception:  # as in choose
+        ratios, refused = dict(about["ratios"]), dict(about["refused"])
+        return Choice(network, float(about["tolerance"]), ratios, refused)
+    except Exception:  # as in choose; or the description is damaged
         return None
-    return Choice(network, about["tolerance"], about["ratios"], about["refused"])
 
 
 def check_faithful(module: nn.Module, copied: Quick, x: Tensor, *, closely: bool) -> float:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import BadData
+from ..files import check_regular
 from ..protocols import Images
 from .memory import TensorImages
 
@@ -51,6 +52,7 @@ class Decoder:
         from PIL import Image
         from torchvision.transforms import functional
 
+        check_regular(path)
         with Image.open(path) as file:
             if file.mode not in _EIGHT_BIT_MODES:
                 raise BadData(f"image {path} has mode {file.mode}: 8 bits a channel are needed")
@@ -178,6 +180,7 @@ def _check_sizes(files: FileImages) -> None:
     for name in files.paths:
         path = files.root / name
         try:
+            check_regular(path)
             with Image.open(path) as image:
                 width, height = image.size
         except Exception as error:  # as in Decoder
