@@ -8,9 +8,11 @@ from typing import Any
 import click
 
 from .errors import QuintainError
+from .inert import lines, short
 from .registry import KINDS
 
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+_LONGEST = 10_000  # characters of an error's line, some of which may be somebody else's
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
@@ -39,7 +41,7 @@ def run(suite: str, out: Path | None, device: str, seed: int | None, update: boo
     if seed is not None:
         parsed = parsed.model_copy(update={"seed": seed})
     out = out or Path("runs") / parsed.name
-    click.echo(f"quintain: suite {parsed.name}, into {out}", err=True)
+    _show(f"quintain: suite {parsed.name}, into {out}", err=True)
 
     from .api import parse_device
     from .paths import cache_folder
@@ -49,8 +51,8 @@ def run(suite: str, out: Path | None, device: str, seed: int | None, update: boo
     where = parse_device(device)
     done = run_suite(parsed, text, suite, folder, out, where, cache_folder(), update=update)
     if done.standings is not None:
-        click.echo(run_summary(done.standings.tradeoff, done.standings.leaderboard))
-    click.echo(
+        _show(run_summary(done.standings.tradeoff, done.standings.leaderboard))
+    _show(
         f"\n{done.done} of {done.done + done.failed} cells done"
         + (f" ({done.reused} were there already)" if done.reused else "")
         + (f", {done.failed} failed" if done.failed else "")
@@ -76,11 +78,11 @@ def list_plugins(kind: str | None, table: bool) -> int:
             raise BadParameter("there is a table of attacks only: quintain list attacks --table")
         from .catalogue import markdown
 
-        click.echo(markdown())
+        _show(markdown())
         return DONE
     for one in kinds if kind is None else [kind]:
         if kind is None:
-            click.echo(f"{one}:")
+            _show(f"{one}:")
         if one == "suites":
             rows = [(name, _description(name)) for name in bundled()]
         else:
@@ -88,7 +90,7 @@ def list_plugins(kind: str | None, table: bool) -> int:
             rows += registry.provider_lines(one)  # type: ignore[arg-type]
         width = max((len(name) for name, _ in rows), default=0)
         for name, summary in rows:
-            click.echo(f"  {name:{width}}  {summary}".rstrip())
+            _show(f"  {name:{width}}  {summary}".rstrip())
     return DONE
 
 
@@ -120,7 +122,7 @@ def train(out: Path | None, **options: Any) -> int:
     from .commands import train_checkpoint
 
     path = out or Path(f"{options['model']}-{options['defense']}.safetensors")
-    click.echo(train_checkpoint(path, **options))
+    _show(train_checkpoint(path, **options))
     return DONE
 
 
@@ -177,7 +179,7 @@ def bench(**options: Any) -> int:
     """
     from .speed.command import Request, bench_command
 
-    click.echo(bench_command(Request(**options)))
+    _show(bench_command(Request(**options)))
     return DONE
 
 
@@ -191,10 +193,10 @@ def show_leaderboard(directories: Sequence[Path], form: str, output: Path | None
 
     text = joint_leaderboard(directories, form)
     if output is None:
-        click.echo(text, nl=False)
+        _show(text, nl=False)
     else:
         write_output(output, text)
-        click.echo(f"wrote {output}")
+        _show(f"wrote {output}")
     return DONE
 
 
@@ -215,7 +217,7 @@ def plot(directories: Sequence[Path], output: Path) -> int:
     from .commands import plot_runs
 
     plot_runs(directories, output)
-    click.echo(f"wrote {output}")
+    _show(f"wrote {output}")
     return DONE
 
 
@@ -227,7 +229,7 @@ def check(plugin: str) -> int:
 
     reports = check_plugin(plugin)
     for report in reports:
-        click.echo(report.text())
+        _show(report.text())
     return DONE if all(report.passed for report in reports) else SOME_FAILED
 
 
@@ -244,9 +246,14 @@ def new_attack(name: str, out: Path | None) -> int:
     from .scaffold import write_attack
 
     path = write_attack(name, out)
-    click.echo(f"wrote {path}; try it with: quintain check {path}")
-    click.echo(f'in a suite: plugins = ["{path.name}"], and its name under [[attacks]]')
+    _show(f"wrote {path}; try it with: quintain check {path}")
+    _show(f'in a suite: plugins = ["{path.name}"], and its name under [[attacks]]')
     return DONE
+
+
+def _show(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print; what comes from outside must not steer the terminal."""
+    click.echo(lines(text), err=err, nl=nl)
 
 
 def _description(suite: str) -> str:
@@ -261,12 +268,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = quintain.main(args=arguments, prog_name="quintain", standalone_mode=False)
     except (QuintainError, click.ClickException) as error:
         text = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        click.echo(f"quintain: error: {' '.join(text.split())}", err=True)
+        _show(f"quintain: error: {short(text, _LONGEST)}", err=True)
         sys.exit(BAD_INPUT)
     except (KeyboardInterrupt, click.Abort):
-        click.echo(
-            "quintain: interrupted; the same command goes on where this one stopped", err=True
-        )
+        _show("quintain: interrupted; the same command goes on where this one stopped", err=True)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.exit(DONE)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .directory import read_cells
 from .errors import BadParameter, RunDirectoryError, closest
 from .files import check_writable, write_text
+from .privacy import private_values
 from .report import FORMATS, Format, leaderboard_table
 from .tables import Cell, leaderboard, tradeoff
 
@@ -90,7 +91,7 @@ def train_checkpoint(
     from .training import Order, about_training, obtain
 
     for plugin in plugins:
-        registry.load_file(plugin)
+        registry.load_named(str(plugin), Path.cwd())
     specs = read_specs({"model": model, "defense": defense, "dataset": dataset}, settings)
     if path.suffix != ".safetensors":
         raise BadParameter(f"a checkpoint is a .safetensors file, not {path.name}")
@@ -111,7 +112,7 @@ def train_checkpoint(
     trained = obtain(order, None, Bar(f"train {model} x {defense}"), desk)
     about = {
         "model": specs["model"],
-        "dataset": specs["dataset"],
+        "dataset": private_values(specs["dataset"]),
         "defense_spec": specs["defense"],
         **about_training(trained, plugin),
     }

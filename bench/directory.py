@@ -13,7 +13,9 @@ from filelock import FileLock, Timeout
 
 from .errors import RunDirectoryError
 from .files import meant_for, write_text
+from .privacy import private_values
 from .records import read_cell
+from .spreadsheet import to_csv
 from .tables import Cell
 
 
@@ -47,7 +49,8 @@ class RunDirectory:
                     "--update to write over it"
                 )
             return
-        before = read_manifest(self.path).get("suite")
+        before = private_values(read_manifest(self.path).get("suite"))
+        suite = private_values(suite)
         if before != suite and not update:
             key = _first_difference(before, suite)
             raise RunDirectoryError(
@@ -74,7 +77,7 @@ class RunDirectory:
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Write a table as CSV."""
-        write_text(self.path / name, table.to_csv(index=False, lineterminator="\n"))
+        write_text(self.path / name, to_csv(table))
 
 
 _TABLES = {"tradeoff.csv", "leaderboard.csv", "queries.csv", "transfer.csv", "detection.csv"}

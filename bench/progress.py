@@ -6,12 +6,14 @@ from typing import Any
 
 from tqdm import tqdm
 
+from .inert import lines, plain
+
 
 class Bar:
     """A progress bar on stderr that shows one piece of work after another."""
 
     def __init__(self, title: str) -> None:
-        self.title = title
+        self.title = plain(title)
         self._bar: Any = None
         self._note = ""
 
@@ -29,7 +31,7 @@ class Bar:
             )
             self._note = ""
         if note != self._note:
-            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.set_postfix_str(plain(note), refresh=False)
             self._note = note
         self._bar.update(done - self._bar.n)
         if done >= total:
@@ -44,7 +46,7 @@ class Bar:
 
 def say(text: str) -> None:
     """Print a line to stderr at once, without tearing a bar."""
-    tqdm.write(text, file=sys.stderr)
+    tqdm.write(lines(text), file=sys.stderr)
     sys.stderr.flush()
 
 

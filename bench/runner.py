@@ -27,6 +27,7 @@ from .manifest import software
 from .network import frozen
 from .plan import Plan, make_plan, open_ready, try_models
 from .preparation import Attackers
+from .privacy import private
 from .progress import Bar, Lines
 from .protocols import Certificates, Trained, configuration
 from .records import write_cell
@@ -187,7 +188,8 @@ class Runner:
                     cell = self._compute(place, trained, weights, key, path, spool)
         except (Exception, SystemExit) as error:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path.with_suffix(".error.txt"), traceback.format_exc())
+            error_text = private(traceback.format_exc(), self.plan.folder)
+            write_text(path.with_suffix(".error.txt"), error_text)
             self.logbook.fail(place, one_line(error))
             self.lines.say(f"{subject.title} x {attack.title}: FAILED: {one_line(error)}")
             return
