@@ -33,6 +33,7 @@ from .suite import AttackEntry, Entry, ModelEntry, Suite
 from .training import build_network
 
 Split = Literal["train", "test"]
+_SHOWN = 2000  # characters of what somebody else's checkpoint makes us say
 _BLOCK = 256  # images held at once to be looked at
 SPLITS: tuple[Split, ...] = get_args(Split)
 
@@ -280,12 +281,14 @@ def wrapper_of(path: Path) -> Defense | None:
     try:
         defense: Defense = registry.build("defenses", spec, from_data=True)
     except UnknownPlugin as error:
+        unknown = short(str(error), _SHOWN)
         raise BadCheckpoint(
-            f"checkpoint {path} was trained with an {error}; one of your own loads with --plugin "
-            'FILE.py (in a suite: plugins = ["FILE.py"])'
+            f"checkpoint {path} was trained with an {unknown}; one of your own loads with "
+            '--plugin FILE.py (in a suite: plugins = ["FILE.py"])'
         ) from None
     except Exception as error:  # a spec that somebody else has written
         reason = str(error) if isinstance(error, QuintainError) else _reason(error)
+        reason = short(reason, _SHOWN)
         raise BadCheckpoint(f"checkpoint {path}: its defense cannot be used: {reason}") from None
     return defense
 
