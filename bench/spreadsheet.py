@@ -1,7 +1,9 @@
 """Tables as CSV in which no text is a formula, and back. No torch here."""
 
+import csv
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 
@@ -18,7 +20,10 @@ def to_csv(table: pd.DataFrame) -> str:
     They are those that begin with =, +, -, @ (also full-width), a tab or a line's end, after
     apostrophes or none, at the start or after a semicolon. Numbers stay as they are.
     """
-    return str(_mapped(table, guarded).to_csv(index=False, lineterminator="\n"))
+    # Python's writer leaves a carriage return bare when lines end otherwise, and readers split there
+    returns = any("\r" in one for name in table.columns for one in _texts(table[name]))
+    quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+    return str(_mapped(table, guarded).to_csv(index=False, lineterminator="\n", quoting=quoting))
 
 
 def restored(table: pd.DataFrame) -> pd.DataFrame:
@@ -44,11 +49,15 @@ def _mapped(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
     """The table, or a copy where a text changes. Each different text is looked at once."""
     for name in table.columns:
         column = table[name]
-        if pd.api.types.is_numeric_dtype(column):
-            continue
-        texts = [one for one in column.unique() if isinstance(one, str)]
-        changed = {one: new for one in texts if (new := change(one)) != one}
+        changed = {one: new for one in _texts(column) if (new := change(one)) != one}
         if changed:
             values = [changed.get(one, one) if isinstance(one, str) else one for one in column]
             table = table.assign(**{name: pd.Series(values, table.index, dtype=column.dtype)})
     return table
+
+
+def _texts(column: "pd.Series[Any]") -> list[str]:
+    """The different texts of a column."""
+    if pd.api.types.is_numeric_dtype(column):
+        return []
+    return [one for one in column.unique() if isinstance(one, str)]
