@@ -20,7 +20,7 @@ def to_csv(table: pd.DataFrame) -> str:
     They are those that begin with =, +, -, @ (also full-width), a tab or a line's end, after
     apostrophes or none, at the start or after a semicolon. Numbers stay as they are.
     """
-    # Python's writer leaves a carriage return bare when lines end otherwise, and readers split there
+    # Python's writer leaves carriage returns bare where lines end otherwise; readers split there
     returns = any("\r" in one for name in table.columns for one in _texts(table[name]))
     quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
     return str(_mapped(table, guarded).to_csv(index=False, lineterminator="\n", quoting=quoting))

@@ -69,7 +69,7 @@ def test_our_own_csv_reads_back_as_it_was_and_a_spreadsheet_runs_none_of_it(tmp_
     back = read_table(path)
     for name in ("model", "defense", "attacks", "flags"):
         assert back[name].tolist() == WRITABLE
-    for row in csv.reader(io.StringIO(path.read_text(newline=""), newline="")):
+    for row in csv.reader(io.StringIO(path.read_bytes().decode(), newline="")):
         for cell in row:
             assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
 
