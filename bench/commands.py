@@ -9,6 +9,7 @@ from .directory import read_cells, read_manifest
 from .errors import BadParameter, RunDirectoryError, closest
 from .files import check_writable, write_text
 from .formats import FORMATS, Format
+from .privacy import private_values
 from .toml import BadTOML, read_toml
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def train_checkpoint(
     except ValueError as error:
         raise BadParameter(str(error)) from None
     for plugin in plugins:
-        registry.load_file(plugin)
+        registry.load_named(str(plugin), Path.cwd())
     for kind, name in (("models", model), ("defenses", defense), ("datasets", dataset)):
         registry.check_name(kind, name)  # type: ignore[arg-type]
 
@@ -124,7 +125,7 @@ def train_checkpoint(
     trained = obtain(order, None, Bar(f"train {model} x {defense}"), desk)
     about = {
         "model": specs["model"],
-        "dataset": specs["dataset"],
+        "dataset": private_values(specs["dataset"]),
         "defense_spec": specs["defense"],
         **about_training(trained, plugin),
     }

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from .errors import RunDirectoryError, reason
 from .files import check_regular, meant_for, write_text
+from .privacy import private_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +52,8 @@ class RunDirectory:
                     "--update to write over it"
                 )
             return
-        before = read_manifest(self.path).get("suite")
+        before = private_values(read_manifest(self.path).get("suite"))
+        suite = private_values(suite)
         if before != suite and not update:
             key = _first_difference(before, suite)
             raise RunDirectoryError(
@@ -82,7 +84,9 @@ class RunDirectory:
 
     def write_table(self, name: str, table: "pd.DataFrame") -> None:
         """Write a table as CSV."""
-        write_text(self.path / name, table.to_csv(index=False, lineterminator="\n"))
+        from .spreadsheet import to_csv
+
+        write_text(self.path / name, to_csv(table))
 
 
 _TABLES = {"tradeoff.csv", "leaderboard.csv", "queries.csv", "transfer.csv", "detection.csv"}

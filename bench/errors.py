@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 200  # characters of a name that are looked at
+
 
 class QuintainError(Exception):
     """A user's mistake or bad input. The command line prints it as one line and exits with 2."""
@@ -57,5 +59,6 @@ def reason(error: BaseException) -> str:
 def closest(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the nearest of the known names, whatever its case."""
     lowered = {one.lower(): one for one in known}
-    near = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)
+    typed = name[:_LONGEST].lower()  # the search takes as long as the square of the length
+    near = difflib.get_close_matches(typed, list(lowered), n=1, cutoff=0.5)
     return f"; did you mean '{lowered[near[0]]}'?" if near else ""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .files import write_atomically
 from .formats import check_ending
 from .grid import Epsilon
+from .inert import drawn
 from .labels import Box, around, placed
 from .sweeps import Comparison, Subject
 
@@ -92,13 +93,14 @@ def tradeoff_figure(shown: Comparison) -> "Figure":
 def _caption(shown: Comparison) -> str:
     model = f", {shown.models[0]}" if len(shown.models) == 1 else ""
     sizes = " or ".join(f"{one:,}" for one in shown.n_examples)
-    return f"{shown.dataset}{model}: worst case over the attacks, 95% intervals, n = {sizes}"
+    said = "worst case over the attacks, 95% intervals"
+    return drawn(f"{shown.dataset}{model}: {said}, n = {sizes}")
 
 
 def _title(one: Subject, shown: Comparison) -> str:
     """What the legend calls it."""
     name = one.defense if len(shown.models) == 1 else f"{one.model} x {one.defense}"
-    return name if one.complete else f"{name} (an attack failed)"
+    return drawn(name if one.complete else f"{name} (an attack failed)")
 
 
 def _looks(shown: Comparison) -> dict[tuple[str, str], dict[str, Any]]:
@@ -228,7 +230,7 @@ def _short(one: Subject, shown: Comparison) -> str:
     """What a point is called: the members of a sweep by what differs between them."""
     if not one.sweep:
         return _title(one, shown)
-    return one.swept if len(shown.models) == 1 else f"{one.model}, {one.swept}"
+    return drawn(one.swept if len(shown.models) == 1 else f"{one.model}, {one.swept}")
 
 
 def _obstacles(shown: Comparison, page: Page) -> Iterator[Box]:

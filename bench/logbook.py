@@ -12,6 +12,7 @@ from .directory import RunDirectory
 from .files import remove
 from .keys import Keys
 from .manifest import hardware, software
+from .privacy import path_from, private, private_values
 from .standings import Standings, up_to_date
 from .survey import Finished, Survey
 
@@ -61,7 +62,7 @@ class Logbook:
 
     def fail(self, place: Place, reason: str) -> None:
         """Note a cell that failed."""
-        self.failed[place] = reason
+        self.failed[place] = private(reason, self._plan.folder)
 
     def missing(self, number: int) -> list[int]:
         """The attacks that are not done on a subject."""
@@ -117,8 +118,8 @@ class Logbook:
         """What the manifest says that a run with nothing to do would say again."""
         suite = self._plan.suite
         return {
-            "suite": suite.resolved(),
-            "suite_file": self._file,
+            "suite": private_values(suite.resolved()),
+            "suite_file": Path(self._file).name,
             "repeat": self._repeat(),
             "software": software(),
             "data_hash": self._keys.data_hash,
@@ -152,16 +153,19 @@ class Logbook:
         return {"model": subject.model.title, "defense": subject.defense_title}
 
     def _repeat(self) -> str:
-        """Say the command that gives the same numbers, to be run in the run directory."""
+        """Say the command that gives the same numbers, to be run in the run directory.
+
+        A suite that is far away, in somebody's home folder, is named alone.
+        """
         suite = self._plan.suite
-        source = Path("suite.toml")  # the copy, unless it names files that lie beside the original
+        source = "suite.toml"  # the copy, unless it names files that lie beside the original
         named = (
             one.spec for one in (*suite.models, *suite.attacks, *suite.defenses, suite.dataset)
         )
         names_files = any(map(registry.local_sources, named))
         if suite.plugins or names_files or any(one.checkpoint for one in suite.models):
-            source = self._plan.folder / Path(self._file).name
-        command = ["quintain", "run", str(source), "--seed", str(suite.seed)]
+            source = path_from(self.directory.path, self._plan.folder / Path(self._file).name)
+        command = ["quintain", "run", source, "--seed", str(suite.seed)]
         return shlex.join([*command, "--device", str(self._keys.device), "--out", "NEW_DIRECTORY"])
 
 

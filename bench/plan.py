@@ -23,6 +23,7 @@ from .errors import (
     UnknownPlugin,
 )
 from .evaluation import check_members
+from .inert import short
 from .lookup import blamed
 from .modules import evaluation_mode
 from .protocols import Dataset, Defense, ImageData, InputSpec
@@ -33,6 +34,7 @@ from .suite import AttackEntry, Entry, ModelEntry, Suite
 from .training import build_network
 
 Split = Literal["train", "test"]
+_SHOWN = 2000  # characters of what somebody else's checkpoint makes us say
 _BLOCK = 256  # images held at once to be looked at
 SPLITS: tuple[Split, ...] = get_args(Split)
 
@@ -94,7 +96,7 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
     """
     for one in suite.plugins:
         with blamed(file, "plugins"):
-            registry.load_file(folder / one)
+            registry.load_named(one, folder)
     attacks: list[tuple[AttackEntry, Member]] = []
     for number, attack in enumerate(suite.attacks, 1):
         with blamed(file, f"attacks[{number}]"):
@@ -270,8 +272,10 @@ def open_ready(path: Path | None, model: dict[str, Any], data: ImageData) -> nn.
     Raises: BadCheckpoint when that is missing, damaged or for another network; BadParameter.
     """
     made_from = None if path is None else read_about(path).get("model")
-    if made_from is not None and dict(made_from) != model:
-        raise BadCheckpoint(f"checkpoint {path} is of the model {made_from}, not {model}")
+    if made_from is not None and made_from != model:
+        raise BadCheckpoint(
+            f"checkpoint {path} is of the model {short(str(made_from))}, not {model}"
+        )
     mean, std = channel_statistics(data)
     network = build_network(model, InputSpec(data.shape, data.n_classes, mean, std), seed=0)
     if path is not None:
@@ -284,15 +288,25 @@ def open_ready(path: Path | None, model: dict[str, Any], data: ImageData) -> nn.
 def wrapper_of(path: Path) -> Defense | None:
     """The defense that a checkpoint says its network was trained with; None when it does not say.
 
-    Raises: BadCheckpoint when that defense is not there, or the file is damaged; BadParameter.
+    It is one of those that are registered: a checkpoint is data, and chooses no code to run.
+
+    Raises: BadCheckpoint when that defense is not there, or the file is damaged.
     """
     spec = read_about(path).get("defense_spec")
     if spec is None:
         return None
     try:
-        defense: Defense = registry.build("defenses", spec)
+        defense: Defense = registry.build("defenses", spec, from_data=True)
     except UnknownPlugin as error:
-        raise BadCheckpoint(f"checkpoint {path} was trained with an {error}") from None
+        unknown = short(str(error), _SHOWN)
+        raise BadCheckpoint(
+            f"checkpoint {path} was trained with an {unknown}; one of your own loads with "
+            '--plugin FILE.py (in a suite: plugins = ["FILE.py"])'
+        ) from None
+    except Exception as error:  # a spec that somebody else has written
+        reason = str(error) if isinstance(error, QuintainError) else _reason(error)
+        reason = short(reason, _SHOWN)
+        raise BadCheckpoint(f"checkpoint {path}: its defense cannot be used: {reason}") from None
     return defense
 
 

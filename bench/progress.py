@@ -7,6 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from .inert import plain
 from .streams import is_terminal, note
 
 
@@ -39,7 +40,7 @@ class Bar:
     """A progress bar on stderr that shows one piece of work after another."""
 
     def __init__(self, title: str) -> None:
-        self.title = title
+        self.title = plain(title)
         self._bar: Any = None
         self._note = ""
 
@@ -58,7 +59,7 @@ class Bar:
             )
             self._note = ""
         if note != self._note:
-            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.set_postfix_str(plain(note), refresh=False)
             self._note = note
         self._bar.update(done - self._bar.n)
         if done >= total:

@@ -8,6 +8,7 @@ import ast
 import importlib.util
 import inspect
 import json
+import shlex
 import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,6 +29,7 @@ from .errors import (
     closest,
     reason,
 )
+from .inert import short
 
 Kind = Literal["models", "attacks", "defenses", "datasets", "gradients", "losses", "bases"]
 KINDS: tuple[Kind, ...] = typing.get_args(Kind)
@@ -90,6 +92,7 @@ class Plugin:
 
 
 _local: dict[tuple[Kind, str], Plugin] = {}
+_permitted: set[Path | str] = set()  # files, and names with a colon, that the user asked for
 
 
 def register(kind: Kind, name: str) -> Callable[[F], F]:
@@ -134,6 +137,7 @@ def load_file(path: Path) -> tuple[Plugin, ...]:
     Raises: BadPlugin when it is missing, fails, or registers nothing; DuplicatePlugin.
     """
     path = local.absolute(path)
+    _permitted.add(path)
     name = local.module_name(path)
     known = [one for one in _local.values() if one.target.partition(":")[0] == name]
     if known:
@@ -154,6 +158,67 @@ def load_file(path: Path) -> tuple[Plugin, ...]:
     return added
 
 
+def load_named(name: str, folder: Path) -> None:
+    """Load what the user names as a plugin: a file, relative to a folder, or a name with a colon.
+
+    The latter, such as `notes.py:Mine` or `torchvision:resnet18`, may then stand in specs that come
+    from data.
+
+    Raises: BadPlugin; DuplicatePlugin.
+    """
+    if not _is_code(name):
+        load_file(folder / name)
+        return
+    asked_for = _asked_for(name)
+    if isinstance(asked_for, Path):
+        local.module_name(asked_for)
+    _permitted.add(asked_for)
+
+
+def refuse_code(spec: Any) -> None:
+    """Refuse a spec that comes from data, such as a checkpoint's, and names code at any depth.
+
+    Data may name what is registered. What a name with a colon stands for, a file of Python or
+    another library's part, is run only where the user has named it too (`load_named`).
+
+    Raises: BadPlugin, with the option that permits it.
+    """
+    for text in _texts(spec):
+        if _is_code(text) and _asked_for(text) not in _permitted:
+            shown = short(text)
+            raise BadPlugin(
+                f"'{shown}' is code, which no data may choose to run; if you trust it, name it "
+                f"yourself: --plugin {shlex.quote(shown)} (in a suite: plugins = "
+                f"[{json.dumps(shown)}])"
+            )
+
+
+def _texts(spec: Any) -> Iterator[str]:
+    """Every text in a spec, at any depth. What is deeper than Python's stack raises nothing."""
+    todo = [spec]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, Mapping):
+            todo += [*one.keys(), *one.values()]
+        elif isinstance(one, Iterable):
+            todo += list(one)
+
+
+def _is_code(name: str) -> bool:
+    """Whether a name with a colon stands for a file of Python or for another library's part."""
+    prefix, colon, _ = name.partition(":")
+    library = bool(colon) and any(prefix in providers.prefixes(kind) for kind in KINDS)
+    return library or local.reference(name) is not None
+
+
+def _asked_for(name: str) -> Path | str:
+    """What the user permits by such a name: a file, or the very name."""
+    reference = local.reference(name)
+    return name if reference is None else reference[0]
+
+
 def local_sources(spec: Any) -> list[str]:
     """Hashes of the files of all local plugins that a spec names at any depth."""
     if isinstance(spec, str):
@@ -170,7 +235,7 @@ def local_sources(spec: Any) -> list[str]:
 @contextmanager
 def temporary() -> Iterator[None]:
     """Forget at the end whatever was registered or found installed within."""
-    before = dict(_local)
+    before, permitted = dict(_local), set(_permitted)
     _installed.cache_clear()
     providers.forget()
     try:
@@ -182,6 +247,7 @@ def temporary() -> Iterator[None]:
                 sys.modules.pop(module, None)
         _local.clear()
         _local.update(before)
+        _permitted.intersection_update(permitted)
         _installed.cache_clear()
         providers.forget()
 
@@ -280,12 +346,16 @@ def bind(kind: Kind, spec: Spec, *, besides: Iterable[str] = ()) -> Callable[...
     return partial(schema.factory, **values)
 
 
-def build(kind: Kind, spec: Spec, *, besides: Iterable[str] = ()) -> Any:
+def build(kind: Kind, spec: Spec, *, besides: Iterable[str] = (), from_data: bool = False) -> Any:
     """Make a plugin (anything but a model, which is bound and then called with its input's shape).
 
+    from_data: whether the spec was not written by the user but read from a checkpoint or the like.
+
     Raises: as bind; BadParameter for a value that the plugin refuses; BadPlugin when it cannot
-    import what it needs.
+    import what it needs, or as refuse_code.
     """
+    if from_data:
+        refuse_code(spec)
     factory = bind(kind, spec, besides=besides)
     try:
         return factory()

@@ -7,6 +7,8 @@ import pandas as pd
 from tabulate import tabulate
 
 from .formats import Format
+from .inert import markdown, plain
+from .spreadsheet import to_csv
 
 _CELL = ["model", "defense", "attack"]
 _CERTIFIED = "certified_accuracy"
@@ -21,9 +23,10 @@ def run_summary(tradeoff: pd.DataFrame, leaderboard: pd.DataFrame) -> str:
     epsilon = leaderboard.iloc[0]["epsilon"]
     flagged = tradeoff[tradeoff["flags"] != ""].drop_duplicates(_CELL)
     rows = zip(*(flagged[name] for name in (*_CELL, "flags")), strict=True)
-    flags = [f"- {model} x {defense} x {attack}: {flag}" for model, defense, attack, flag in rows]
+    flags = ["- {} x {} x {}: {}".format(*map(markdown, row)) for row in rows]
+    dataset = markdown(str(first["dataset"]))
     parts = [
-        f"Robust accuracy on {first['dataset']}, {first['norm']}, {first['n_examples']} examples:",
+        f"Robust accuracy on {dataset}, {first['norm']}, {first['n_examples']} examples:",
         tradeoff_table(tradeoff),
         f"Leaderboard, by the worst case over the attacks at epsilon {epsilon}:",
         leaderboard_table(leaderboard.drop(columns=_BESIDES)).rstrip(),
@@ -52,7 +55,7 @@ def leaderboard_table(table: pd.DataFrame, form: Format = "markdown") -> str:
     They also leave out the certified accuracy where no model has one.
     """
     if form == "csv":
-        return str(table.to_csv(index=False, lineterminator="\n"))
+        return to_csv(table)
     shown = table.copy()
     interval = [
         f"{low:.3f} to {high:.3f}"
@@ -67,9 +70,9 @@ def leaderboard_table(table: pd.DataFrame, form: Format = "markdown") -> str:
         shown[name] = shown[name].str[:10]
     shown = shown.rename(columns=lambda name: str(name).replace("_", " "))
     if form == "latex":
-        return str(shown.to_latex(index=False, escape=True))
+        return str(_plain(shown).to_latex(index=False, escape=True))
     if form == "html":
-        return str(shown.to_html(index=False, border=0)) + "\n"
+        return str(_plain(shown).to_html(index=False, border=0)) + "\n"
     return _markdown(shown) + "\n"
 
 
@@ -78,8 +81,13 @@ def _blank_or(form: str) -> Callable[[float], str]:
     return lambda value: "" if math.isnan(value) else form.format(value)
 
 
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Without control characters; what is markup to LaTeX or HTML is escaped by pandas."""
+    return table.map(lambda value: plain(value) if isinstance(value, str) else value)
+
+
 def _markdown(table: pd.DataFrame, align: Sequence[str] | None = None) -> str:
-    escaped = table.map(lambda value: str(value).replace("|", "\\|"))
+    escaped = table.map(lambda value: markdown(str(value)))
     return str(
         tabulate(
             escaped,

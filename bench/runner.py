@@ -27,6 +27,7 @@ from .manifest import software
 from .network import frozen
 from .plan import Plan, make_plan, open_ready, try_models
 from .preparation import Attackers
+from .privacy import private
 from .progress import Bar, Lines
 from .protocols import Certificates, Trained, configuration
 from .records import write_cell
@@ -195,7 +196,8 @@ class Runner:
                     cell = self._compute(place, trained, weights, key, path, spool)
         except (Exception, SystemExit) as error:
             with suppress(OSError):  # the reason is in the manifest as well
-                write_text(path.with_suffix(".error.txt"), traceback.format_exc())
+                said = private(traceback.format_exc(), self.plan.folder)
+                write_text(path.with_suffix(".error.txt"), said)
             self.logbook.fail(place, one_line(error))
             self.lines.say(f"{subject.title} x {attack.title}: FAILED: {one_line(error)}")
             return

@@ -12,9 +12,10 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import csv
 
-from . import certified, detection, queries, statistics, tables, transfers
+from . import certified, detection, queries, spreadsheet, statistics, tables, transfers
 from .directory import RunDirectory
 from .queries import QUERIES_COLUMNS
+from .spreadsheet import restored
 from .survey import Finished
 from .tables import LEADERBOARD_COLUMNS, TRADEOFF_COLUMNS, Cell, leaderboard, tradeoff
 
@@ -87,7 +88,10 @@ def up_to_date(
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a table as it was when it was written: no title is taken for a number or for nothing."""
+    """Read a table as it was when it was written.
+
+    No title is taken for a number or for nothing, and none keeps what makes it inert in the file.
+    """
     table: pd.DataFrame = csv.read_csv(
         path,
         parse_options=csv.ParseOptions(newlines_in_values=True),
@@ -95,7 +99,7 @@ def read_table(path: Path) -> pd.DataFrame:
             column_types=_TYPES, null_values=[""], strings_can_be_null=False
         ),
     ).to_pandas()
-    return _whole_counts(table)
+    return _whole_counts(restored(table))
 
 
 def _whole_counts(table: pd.DataFrame) -> pd.DataFrame:
@@ -109,7 +113,7 @@ def _whole_counts(table: pd.DataFrame) -> pd.DataFrame:
 
 def _made_of(cells: Sequence[Titled], failed: Sequence[tuple[str, ...]]) -> str:
     """Name everything that the tables follow from."""
-    modules = tables, certified, queries, transfers, detection, statistics
+    modules = tables, certified, queries, transfers, detection, statistics, spreadsheet
     code = [inspect.getsource(one) for one in modules]
     listed = [[one.key, one.sha256, list(titles.values())] for one, titles in cells]
     return _sha256(json.dumps([code, pd.__version__, listed, failed]).encode())

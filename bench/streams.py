@@ -6,6 +6,7 @@ import sys
 from typing import TextIO
 
 from .errors import QuintainError, reason
+from .inert import lines
 
 
 class OutputError(QuintainError):
@@ -74,7 +75,8 @@ def discard(stream: TextIO | None) -> None:
 
 
 def _write(stream: TextIO, text: str) -> None:
-    """Write and flush; a character that the stream's encoding lacks is written as its escape."""
+    """Write and flush; what would steer a terminal, or is not in its encoding, is escaped."""
+    text = lines(text)
     encoding = getattr(stream, "encoding", None) or "utf-8"
     stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
     stream.flush()

@@ -115,8 +115,8 @@ def test_datasets_know_the_seams_and_each_other(module):
 
 
 BENCHMARK_SEES = {
-    "api", "checkpoints", "commands", "datasets.memory", "errors", "files", "paths", "plan",
-    "progress", "protocols", "registry", "settings", "threat", "training",
+    "api", "checkpoints", "commands", "datasets.memory", "errors", "files", "inert", "paths",
+    "plan", "progress", "protocols", "registry", "settings", "spreadsheet", "threat", "training",
 }  # fmt: skip
 BELOW = {
     "bench.speed.contenders": {"engine", "evaluation", "gallery", "network", "pursuit", "trial"},

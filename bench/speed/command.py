@@ -12,6 +12,7 @@ from ..commands import read_specs, writing
 from ..errors import BadParameter, closest
 from ..files import check_writable, write_text
 from ..progress import Lines
+from ..spreadsheet import to_csv
 from ..threat import Epsilon
 from .benchmark import MEASUREMENTS, Effort, run_workload
 from .machine import Machine
@@ -85,7 +86,7 @@ def bench_command(request: Request) -> str:
     Raises: QuintainError for what cannot be used.
     """
     for plugin in request.plugins:
-        registry.load_file(plugin)
+        registry.load_named(str(plugin), Path.cwd())
     device, effort = parse_device(request.device), request.effort()
     candidates = request.candidates(device)
     for candidate in candidates:
@@ -95,7 +96,7 @@ def bench_command(request: Request) -> str:
         check_writable(path)
     entries, machine = _run(candidates, effort, device, with_peers=request.peers)
     with writing(path):
-        write_text(path, benchmarks_table(entries, machine).to_csv(index=False))
+        write_text(path, to_csv(benchmarks_table(entries, machine)))
     return f"{summary(entries, machine)}\n\nwrote {path}"
 
 

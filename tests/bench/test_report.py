@@ -1,5 +1,6 @@
 import io
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -57,7 +58,7 @@ def board():
 
 def from_markdown(text):
     lines = [line for line in text.splitlines() if line.startswith("|")]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    rows = [[unescape(cell.strip()) for cell in line.strip("|").split("|")] for line in lines]
     assert set("".join(rows[1])) <= set("-: ")
     return [rows[0], *rows[2:]]
 
