@@ -4,28 +4,14 @@ import hashlib
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 
 from .errors import BadPlugin, DuplicatePlugin
+from .paths import located
 
 FILE_MODULE = "quintain_plugin_"  # how modules made from local files are called
 _FACTORY = re.compile(r"(.+\.py):(\w+)")
-
-_folder: ContextVar[Path | None] = ContextVar("folder", default=None)
-
-
-@contextmanager
-def relative_to(folder: Path) -> Iterator[None]:
-    """Within, names such as `nets/mine.py:make` are relative to a folder, such as a suite's."""
-    token = _folder.set(folder)
-    try:
-        yield
-    finally:
-        _folder.reset(token)
 
 
 def reference(name: str) -> tuple[Path, str] | None:
@@ -33,7 +19,7 @@ def reference(name: str) -> tuple[Path, str] | None:
     match = _FACTORY.fullmatch(name)
     if match is None:
         return None
-    return ((_folder.get() or Path.cwd()) / Path(match[1]).expanduser()).resolve(), match[2]
+    return located(match[1]).resolve(), match[2]
 
 
 def digest(path: Path) -> str:

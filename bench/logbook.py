@@ -157,7 +157,8 @@ class Logbook:
         named = (
             one.spec for one in (*suite.models, *suite.attacks, *suite.defenses, suite.dataset)
         )
-        names_files = any(map(registry.local_sources, named))
+        root = str(suite.dataset.spec.get("root") or "")
+        names_files = any(map(registry.local_sources, named)) or bool(root)
         if suite.plugins or names_files or any(one.checkpoint for one in suite.models):
             source = self._plan.folder / Path(self._file).name
         command = ["quintain", "run", str(source), "--seed", str(suite.seed)]

@@ -24,6 +24,7 @@ from .errors import (
     UnknownPlugin,
 )
 from .evaluation import check_members
+from .paths import located
 from .protocols import Dataset, Defense, ImageData, InputSpec
 from .rejection import rejects
 from .settings import Certification, Member, Settings
@@ -68,7 +69,7 @@ class Plan:
 
     def checkpoint(self, entry: ModelEntry) -> Path | None:
         """Where a model's checkpoint is: relative to the suite's folder."""
-        return None if entry.checkpoint is None else self.folder / entry.checkpoint
+        return None if entry.checkpoint is None else located(entry.checkpoint, self.folder)
 
     def settings(self, sortie: Sortie) -> Settings:
         """How an attack's cells are run."""
@@ -93,7 +94,7 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
     """
     for one in suite.plugins:
         with _blame(file, "plugins"):
-            registry.load_file(folder / one)
+            registry.load_file(located(one, folder))
     attacks: list[tuple[AttackEntry, Member]] = []
     for number, attack in enumerate(suite.attacks, 1):
         with _blame(file, f"attacks[{number}]"):
@@ -144,7 +145,7 @@ def _subjects(
             registry.bind("models", model.spec, besides=ModelEntry.model_fields)
             factory = registry.find("models", model.name).load()
             if _is_ready(model):
-                path = None if model.checkpoint is None else folder / model.checkpoint
+                path = None if model.checkpoint is None else located(model.checkpoint, folder)
                 wrapper = None if path is None or not path.is_file() else wrapper_of(path)
                 nature = Nature.of(factory, wrapper)
                 subjects.append(Subject(model, model.defense, None, wrapper, nature))
