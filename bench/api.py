@@ -22,7 +22,7 @@ from .preparation import Attackers
 from .progress import Bar
 from .protocols import ImageData, Progress, Silent
 from .settings import Member, Precision, SearchName, Settings
-from .threat import NORMS, Norm, parse_grid
+from .threat import NORMS, Norm, check_radii, parse_grid
 from .training import train_proxy
 
 AttackLike = Any  # a name, a spec, an attack object, or a list of these
@@ -88,7 +88,7 @@ def evaluate(
         raise BadParameter(f"model must be a torch.nn.Module, not {type(model).__name__}")
     settings = Settings(
         norm=checked_norm(norm),
-        grid=_grid(epsilons),
+        grid=_grid(epsilons, checked_norm(norm), images),
         seed=_checked_seed(seed),
         search=_checked_search(search),
         query_budget=_checked_count("query_budget", query_budget),
@@ -195,9 +195,11 @@ def _check_lengths(case: Case) -> None:
         raise BadData("indices must be int64 and not negative: each names an example")
 
 
-def _grid(epsilons: Sequence[str | float]) -> Any:
+def _grid(epsilons: Sequence[str | float], norm: Norm, images: Tensor) -> Any:
     try:
-        return parse_grid(epsilons)
+        grid = parse_grid(epsilons)
+        check_radii(grid, norm, images.shape[1:])
+        return grid
     except ValueError as error:
         raise BadParameter(str(error)) from None
 

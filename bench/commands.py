@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .directory import read_cells
 from .errors import BadParameter, RunDirectoryError, closest
 from .files import check_writable, write_text
+from .grid import Epsilon, Norm, check_radii
 from .report import FORMATS, Format, leaderboard_table
 from .tables import Cell, leaderboard, tradeoff
 
@@ -86,25 +87,23 @@ def train_checkpoint(
     from .desk import Desk
     from .plan import check_training, load_split, try_model
     from .progress import Bar, say
-    from .threat import Epsilon
-    from .training import Order, about_training, obtain
+    from .training import Order, about_training, check_defense, obtain
 
     for plugin in plugins:
         registry.load_file(plugin)
     specs = read_specs({"model": model, "defense": defense, "dataset": dataset}, settings)
     if path.suffix != ".safetensors":
         raise BadParameter(f"a checkpoint is a .safetensors file, not {path.name}")
-    try:
-        radius = None if epsilon is None else Epsilon.parse(epsilon).value
-    except ValueError as error:
-        raise BadParameter(str(error)) from None
     plugin = registry.build("defenses", specs["defense"])
     source = registry.build("datasets", specs["dataset"])
     where, threat = parse_device(device), checked_norm(norm)
+    read_radius(epsilon, threat)
     with writing(path):
         check_writable(path)
     data = load_split(source, dataset, "train")
     check_training(data)
+    radius = read_radius(epsilon, threat, data.shape)
+    check_defense(plugin, data, threat, radius)
     try_model(specs["model"], data)
     order = Order(specs["model"], plugin, data, seed, where, threat, radius)
     desk = Desk(path.with_suffix(".partial"), log_dir, lambda text: say(f"quintain: {text}"), fresh)
@@ -119,6 +118,23 @@ def train_checkpoint(
         save_checkpoint(path, trained.model, about)
     desk.clear()
     return f"wrote {path}: {_figures(trained)}"
+
+
+def read_radius(
+    written: str | None, norm: Norm, shape: Sequence[int] | None = None
+) -> float | None:
+    """Read a command's --epsilon. shape: (C, H, W) of the images, where it is known.
+
+    Raises: BadParameter when it is no radius, or beyond every image.
+    """
+    if written is None:
+        return None
+    try:
+        radius = Epsilon.parse(written)
+        check_radii([radius], norm, shape)
+    except ValueError as error:
+        raise BadParameter(f"--epsilon: {error}") from None
+    return radius.value
 
 
 def _figures(trained: "Trained") -> str:

@@ -30,7 +30,8 @@ from .rejection import rejects
 from .settings import Certification, Member, Settings
 from .sorties import Sortie, Subject, certification_of, sorties_of, transfers_of
 from .suite import AttackEntry, Entry, ModelEntry, Suite
-from .training import build_network
+from .threat import check_radii
+from .training import build_network, check_defense
 
 Split = Literal["train", "test"]
 _BLOCK = 256  # images held at once to be looked at
@@ -115,6 +116,12 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
         test = select(test, indices)
         for part in torch.arange(len(test)).split(_BLOCK):
             check_images(test.images.read(part), first=int(part[0]))
+    with _blame(file, "epsilons"):
+        _check_grid(suite, test)
+    if not all(map(_is_ready, suite.models)):
+        for number, (_, built) in enumerate(defenses, 1):
+            with _blame(file, f"defenses[{number}]"):
+                check_defense(built, train, suite.norm, suite.headline.value, suite.seed)
     subjects = _subjects(suite, file, folder, defenses)
     sorties = sorties_of(attacks, suite, subjects)
     if suite.transfer is not None:
@@ -130,6 +137,14 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
         tuple(subjects),
         tuple(sorties),
     )
+
+
+def _check_grid(suite: Suite, test: ImageData) -> None:
+    """Refuse epsilons beyond images of this shape. Raises: BadParameter."""
+    try:
+        check_radii(suite.epsilons, suite.norm, test.shape)
+    except ValueError as error:
+        raise BadParameter(str(error)) from None
 
 
 def _subjects(

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from .errors import BadSuite, closest
-from .grid import Epsilon, Norm, parse_grid
+from .grid import Epsilon, Norm, check_radii, parse_grid
 
 DEFAULT = "quickstart"
 TRANSFER = "transfer from "  # how the attacks of the transfer matrix are called
@@ -152,6 +152,7 @@ class Suite(BaseModel):
             )
         if any(entry.title.endswith(NAIVELY) for entry in self.attacks):
             raise ValueError(f"an attack cannot be called '...{NAIVELY}': the tables use that name")
+        check_radii(self.epsilons, self.norm)
         wanted = self.leaderboard_epsilon
         if wanted is not None and wanted not in self.epsilons:
             grid = ", ".join(one.text for one in self.epsilons)
