@@ -1,35 +1,55 @@
 """What the smaller commands do."""
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .directory import read_cells
-from .errors import BadParameter, RunDirectoryError, closest
+from .errors import BadParameter, closest
 from .files import check_writable, write_text
+from .gathering import gather
 from .grid import Epsilon, Norm, check_radii
-from .report import FORMATS, Format, leaderboard_table
-from .tables import Cell, leaderboard, tradeoff
+from .report import ENDINGS, FORMATS, Format, leaderboard_table
 
 if TYPE_CHECKING:
     from .protocols import Trained
 
 
-def joint_leaderboard(directories: Sequence[Path], form: str) -> str:
-    """One leaderboard of several run directories, as text.
+Note = Callable[[str], None]  # is told, in one line, what the user should know besides
 
-    Raises: RunDirectoryError; BadParameter for an unknown format.
+
+def joint_leaderboard(
+    directories: Sequence[Path], form: str | None, output: Path | None, note: Note
+) -> str:
+    """One leaderboard of several run directories, as text in a format or in that of a file's name.
+
+    Raises: RunDirectoryError; BadParameter for an unknown format, or one that is not the file's.
     """
+    chosen = _format(form, output)
+    return leaderboard_table(gather(directories, note).leaderboard(), chosen)
+
+
+def _format(form: str | None, output: Path | None) -> Format:
     chosen: Format | None = next((one for one in FORMATS if one == form), None)
-    if chosen is None:
+    if form is not None and chosen is None:
         near = closest(form, FORMATS) or "; there are " + ", ".join(FORMATS)
         raise BadParameter(f"unknown format '{form}'{near}")
-    return leaderboard_table(leaderboard(*_finished(directories)), chosen)
+    ending = "" if output is None else output.suffix.lower()
+    if ending in ("", ".txt"):
+        return chosen or "markdown"
+    named = ENDINGS.get(ending)
+    if chosen is None and named is None:
+        raise BadParameter(
+            f"{output}: the ending {ending} is no format; there are {', '.join(ENDINGS)}, or say "
+            f"--format {', '.join(FORMATS)}"
+        )
+    if chosen is not None and named is not None and chosen != named:
+        raise BadParameter(f"{output} ends as {named}, but --format says {chosen}: leave one out")
+    return chosen or named or "markdown"
 
 
-def plot_runs(directories: Sequence[Path], output: Path) -> None:
+def plot_runs(directories: Sequence[Path], output: Path, note: Note) -> None:
     """Draw the trade-off figure of one or more run directories into a file.
 
     Raises: RunDirectoryError; BadParameter for an ending that is no format, for runs that do not
@@ -39,26 +59,10 @@ def plot_runs(directories: Sequence[Path], output: Path) -> None:
     from .sweeps import comparison
 
     check_ending(output)
-    cells, failed = _finished(directories)
-    shown = comparison(tradeoff(cells, failed), leaderboard(cells, failed))
+    found = gather(directories, note)
+    shown = comparison(found.tradeoff(), found.leaderboard())
     with writing(output):
         write_figure(output, shown)
-
-
-def _finished(directories: Sequence[Path]) -> tuple[list[Cell], list[tuple[str, ...]]]:
-    """Every finished cell of run directories once, and the failed ones.
-
-    Raises: RunDirectoryError, also where there is none.
-    """
-    cells: dict[tuple[str, ...], Cell] = {}
-    failed: list[tuple[str, ...]] = []
-    for directory in directories:
-        done, lost = read_cells(directory)
-        cells |= {(*cell.subject, cell.about["attack"], cell.about["key"]): cell for cell in done}
-        failed += lost
-    if not cells:
-        raise RunDirectoryError(f"no finished cell in {', '.join(map(str, directories))}")
-    return list(cells.values()), failed
 
 
 def train_checkpoint(
