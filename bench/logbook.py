@@ -72,12 +72,14 @@ class Logbook:
         sortie = self._plan.attacks[place[1]]
         source = sortie.source
         lender = {} if source is None else {"transfer_source": self._plan.subjects[source].title}
+        aim = {} if sortie.targets is None else {"targets": sortie.targets}
         return {
             "dataset": self._plan.suite.dataset.title,
             **self._subject(place[0]),
             "attack": sortie.entry.title,
             "leaderboard_epsilon": self._plan.suite.headline.text,
             **lender,
+            **aim,
         }
 
     def close(self) -> Standings | None:
@@ -85,6 +87,7 @@ class Logbook:
         cells = [(one, self.titles(place)) for place, one in sorted(self.done.items())]
         norm = self._plan.suite.norm
         lost = [self.titles(place) for place in sorted(self.failed)]
+        lost = [one for one in lost if "targets" not in one]  # the worst case does not lack these
         failed = [
             (one["dataset"], norm, one["model"], one["defense"], one["attack"]) for one in lost
         ]
@@ -135,7 +138,8 @@ class Logbook:
         names = {name: titles[name] for name in ("dataset", "model", "defense", "attack")}
         entry = {**names, "norm": self._plan.suite.norm}
         if place in self.failed:
-            return {**entry, "status": "failed", "error": self.failed[place]}
+            aim = {name: titles[name] for name in ("targets",) if name in titles}
+            return {**entry, **aim, "status": "failed", "error": self.failed[place]}
         cell = self.done[place]
         return {
             **entry,

@@ -30,6 +30,7 @@ from .rejection import rejects
 from .settings import Certification, Member, Settings
 from .sorties import Sortie, Subject, certification_of, sorties_of, transfers_of
 from .suite import AttackEntry, Entry, ModelEntry, Suite
+from .targets import check_class
 from .threat import check_radii
 from .training import build_network, check_defense
 
@@ -83,6 +84,7 @@ class Plan:
             query_budget=attack.query_budget or suite.query_budget,
             precision=suite.precision,
             approach=sortie.approach,
+            targets=sortie.targets,
         )
 
 
@@ -123,7 +125,9 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
             with _blame(file, f"defenses[{number}]"):
                 check_defense(built, train, suite.norm, suite.headline.value, suite.seed)
     subjects = _subjects(suite, file, folder, defenses)
-    sorties = sorties_of(attacks, suite, subjects)
+    with _blame(file, "targets"):
+        check_class(suite.targets, test.n_classes)
+        sorties = sorties_of(attacks, suite, subjects)
     if suite.transfer is not None:
         with _blame(file, "transfer"):
             sorties += transfers_of(suite.transfer, suite, subjects)
