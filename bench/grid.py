@@ -82,7 +82,7 @@ def parse_grid(written: object) -> tuple[Epsilon, ...]:
     """
     shaped = getattr(written, "ndim", 0) == 1  # an array or a tensor
     if not shaped and not isinstance(written, (list, tuple, range)):
-        raise ValueError(f'epsilons must be a list, such as ["8/255"], not {written!r}')
+        raise ValueError(f'epsilons must be a list, not {written!r}: such as ["8/255"]')
     listed = list(cast(Iterable[object], written))
     if not listed:
         raise ValueError("epsilons must hold at least one value")
