@@ -138,10 +138,20 @@ def evaluate(
     size = _checked_count("batch_size", batch_size)
     members = members_of(attack)
     if certifier_of(module) is None:
-        return assess(case, members, settings, watch, size, Album())
+        return replace(assess(case, members, settings, watch, size, Album()), title=_titled(attack))
     proved = certify(case, settings, watch, size).records
     case = replace(case, certificates=remembered(proved))
-    return replace(assess(case, members, settings, watch, size, Album()), certified=proved)
+    result = assess(case, members, settings, watch, size, Album())
+    return replace(result, certified=proved, title=_titled(attack))
+
+
+def _titled(attack: AttackLike) -> str:
+    """What the user called an attack, or several."""
+    if isinstance(attack, (list, tuple)):
+        return " + ".join(map(_titled, attack))
+    if isinstance(attack, Mapping):
+        return str(attack["name"])
+    return attack if isinstance(attack, str) else type(attack).__name__
 
 
 def members_of(attack: AttackLike) -> list[Member]:

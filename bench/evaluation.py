@@ -67,7 +67,7 @@ class Result:
     the attacks' preparation, such as a proxy's fidelity. members: the attacks, one by one, that the
     records' column `member` counts. choice: what the search computed its
     gradients with; None when it followed none. certified: the records of the module's certificates,
-    None where it has none.
+    None where it has none. title: what the user called the attacks.
     """
 
     records: pd.DataFrame
@@ -80,10 +80,11 @@ class Result:
     _album: Album | None
     _query_budget: int | None = None
     certified: pd.DataFrame | None = None
+    title: str = ""
 
     def __repr__(self) -> str:
         """The attack, the curve and the flags, in ten lines at most."""
-        return summary(self.members, self.curve, self.flags)
+        return summary(self.title or " + ".join(self.members), self.curve, self.flags)
 
     @property
     def curve(self) -> pd.DataFrame:

@@ -120,11 +120,11 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
             check_images(test.images.read(part), first=int(part[0]))
     with _blame(file, "epsilons"):
         _check_grid(suite, test)
-    if not all(map(_is_ready, suite.models)):
+    subjects = _subjects(suite, file, folder, defenses)
+    if any(one.defense is not None for one in subjects):
         for number, (_, built) in enumerate(defenses, 1):
             with _blame(file, f"defenses[{number}]"):
                 check_defense(built, train, suite.norm, suite.headline.value, suite.seed)
-    subjects = _subjects(suite, file, folder, defenses)
     with _blame(file, "targets"):
         check_class(suite.targets, test.n_classes)
         sorties = sorties_of(attacks, suite, subjects)

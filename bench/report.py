@@ -43,14 +43,14 @@ def run_summary(tradeoff: pd.DataFrame, leaderboard: pd.DataFrame) -> str:
     return "\n\n".join(parts + ["Flags:\n\n" + "\n".join(flags)] * bool(flags))
 
 
-def summary(attacks: Sequence[str], curve: pd.DataFrame, flags: Sequence[str]) -> str:
-    """Ten lines at most on one evaluation: the attacks, a row for each epsilon, the flags.
+def summary(attack: str, curve: pd.DataFrame, flags: Sequence[str]) -> str:
+    """Ten lines at most on one evaluation: the attack, a row for each epsilon, the flags.
 
     Of a long curve rows that are evenly spread are shown, the first and the last among them.
     """
     first = curve.iloc[0]
     clean, count = float(first["clean_accuracy"]), int(first["n_examples"])
-    head = f"Result of {' + '.join(attacks) or 'certificates'}"
+    head = f"Result of {attack or 'certificates'}"
     count_line = f"{count:,} examples, clean accuracy {clean:.3f}"
     left = len(curve) - _POINTS
     rows = curve if left <= 0 else curve.iloc[_spread(len(curve), _POINTS)]

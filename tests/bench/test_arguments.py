@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from quintain.attacks.pgd import PGD
 from quintain.bench import evaluate
 from quintain.bench.errors import BadData, BadParameter
 
@@ -236,7 +237,7 @@ def test_a_result_prints_in_ten_lines(call):
         assert len(lines) <= 10
         assert max(map(len, lines)) <= 300
     lines = repr(call(epsilons=grid)).splitlines()
-    assert lines[0] == "Result of PGD"
+    assert lines[0] == "Result of pgd"
     assert lines[1] == "12 examples, clean accuracy 1.000"
     assert lines[3].split()[0] == "0.001"
     assert lines[7].split()[0] == "0.04"
@@ -249,5 +250,15 @@ def test_a_result_prints_its_curve_and_flags(call):
     lines = repr(result).splitlines()
     for line, row in zip(lines[3:5], result.curve.to_dict("records"), strict=True):
         assert line.split()[:2] == [row["epsilon"], f"{row['robust_accuracy']:.3f}"]
+    assert lines[0] == "Result of square"
     assert lines[-1] == "flags: " + "; ".join(result.flags)
     assert "budget-ended" in lines[-1]
+
+
+def test_a_result_is_called_what_the_user_called_the_attack(call):
+    for attack, title in (
+        ("fgsm", "fgsm"),
+        (PGD(steps=2), "PGD"),
+        (["fgsm", PGD(2)], "fgsm + PGD"),
+    ):
+        assert repr(call(attack=attack)).splitlines()[0] == f"Result of {title}"
