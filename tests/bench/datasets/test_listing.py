@@ -1,5 +1,6 @@
 """Image folders as they are found on real disks: hidden files, links, names in other encodings."""
 
+import json
 import os
 
 import numpy as np
@@ -194,3 +195,5 @@ def test_a_suite_finds_its_images_from_any_folder(
     monkeypatch.chdir(tmp_path / "other")
     answer = quintain("run", suite, "--out", tmp_path / "run", "--device", "cpu")
     assert answer.code == 0, answer.err
+    repeat = json.loads((tmp_path / "run" / "manifest.json").read_text("utf-8"))["repeat"]
+    assert "quintain run suite.toml " not in repeat  # from the copy, root would lead elsewhere
