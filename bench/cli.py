@@ -103,6 +103,17 @@ def list_plugins(kind: str | None, table: bool) -> int:
 
 
 @quintain.command()
+@click.argument("name")
+@click.option("--kind", help="Which kind is meant, where a name is one of several.")
+def info(name: str, kind: str | None) -> int:
+    """Say what NAME is and takes: any plugin, or a bundled suite."""
+    from .information import describe
+
+    show(describe(name, kind))
+    return DONE
+
+
+@quintain.command()
 @click.option("--model", required=True, help="A model plugin's name.")
 @click.option("--defense", default="none", show_default=True, help="A defense plugin's name.")
 @click.option("--dataset", default="digits", show_default=True, help="A dataset plugin's name.")
@@ -193,13 +204,13 @@ def bench(**options: Any) -> int:
 
 @quintain.command(name="leaderboard")
 @click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--format", "form", default="markdown", show_default=True)
+@click.option("--format", "form", help="markdown, csv, latex or html. [by --output's ending]")
 @click.option("--output", type=click.Path(path_type=Path), help="A file, instead of the terminal.")
-def show_leaderboard(directories: Sequence[Path], form: str, output: Path | None) -> int:
+def show_leaderboard(directories: Sequence[Path], form: str | None, output: Path | None) -> int:
     """Rank the models of one or more run directories."""
     from .commands import joint_leaderboard, write_output
 
-    text = joint_leaderboard(directories, form)
+    text = joint_leaderboard(directories, form, output, _note)
     if output is None:
         show(text, end="")
     else:
@@ -224,7 +235,7 @@ def plot(directories: Sequence[Path], output: Path) -> int:
     """
     from .commands import plot_runs
 
-    plot_runs(directories, output)
+    plot_runs(directories, output, _note)
     show(f"wrote {output}")
     return DONE
 
@@ -260,6 +271,10 @@ def new_attack(name: str, out: Path | None) -> int:
     show(f"wrote {path}; try it with: quintain check {path}")
     show(f'in a suite: plugins = ["{path.name}"], and its name under [[attacks]]')
     return DONE
+
+
+def _note(text: str) -> None:
+    note(f"quintain: {text}")
 
 
 def _description(suite: str) -> str:

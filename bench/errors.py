@@ -56,9 +56,46 @@ def reason(error: BaseException) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
+_SYNONYMS = (  # what other libraries and papers call things, each line one thing
+    ("epsilons", "epsilon", "eps", "max_eps", "radius", "linf", "epsilon_list"),
+    ("steps", "n_iter", "num_iter", "nb_iter", "max_iter", "iterations", "iters", "num_steps"),
+    ("steps", "nb_steps", "n_steps", "perturb_steps", "iter"),
+    ("step_size", "alpha", "eps_step", "eps_iter", "stepsize", "rel_stepsize", "abs_stepsize"),
+    ("restarts", "n_restarts", "num_restarts", "nb_restarts", "num_random_init", "restart"),
+    ("random_start", "rand_init", "random_init", "rand_start"),
+    ("query_budget", "n_queries", "max_queries", "num_queries", "budget", "queries"),
+    ("norm", "p", "ord", "order", "lp", "distance", "threat_model"),
+    ("images", "x", "inputs", "x_test", "data", "loader", "dataloader", "x_orig"),
+    ("labels", "y", "y_test", "targets_true"),
+    ("targets", "target", "y_target", "target_class", "target_labels", "criterion"),
+    ("attack", "attacks", "attack_name", "attacks_to_run"),
+    ("batch_size", "bs", "batchsize"),
+    ("n_examples", "n_ex", "num_examples", "samples"),
+    ("cuda", "gpu", "nvidia", "rocm", "hip"),
+    ("least-likely", "least_likely", "ll", "leastlikely"),
+)
+
+
+def synonym(name: str, known: Iterable[str]) -> str | None:
+    """Return the one of the known names, in lower case, that stands for the same thing."""
+    there = set(known)
+    for alike in _SYNONYMS:
+        if name.lower() in alike:
+            for one in alike:
+                if one in there and one != name.lower():
+                    return one
+    return None
+
+
 def closest(name: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` for the nearest of the known names, whatever its case."""
+    """Return `; did you mean 'x'?` for the nearest of the known names, whatever its case.
+
+    Before it looks at letters it knows what other libraries call a thing: `eps` is `epsilons`.
+    """
     lowered = {one.lower(): one for one in known}
+    same = synonym(name, lowered)
+    if same is not None:
+        return f"; did you mean '{lowered[same]}'?"
     typed = name[:_LONGEST].lower()  # the search takes as long as the square of the length
     near = difflib.get_close_matches(typed, list(lowered), n=1, cutoff=0.5)
     return f"; did you mean '{lowered[near[0]]}'?" if near else ""

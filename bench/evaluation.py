@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .adaptive import Nature, surrogates
+from .aiming import choose_targets
 from .audit import Audit
 from .book import Book
 from .certified import certified_columns, flag, without_attack
 from .datasets.checks import check_labels
 from .datasets.memory import SelectedImages
 from .detection import detection_of
-from .doubts import doubts, predictions, surpluses
+from .doubts import clean_logits, doubts, predictions, surpluses
 from .engine import Engine
 from .errors import BadData, BadParameter
 from .gallery import Album, Gallery
@@ -27,8 +28,10 @@ from .preparation import Attackers, prepare
 from .protocols import Certificates, Certifier, Images, Lens, Progress, WholeAttack
 from .pursuit import Field
 from .queries import query_curve, query_summary
+from .report import summary
 from .settings import Member, Settings, single
 from .tables import curve_of
+from .targets import NO_TARGET, Targets
 from .threads import suited_threads
 from .threat import Epsilon, Norm
 from .trial import Choice, choose
@@ -41,7 +44,8 @@ class Case:
     """What is attacked, and with what.
 
     images: N of them, read as they are needed. labels: (N,). indices: (N,) int64, what each
-    example is called and its randomness hangs on. targets: (N,) classes to reach, or None.
+    example is called and its randomness hangs on. targets: (N,) classes to reach, or None where
+    the attack is untargeted, or the settings name a rule.
     attackers: what attacks that prepare themselves may use. certificates: what the module, which
     then is a Certifier, has proved of the images: finds that contradict it are counted.
     """
@@ -56,7 +60,7 @@ class Case:
     certificates: Certificates | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What the attacks showed.
 
@@ -64,7 +68,7 @@ class Result:
     the attacks' preparation, such as a proxy's fidelity. members: the attacks, one by one, that the
     records' column `member` counts. choice: what the search computed its
     gradients with; None when it followed none. certified: the records of the module's certificates,
-    None where it has none.
+    None where it has none. title: what the user called the attacks.
     """
 
     records: pd.DataFrame
@@ -77,6 +81,11 @@ class Result:
     _album: Album | None
     _query_budget: int | None = None
     certified: pd.DataFrame | None = None
+    title: str = ""
+
+    def __repr__(self) -> str:
+        """The attack, the curve and the flags, in ten lines at most."""
+        return summary(self.title or " + ".join(self.members), self.curve, self.flags)
 
     @property
     def curve(self) -> pd.DataFrame:
@@ -179,12 +188,12 @@ def assess(
         members = single(members)
         check_members(members, settings.norm, targeted=settings.targeted)
         prepared, report = prepare(members, case.attackers, network, settings.seed)
+        if settings.targets is not None:
+            case = replace(case, targets=_targets(settings.targets, case, settings, network))
         goals = case.labels if case.targets is None else case.targets
-        eligible = (
-            (predicted == case.labels) & (predicted != goals)
-            if settings.targeted
-            else (predicted == case.labels)
-        )
+        eligible = predicted == case.labels
+        if settings.targeted:
+            eligible &= (goals != predicted) & (goals != NO_TARGET)
         rows = eligible.nonzero().flatten()
         audit = _audit(case, predicted, settings, network)
         keep = _Keep(rows.tolist(), gallery, audit) if gallery or audit else None
@@ -274,6 +283,18 @@ def _audit(case: Case, predicted: Tensor, settings: Settings, network: Network) 
     for row in (predicted != case.labels).nonzero().flatten().tolist():
         audit.hear(row, case.images.read(torch.tensor([row]))[0].cpu())
     return audit
+
+
+def _targets(rule: Targets, case: Case, settings: Settings, network: Network) -> Tensor:
+    """(N,): the class to reach on each example, by rule. Raises: BadParameter."""
+    return choose_targets(
+        rule,
+        case.labels,
+        network.n_classes,
+        settings.seed,
+        case.indices,
+        lambda: clean_logits(network, case.images, case.indices),
+    )
 
 
 def _first_look(case: Case, settings: Settings, batch_size: int | None) -> tuple[Network, Tensor]:

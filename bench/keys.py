@@ -134,6 +134,7 @@ class Keys:
             "configuration": configuration(member.attack),
             "restarts": member.restarts,
             "settings": configuration(settings),
+            **({} if sortie.targets is None else {"targets": sortie.targets}),
         }
 
 

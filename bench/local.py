@@ -5,29 +5,15 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 
 from .errors import BadPlugin, DuplicatePlugin, reason
 from .files import check_regular
+from .paths import located
 
 FILE_MODULE = "quintain_plugin_"  # how modules made from local files are called
 _FACTORY = re.compile(r"(.+\.py):(\w+)")
-
-_folder: ContextVar[Path | None] = ContextVar("folder", default=None)
-
-
-@contextmanager
-def relative_to(folder: Path) -> Iterator[None]:
-    """Within, names such as `nets/mine.py:make` are relative to a folder, such as a suite's."""
-    token = _folder.set(folder)
-    try:
-        yield
-    finally:
-        _folder.reset(token)
 
 
 def reference(name: str) -> tuple[Path, str] | None:
@@ -35,7 +21,7 @@ def reference(name: str) -> tuple[Path, str] | None:
     match = _FACTORY.fullmatch(name)
     if match is None:
         return None
-    return absolute((_folder.get() or Path.cwd()) / os.path.expanduser(match[1])), match[2]
+    return absolute(located(match[1])), match[2]
 
 
 def absolute(path: Path) -> Path:

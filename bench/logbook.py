@@ -74,12 +74,14 @@ class Logbook:
         sortie = self._plan.attacks[place[1]]
         source = sortie.source
         lender = {} if source is None else {"transfer_source": self._plan.subjects[source].title}
+        aim = {} if sortie.targets is None else {"targets": sortie.targets}
         return {
             "dataset": self._plan.suite.dataset.title,
             **self._subject(place[0]),
             "attack": sortie.entry.title,
             "leaderboard_epsilon": self._plan.suite.headline.text,
             **lender,
+            **aim,
         }
 
     def close(self) -> Standings | None:
@@ -87,6 +89,7 @@ class Logbook:
         cells = [(one, self.titles(place)) for place, one in sorted(self.done.items())]
         norm = self._plan.suite.norm
         lost = [self.titles(place) for place in sorted(self.failed)]
+        lost = [one for one in lost if "targets" not in one]  # the worst case does not lack these
         failed = [
             (one["dataset"], norm, one["model"], one["defense"], one["attack"]) for one in lost
         ]
@@ -137,7 +140,8 @@ class Logbook:
         names = {name: titles[name] for name in ("dataset", "model", "defense", "attack")}
         entry = {**names, "norm": self._plan.suite.norm}
         if place in self.failed:
-            return {**entry, "status": "failed", "error": self.failed[place]}
+            aim = {name: titles[name] for name in ("targets",) if name in titles}
+            return {**entry, **aim, "status": "failed", "error": self.failed[place]}
         cell = self.done[place]
         return {
             **entry,
@@ -162,7 +166,8 @@ class Logbook:
         named = (
             one.spec for one in (*suite.models, *suite.attacks, *suite.defenses, suite.dataset)
         )
-        names_files = any(map(registry.local_sources, named))
+        root = str(suite.dataset.spec.get("root") or "")
+        names_files = any(map(registry.local_sources, named)) or bool(root)
         if suite.plugins or names_files or any(one.checkpoint for one in suite.models):
             source = path_from(self.directory.path, self._plan.folder / Path(self._file).name)
         command = ["quintain", "run", source, "--seed", str(suite.seed)]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from . import local, registry
 from .errors import BadPlugin, BadSuite, QuintainError, UnknownPlugin
+from .paths import relative_to
 from .suite import Suite
 
 
@@ -22,7 +23,7 @@ def check_names(suite: Suite, file: str, folder: Path) -> None:
             local.module_name((folder / one).expanduser().resolve())
     if suite.plugins:
         return
-    with local.relative_to(folder):
+    with relative_to(folder):
         with blamed(file, "dataset"):
             registry.check_name("datasets", suite.dataset.name)
         for kind in ("models", "defenses", "attacks"):

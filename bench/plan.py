@@ -26,12 +26,15 @@ from .evaluation import check_members
 from .inert import short
 from .lookup import blamed
 from .modules import evaluation_mode
+from .paths import located
 from .protocols import Dataset, Defense, ImageData, InputSpec
 from .rejection import rejects
 from .settings import Certification, Member, Settings
 from .sorties import Sortie, Subject, certification_of, sorties_of, transfers_of
 from .suite import AttackEntry, Entry, ModelEntry, Suite
-from .training import build_network
+from .targets import check_class
+from .threat import check_radii
+from .training import build_network, check_defense
 
 Split = Literal["train", "test"]
 _SHOWN = 2000  # characters of what somebody else's checkpoint makes us say
@@ -71,7 +74,7 @@ class Plan:
 
     def checkpoint(self, entry: ModelEntry) -> Path | None:
         """Where a model's checkpoint is: relative to the suite's folder."""
-        return None if entry.checkpoint is None else self.folder / entry.checkpoint
+        return None if entry.checkpoint is None else located(entry.checkpoint, self.folder)
 
     def settings(self, sortie: Sortie) -> Settings:
         """How an attack's cells are run."""
@@ -84,6 +87,7 @@ class Plan:
             query_budget=attack.query_budget or suite.query_budget,
             precision=suite.precision,
             approach=sortie.approach,
+            targets=sortie.targets,
         )
 
 
@@ -117,9 +121,17 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
         test = select(test, indices)
         for part in torch.arange(len(test)).split(_BLOCK):
             check_images(test.images.read(part), first=int(part[0]))
+    with blamed(file, "epsilons"):
+        _check_grid(suite, test)
     subjects = _subjects(suite, file, folder, defenses)
     _check_apart(subjects, file)
-    sorties = sorties_of(attacks, suite, subjects)
+    if any(one.defense is not None for one in subjects):
+        for number, (_, built) in enumerate(defenses, 1):
+            with blamed(file, f"defenses[{number}]"):
+                check_defense(built, train, suite.norm, suite.headline.value, suite.seed)
+    with blamed(file, "targets"):
+        check_class(suite.targets, test.n_classes)
+        sorties = sorties_of(attacks, suite, subjects)
     if suite.transfer is not None:
         with blamed(file, "transfer"):
             sorties += transfers_of(suite.transfer, suite, subjects)
@@ -135,6 +147,14 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
     )
 
 
+def _check_grid(suite: Suite, test: ImageData) -> None:
+    """Refuse epsilons beyond images of this shape. Raises: BadParameter."""
+    try:
+        check_radii(suite.epsilons, suite.norm, test.shape)
+    except ValueError as error:
+        raise BadParameter(str(error)) from None
+
+
 def _subjects(
     suite: Suite, file: str, folder: Path, defenses: Sequence[tuple[Entry, Defense]]
 ) -> list[Subject]:
@@ -148,7 +168,7 @@ def _subjects(
             registry.bind("models", model.spec, besides=ModelEntry.model_fields)
             factory = registry.find("models", model.name).load()
             if _is_ready(model):
-                path = None if model.checkpoint is None else folder / model.checkpoint
+                path = None if model.checkpoint is None else located(model.checkpoint, folder)
                 wrapper = None if path is None or not path.is_file() else wrapper_of(path)
                 nature = Nature.of(factory, wrapper)
                 subjects.append(Subject(model, model.defense, None, wrapper, nature))

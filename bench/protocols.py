@@ -446,6 +446,9 @@ class Defense(Protocol):
     time naively. A layer that makes a model so has the same attribute, and a method `surrogate(x)`
     where the identity is no good stand-in for it.
 
+    A method `check(training)`, if any, is called before any work: it raises BadParameter for a
+    hyper-parameter that `fit` would miss or could not use. There is no way to `obtain` there.
+
     If `fit` returns another module than it was given, a method `wrap(model) -> nn.Module` lets the
     cache make that module again before it fills in the weights; without one it is not cached.
 

@@ -28,11 +28,14 @@ from .errors import (
     UnknownPlugin,
     closest,
     reason,
+    synonym,
 )
 from .inert import short
 
 Kind = Literal["models", "attacks", "defenses", "datasets", "gradients", "losses", "bases"]
 KINDS: tuple[Kind, ...] = typing.get_args(Kind)
+
+_BESIDE = ("epsilons", "norm", "seed", "targets", "batch_size")
 
 Spec = str | Mapping[str, Any]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -338,7 +341,7 @@ def bind(kind: Kind, spec: Spec, *, besides: Iterable[str] = ()) -> Callable[...
     for key, value in given.items():
         if key not in accepted:
             takes = f"it takes {', '.join(accepted)}" if accepted else "it takes none"
-            near = closest(key, [*accepted, *besides]) or ";"
+            near = _beside(kind, key) or closest(key, [*accepted, *besides]) or ";"
             raise BadParameter(f"{label} has no parameter '{key}'{near} {takes}")
         values[key] = _convert(label, key, value, schema)
     for key in schema.required - values.keys():
@@ -368,6 +371,14 @@ def build(kind: Kind, spec: Spec, *, besides: Iterable[str] = (), from_data: boo
         raise BadParameter(f"{label}: {type(error).__name__}: {reason(error)}") from error
 
 
+def _beside(kind: Kind, key: str) -> str:
+    """Say that a parameter given to an attack is set beside the attacks, if it is such a one."""
+    shared = key if key in _BESIDE else synonym(key, _BESIDE)
+    if kind != "attacks" or shared is None:
+        return ""
+    return f"; '{shared}' is set once for all attacks, beside them;"
+
+
 def through(kind: Kind, spec: Spec, source: Mapping[str, Any]) -> Mapping[str, Any]:
     """The spec with another innermost gradient source.
 
@@ -386,6 +397,16 @@ def through(kind: Kind, spec: Spec, source: Mapping[str, Any]) -> Mapping[str, A
 def hyperparameters(kind: Kind, name: str) -> tuple[str, ...]:
     """Name the hyper-parameters that a plugin takes."""
     return tuple(_schema(find(kind, name)).accepted)
+
+
+def parameters(kind: Kind, name: str) -> dict[str, tuple[Any, Any]]:
+    """The hyper-parameters that a plugin takes: name -> (annotation, default).
+
+    The default is `inspect.Parameter.empty` where one must be given.
+    """
+    schema = _schema(find(kind, name))
+    given = inspect.signature(schema.factory).parameters
+    return {key: (annotation, given[key].default) for key, annotation in schema.accepted.items()}
 
 
 def _available(kind: Kind) -> dict[str, Plugin]:
@@ -475,7 +496,7 @@ def _convert(label: str, key: str, value: Any, schema: _Schema) -> Any:
     if adapter is None:
         return value
     try:
-        return adapter.validate_json(json.dumps(value), strict=True)
+        return adapter.validate_json(json.dumps(value, default=_plain), strict=True)
     except (ValidationError, TypeError) as error:
         names = typing.get_args(annotation) if typing.get_origin(annotation) is Literal else ()
         if names and isinstance(value, str):
@@ -487,6 +508,13 @@ def _convert(label: str, key: str, value: Any, schema: _Schema) -> Any:
         problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         shown = inspect.formatannotation(annotation)
         raise BadParameter(f"{label}: {key} = {value!r} is not {shown}: {problem}") from None
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy's or torch's as one of Python's. Raises: TypeError for what is none."""
+    if getattr(value, "ndim", None) != 0:
+        raise TypeError(f"a {type(value).__name__} is no plain value")
+    return value.item()
 
 
 def _adapter(annotation: Any) -> Any:

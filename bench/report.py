@@ -1,6 +1,7 @@
 """Tables for people: Markdown, LaTeX, HTML and CSV of the same figures. No torch here."""
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 
 import pandas as pd
@@ -14,6 +15,7 @@ _CELL = ["model", "defense", "attack"]
 _CERTIFIED = "certified_accuracy"
 _FRACTIONS = ("clean_accuracy", "robust_accuracy", "curve_area", _CERTIFIED)
 _HASHES = ("config_hash", "weights_hash")
+_POINTS, _WIDE = 5, 300
 _BESIDES = ["dataset", "norm", "n_examples", "attacks", "flags", "parameters", *_HASHES]
 
 
@@ -32,6 +34,37 @@ def run_summary(tradeoff: pd.DataFrame, leaderboard: pd.DataFrame) -> str:
         leaderboard_table(leaderboard.drop(columns=_BESIDES)).rstrip(),
     ]
     return "\n\n".join(parts + ["Flags:\n\n" + "\n".join(flags)] * bool(flags))
+
+
+def summary(attack: str, curve: pd.DataFrame, flags: Sequence[str]) -> str:
+    """Ten lines at most on one evaluation: the attack, a row for each epsilon, the flags.
+
+    Of a long curve rows that are evenly spread are shown, the first and the last among them.
+    """
+    first = curve.iloc[0]
+    clean, count = float(first["clean_accuracy"]), int(first["n_examples"])
+    head = f"Result of {attack or 'certificates'}"
+    count_line = f"{count:,} examples, clean accuracy {clean:.3f}"
+    left = len(curve) - _POINTS
+    rows = curve if left <= 0 else curve.iloc[_spread(len(curve), _POINTS)]
+    width = max(len("epsilon"), *(len(str(one)) for one in rows["epsilon"]))
+    lines = [
+        f"  {row['epsilon']!s:{width}}  {row['robust_accuracy']:.3f} "
+        f"({row['ci_low']:.3f} to {row['ci_high']:.3f})"
+        for row in rows.to_dict("records")
+    ]
+    more = [f"  {left} more epsilons: see curve"] if left > 0 else []
+    said = f"flags: {'; '.join(flags)}" if flags else "no flags"
+    shown = [head, count_line, f"  {'epsilon':{width}}  robust accuracy (95% interval)"]
+    return "\n".join(
+        textwrap.shorten(one, _WIDE, placeholder=" ...") if one[0] != " " else one
+        for one in [*shown, *lines, *more, said]
+    )
+
+
+def _spread(total: int, count: int) -> list[int]:
+    """Numbers below the total, evenly spread, with both ends."""
+    return [round(number * (total - 1) / (count - 1)) for number in range(count)]
 
 
 def tradeoff_table(tradeoff: pd.DataFrame) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import local
 from .certification import certify, remembered
 from .certified import CERTIFICATE
 from .checkpoints import weights_hash
@@ -25,6 +24,7 @@ from .keys import Keys
 from .logbook import Logbook, Place
 from .manifest import software
 from .network import frozen
+from .paths import relative_to
 from .plan import Plan, make_plan, open_ready, try_models
 from .preparation import Attackers
 from .privacy import private
@@ -68,7 +68,7 @@ def run_suite(
     Raises: QuintainError before any work when the suite, the data, the checkpoints or the directory
     cannot be used. A cell that fails later is reported as failed, and the rest go on.
     """
-    with local.relative_to(folder):
+    with relative_to(folder):
         plan = make_plan(suite, file, folder)
         if cache is not None:
             _check_cache(cache)

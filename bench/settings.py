@@ -1,11 +1,12 @@
 """What a cell is run with: attacks, and the settings that they share."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from .adaptive import Approach
 from .protocols import Attack, Cascade, WholeAttack
+from .targets import Targets
 from .threat import Epsilon, Norm
 
 SearchName = Literal["bracket", "exhaustive"]
@@ -47,7 +48,8 @@ class Settings:
     precision: of the gradients that the search follows; "auto" is what a trial on the model finds
     to be clearly faster and faithful. Verdicts are always the float32 model's. approach: how
     attacks look at a model without gradients, with random ones, or that may reject. One that does
-    not know of the rejection searches exhaustively, whatever is said.
+    not know of the rejection searches exhaustively, whatever is said. targets: the rule by which
+    targeted attacks get their classes, where those are not given; it makes them targeted.
     """
 
     norm: Norm
@@ -59,8 +61,11 @@ class Settings:
     targeted: bool = False
     precision: Precision = "auto"
     approach: Approach = Approach()
+    targets: Targets | None = field(default=None, repr=False)  # keys name it where it is set
 
     def __post_init__(self) -> None:
+        if self.targets is not None:
+            object.__setattr__(self, "targeted", True)
         if self.oblivious:  # a find nearer to the image is not likelier to be let through
             object.__setattr__(self, "search", "exhaustive")
 

@@ -10,29 +10,18 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-from pyarrow import csv
 
 from . import certified, detection, queries, spreadsheet, statistics, tables, transfers
 from .directory import RunDirectory
-from .queries import QUERIES_COLUMNS
-from .spreadsheet import restored
+from .stored_tables import read_table, whole_counts
 from .survey import Finished
-from .tables import LEADERBOARD_COLUMNS, TRADEOFF_COLUMNS, Cell, leaderboard, tradeoff
+from .tables import Cell, leaderboard, tradeoff
 
 Titled = tuple[Finished, Mapping[str, Any]]  # a cell, and what it is called in this run
 _NAMES = ("tradeoff.csv", "leaderboard.csv", "queries.csv")
 _OPTIONAL = {  # only where there is something for them
     "transfer.csv": transfers.transfers,
     "detection.csv": detection.detections,
-}
-_TEXTS = ["dataset", "model", "defense", "attack", "access", "norm", "epsilon", "flags"]
-_TEXTS += ["device", "dtype", "attacks", "config_hash", "weights_hash", "search"]
-_COUNTS = ["rank", "n_examples", "verified", "seed", "setup_queries", "parameters"]
-_COUNTS += ["query_budget", "queries", "n_attacked", "successes"]
-_TYPES = {
-    **dict.fromkeys(TRADEOFF_COLUMNS + LEADERBOARD_COLUMNS + QUERIES_COLUMNS, pa.float64()),
-    **dict.fromkeys(_TEXTS, pa.string()),
-    **dict.fromkeys(_COUNTS, pa.int64()),
 }
 
 
@@ -75,7 +64,7 @@ def up_to_date(
         for cell, (_, titles) in zip(contents, cells, strict=True)
     ]
     tables_made = tradeoff(named, failed), leaderboard(named, failed), queries.queries(named)
-    made = Standings(*map(_whole_counts, tables_made))
+    made = Standings(*map(whole_counts, tables_made))
     for name, table in zip(_NAMES, (made.tradeoff, made.leaderboard, made.queries), strict=True):
         directory.write_table(name, table)
     for name, make in _OPTIONAL.items():
@@ -85,30 +74,6 @@ def up_to_date(
         else:
             (directory.path / name).unlink(missing_ok=True)
     return {"made_of": made_of, **_hashes(files)}, made
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a table as it was when it was written.
-
-    No title is taken for a number or for nothing, and none keeps what makes it inert in the file.
-    """
-    table: pd.DataFrame = csv.read_csv(
-        path,
-        parse_options=csv.ParseOptions(newlines_in_values=True),
-        convert_options=csv.ConvertOptions(
-            column_types=_TYPES, null_values=[""], strings_can_be_null=False
-        ),
-    ).to_pandas()
-    return _whole_counts(restored(table))
-
-
-def _whole_counts(table: pd.DataFrame) -> pd.DataFrame:
-    """The same table, whose columns of counts are whole numbers also where some are missing.
-
-    Otherwise pandas makes floats of them, and writes 20 as 20.0.
-    """
-    gaps = [name for name in _COUNTS if name in table and table[name].isna().any()]
-    return table.astype(dict.fromkeys(gaps, "Int64"))
 
 
 def _made_of(cells: Sequence[Titled], failed: Sequence[tuple[str, ...]]) -> str:

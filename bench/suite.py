@@ -21,7 +21,8 @@ from pydantic import (
 
 from .errors import BadSuite, closest, reason
 from .files import check_regular
-from .grid import Epsilon, Norm, parse_grid
+from .grid import Epsilon, Norm, check_radii, parse_grid
+from .targets import RULES, read_targets
 from .toml import BadTOML, read_toml, shortened
 
 DEFAULT = "quickstart"
@@ -47,6 +48,11 @@ class ExactFloat(float):
 
 def _named(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
+
+
+def _listed(value: object) -> object:
+    """One entry that is not in a list is a list of one."""
+    return [value] if isinstance(value, (str, dict)) else value
 
 
 class Entry(BaseModel):
@@ -92,6 +98,11 @@ class AttackEntry(Entry):
     eot_samples: Annotated[int, Field(ge=1)] | None = None
 
 
+Models = Annotated[list[Annotated[ModelEntry, BeforeValidator(_named)]], BeforeValidator(_listed)]
+Defenses = Annotated[list[Annotated[Entry, BeforeValidator(_named)]], BeforeValidator(_listed)]
+Attacks = Annotated[list[Annotated[AttackEntry, BeforeValidator(_named)]], BeforeValidator(_listed)]
+
+
 def _transfer(value: object) -> object:
     """`true` is the plain transfer attack, `false` none."""
     if isinstance(value, bool):
@@ -99,11 +110,16 @@ def _transfer(value: object) -> object:
     return _named(value)
 
 
+def _aim(value: object) -> object:
+    return None if value is None else read_targets(value)
+
+
 Grid = Annotated[
     tuple[Epsilon, ...],
     BeforeValidator(parse_grid),
     PlainSerializer(lambda grid: [one.text for one in grid]),
 ]
+Aim = Annotated[Any, BeforeValidator(_aim)]
 Radius = Annotated[Epsilon, BeforeValidator(Epsilon.parse), PlainSerializer(lambda one: one.text)]
 
 
@@ -114,6 +130,8 @@ class Suite(BaseModel):
     leaderboard_epsilon: where the leaderboard compares; by default the middle of the grid.
     eot_samples: draws of a stochastic model that a white-box attack's gradients are means over.
     plugins: Python files to load, relative to the suite's.
+    targets: every attack that can aim also runs targeted, at a class for each example: "random",
+        "least-likely", "next", or one class. Its rows are its own, and not in the worst case.
     transfer: an attack that follows a gradient: it attacks every subject by the gradients of every
         other one. true: MI-FGSM.
     """
@@ -129,6 +147,7 @@ class Suite(BaseModel):
     n_examples: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     norm: Norm = "Linf"
+    targets: Aim = None
     epsilons: Grid
     leaderboard_epsilon: Radius | None = None
     search: Literal["bracket", "exhaustive"] = "bracket"
@@ -137,9 +156,9 @@ class Suite(BaseModel):
     eot_samples: Annotated[int, Field(ge=1)] = 10
     batch_size: Annotated[int, Field(ge=1)] | None = None
     save_adversarials: bool = False
-    models: Annotated[list[ModelEntry], Field(min_length=1)]
-    defenses: list[Entry] = [Entry(name="none")]
-    attacks: Annotated[list[AttackEntry], Field(min_length=1)] = [AttackEntry(name="strongest")]
+    models: Annotated[Models, Field(min_length=1)]
+    defenses: Defenses = [Entry(name="none")]
+    attacks: Annotated[Attacks, Field(min_length=1)] = [AttackEntry(name="strongest")]
     transfer: Annotated[AttackEntry | None, BeforeValidator(_transfer)] = None
 
     @model_validator(mode="after")
@@ -164,6 +183,9 @@ class Suite(BaseModel):
             )
         if any(entry.title.endswith(NAIVELY) for entry in self.attacks):
             raise ValueError(f"an attack cannot be called '...{NAIVELY}': the tables use that name")
+        if any(entry.title.endswith(f" ({rule})") for entry in self.attacks for rule in RULES):
+            raise ValueError("an attack cannot be called '... (random)', '... (next)' and the like")
+        check_radii(self.epsilons, self.norm)
         wanted = self.leaderboard_epsilon
         if wanted is not None and wanted not in self.epsilons:
             grid = ", ".join(one.text for one in self.epsilons)
@@ -184,8 +206,14 @@ class Suite(BaseModel):
         return short.strip(". ") or "suite"
 
     def resolved(self) -> dict[str, Any]:
-        """Everything that the suite says, defaults included, as JSON."""
-        return self.model_dump(mode="json")
+        """Everything that the suite says, defaults included, as JSON.
+
+        What came with a later version is left out where it is not used: older runs go on.
+        """
+        said = self.model_dump(mode="json")
+        if self.targets is None:
+            del said["targets"]
+        return said
 
 
 def _check_title(title: str) -> None:
@@ -229,7 +257,7 @@ def read_suite(name: str) -> tuple[Suite, str, Path]:
         )
     try:
         check_regular(path)
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")  # Windows editors begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise BadSuite(f"suite {name} cannot be read: {reason(error)}") from None
     return parse_suite(text, name, path.stem), text, path.resolve().parent

@@ -185,7 +185,8 @@ def tradeoff(cells: Iterable[Cell], failed: Iterable[tuple[str, ...]] = ()) -> p
     for group, missing in _experiments(cells, failed):
         attacks, certificates = _apart(group)
         worst = [worst_case(attacks, missing, certificates)] if attacks else []
-        for cell in (*attacks, *worst, *([certificates] if certificates else [])):
+        targeted = [cell for cell in group if _is_targeted(cell)]
+        for cell in (*attacks, *worst, *targeted, *([certificates] if certificates else [])):
             rows.extend(_rows(cell))
     return pd.DataFrame(rows, columns=TRADEOFF_COLUMNS)
 
@@ -203,9 +204,14 @@ def leaderboard(cells: Iterable[Cell], failed: Iterable[tuple[str, ...]] = ()) -
         if attacks:
             worst = worst_case(attacks, missing, certificates)
             rows.append(_standing(attacks, worst, certificates))
-    table = pd.DataFrame(rows, columns=LEADERBOARD_COLUMNS)
+    return ranked(pd.DataFrame(rows, columns=LEADERBOARD_COLUMNS))
+
+
+def ranked(table: pd.DataFrame) -> pd.DataFrame:
+    """Put the rows of one or more leaderboards in their order, and number them."""
     threat = ["dataset", "norm", "epsilon"]
     order = ["robust_accuracy", "curve_area", "clean_accuracy"]
+    table = table.copy()
     table["incomplete"] = table["flags"].str.contains(r"failed:(?!certified(?:;|$))")
     table = table.sort_values(
         [*threat, "incomplete", *order, "model", "defense"],
@@ -265,10 +271,15 @@ def _headline(curve: pd.DataFrame, cell: Cell) -> dict[Any, Any]:
 
 
 def _apart(group: Sequence[Cell]) -> tuple[list[Cell], Cell | None]:
-    """The attacks on one model, and its certificates if there are any."""
+    """The untargeted attacks on one model, and its certificates if there are any."""
     certificates = [cell for cell in group if is_certificate(cell)]
-    attacks = [cell for cell in group if not is_certificate(cell)]
+    attacks = [cell for cell in group if not (is_certificate(cell) or _is_targeted(cell))]
     return attacks, certificates[0] if certificates else None
+
+
+def _is_targeted(cell: Cell) -> bool:
+    """Whether its attack was to reach a certain class: what it leaves is not robust."""
+    return "targets" in cell.about
 
 
 def _joint(keys: Sequence[str]) -> str:

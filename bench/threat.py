@@ -11,7 +11,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from .grid import NORMS, Epsilon, Norm, parse_grid
+from .grid import NORMS, Epsilon, Norm, check_radii, parse_grid
 from .random import Draws
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "L2Ball",
     "LinfBall",
     "Norm",
+    "check_radii",
     "make_ball",
     "measure",
     "parse_grid",

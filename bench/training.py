@@ -28,6 +28,7 @@ from .protocols import (
     InputSpec,
     Keeper,
     Progress,
+    Silent,
     Trained,
     Training,
     configuration,
@@ -77,6 +78,18 @@ class Order:
                 "torch": torch.__version__,
             }
         )
+
+
+def check_defense(
+    defense: Defense, data: ImageData, norm: Norm, epsilon: float | None, seed: int = 0
+) -> None:
+    """Have a defense say, before any work, what it could not train with.
+
+    Raises: BadParameter and BadData, as the defense does.
+    """
+    check: Callable[[Training], None] | None = getattr(defense, "check", None)
+    if check is not None:
+        check(Training(data, seed, torch.device("cpu"), Silent(), norm, epsilon))
 
 
 def architecture(model: Mapping[str, Any]) -> dict[str, Any]:

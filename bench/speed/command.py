@@ -8,12 +8,11 @@ import torch
 
 from .. import registry
 from ..api import parse_device
-from ..commands import read_specs, writing
+from ..commands import read_radius, read_specs, writing
 from ..errors import BadParameter, closest
 from ..files import check_writable, write_text
 from ..progress import Lines
 from ..spreadsheet import to_csv
-from ..threat import Epsilon
 from .benchmark import MEASUREMENTS, Effort, run_workload
 from .machine import Machine
 from .peers import installed
@@ -72,7 +71,7 @@ class Request:
         names = {"dataset": self.dataset} if self.dataset else {}
         names |= {"model": self.model, "defense": self.defense} if self.model else {}
         specs = read_specs(names, self.settings)
-        data, largest = specs.get("dataset"), _radius(self.epsilon)
+        data, largest = specs.get("dataset"), read_radius(self.epsilon, "Linf")
         chosen = [built_in(one, data, largest) for one in self.workloads]
         if self.model is not None:
             chosen.append(own(specs["model"], specs["defense"], data, self.checkpoint, largest))
@@ -113,10 +112,3 @@ def _run(
         workload = candidate.ready(device, effort.most_examples)
         entries += run_workload(workload, peers, effort, machine, clock, lines.say)
     return entries, machine
-
-
-def _radius(epsilon: str | None) -> float | None:
-    try:
-        return None if epsilon is None else Epsilon.parse(epsilon).value
-    except ValueError as error:
-        raise BadParameter(str(error)) from None

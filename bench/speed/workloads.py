@@ -15,7 +15,7 @@ from ..paths import usable_cache
 from ..plan import check_training, load_split, open_ready, try_model
 from ..progress import Bar
 from ..protocols import ImageData
-from ..training import Order, obtain
+from ..training import Order, check_defense, obtain
 
 Spec = dict[str, Any]
 
@@ -99,7 +99,8 @@ class Candidate:
         try_model(self.model, self.train, self.checkpoint)
         if self.checkpoint is None:
             check_training(self.train)
-            registry.build("defenses", self.defense)
+            defense = registry.build("defenses", self.defense)
+            check_defense(defense, self.train, "Linf", self.threat)
 
     def ready(self, device: torch.device, count: int) -> Workload:
         """Train the network, or fetch it, and find `count` images that it gets right.
