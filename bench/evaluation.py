@@ -19,7 +19,7 @@ from .datasets.checks import check_labels
 from .datasets.memory import SelectedImages
 from .detection import detection_of
 from .doubts import doubts, predictions, surpluses
-from .engine import Engine
+from .engine import Engine, called
 from .errors import BadData, BadParameter
 from .gallery import Album, Gallery
 from .network import Network, automatic_batch_size, frozen
@@ -216,14 +216,9 @@ def assess(
         records["contradicts"] = audit.contradicts
         flags += tuple(flag(int(audit.contradicts.sum())))
     album = gallery if isinstance(gallery, Album) else None
-    names = tuple(_called(one.attack) for one in members)
+    names = tuple(called(one.attack) for one in members)
     budget = settings.query_budget
     return Result(records, settings.grid, flags, report, names, choice, case.images, album, budget)
-
-
-def _called(attack: object) -> str:
-    """What an attack calls itself, or its class's name."""
-    return str(getattr(attack, "title", type(attack).__name__))
 
 
 def _follows_gradients(members: Sequence[Member], settings: Settings) -> bool:
@@ -325,7 +320,7 @@ def check_members(members: Sequence[Member], norm: Norm, *, targeted: bool) -> N
     Raises: BadParameter.
     """
     for member in single(members):
-        kind = _called(member.attack)
+        kind = called(member.attack)
         norms = getattr(member.attack, "norms", None)
         if norms is not None and norm not in norms:
             raise BadParameter(f"{kind} works in {', '.join(norms)}, not in {norm}")

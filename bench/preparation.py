@@ -73,7 +73,8 @@ def prepare(
         module = Classifier(module) if nature.rejects else module
         module.to(network.device).eval().requires_grad_(False)
         lens = surrogates(nature)
-        return Network(module, network.device, network.batch_size, surrogates=lens)
+        owned = "the attacker's network"
+        return Network(module, network.device, network.batch_size, surrogates=lens, owner=owned)
 
     preparation = Preparation(
         ask,
