@@ -234,6 +234,72 @@ class DoesNothing(Honest):
         return State(problem.x)
 
 
+class HalfOfEpsilon(Honest):
+    def step(self, problem, state):
+        x_adv = super().step(problem, state).x_adv
+        return State(problem.ball.project(problem.x + (x_adv - problem.x) / 2))
+
+
+@dataclass(frozen=True)
+class HalfOfEpsilonByScores:
+    """A guess a step, kept where it is better; in half the ball."""
+
+    access: ClassVar[str] = "score"
+    norms: ClassVar[tuple[str, ...]] = ("Linf",)
+    steps: int = 300
+
+    def start(self, problem):
+        return State(problem.x)
+
+    def step(self, problem, state):
+        sign = -1.0 if problem.targeted else 1.0
+        draws = 2.0 * problem.draws.uniform(problem.x.shape[1:], "guess") - 1.0
+        guess = state.x_adv + problem.ball.radius * draws.sign() * (draws.abs() > 0.9)
+        half = problem.ball.radius / 2
+        guess = problem.ball.project(torch.clamp(guess, problem.x - half, problem.x + half))
+        losses = [
+            sign * cross_entropy(problem.victim.scores(one), problem.y, reduction="none")
+            for one in (state.x_adv, guess)
+        ]
+        better = (losses[1] > losses[0]).reshape(-1, 1, 1, 1)
+        return State(torch.where(better, guess, state.x_adv))
+
+
+@dataclass(frozen=True)
+class OneStepOfTen(Honest):
+    steps: int = 10
+
+    def start(self, problem):
+        return State(problem.initial(random_start=False))
+
+    def moved(self, problem, x):
+        direction = problem.ball.steepest(self.gradient(problem, x), x)
+        return x + 0.25 * problem.ball.radius * direction
+
+    def step(self, problem, state):
+        moved = super().step(problem, state)
+        first = (problem.step == 0).reshape(-1, 1, 1, 1)
+        return State(torch.where(first, moved.x_adv, state.x_adv))
+
+
+class OneStepOfTenFromAnywhere(OneStepOfTen):
+    def start(self, problem):
+        return State(problem.initial(random_start=True))
+
+
+class LeaksGradMode(Honest):
+    def step(self, problem, state):
+        state = super().step(problem, state)
+        torch.set_grad_enabled(False)
+        return state
+
+
+class LeaksDefaultDtype(Honest):
+    def start(self, problem):
+        torch.set_default_dtype(torch.float64)
+        return super().start(problem)
+
+
 class IgnoresTargets(Honest):
     def gradient(self, problem, x):
         def objective(logits):
@@ -345,6 +411,12 @@ class UnknownNorm(Honest):
         (MoreThanItClaims, {"access", "runs"}),
         (ScoresWithoutAccess, {"access", "runs"}),
         (DoesNothing, {"noise", "targeted"}),
+        (HalfOfEpsilon, {"reach", "descent"}),
+        (HalfOfEpsilonByScores, {"reach"}),
+        (OneStepOfTen, {"reach", "descent"}),
+        (OneStepOfTenFromAnywhere, {"descent"}),
+        (LeaksGradMode, {"switches"}),
+        (LeaksDefaultDtype, {"switches"}),
         (IgnoresTargets, {"targeted"}),
         (NeedsAnswers, {"budget"}),
         (AsksForEver, {"budget"}),
@@ -373,7 +445,7 @@ def test_a_crash_is_told_with_its_line_and_the_rest_is_not_tried():
     assert seen["runs"].seen.startswith("Linf: KeyError: 'oh' (line ")
     assert seen["ball"].verdict == seen["budget"].verdict == "skip"
     lines = report.text().splitlines()
-    assert lines[-1].startswith("crashes: 2 of 18 checks passed, 15 not tried")
+    assert lines[-1].startswith("crashes: 2 of 21 checks passed, 18 not tried")
     assert sum("->" in line for line in lines) == 1
 
 
@@ -434,7 +506,7 @@ def test_a_file_has_all_its_attacks_checked(tmp_path, capsys):
         main(["check", str(path)])
     assert ended.value.code == 1
     shown = capsys.readouterr()
-    assert "first: 18 of 18 checks passed" in shown.out
+    assert "first: 21 of 21 checks passed" in shown.out
     assert f"RuntimeError: as always (line 16 of {path})" in shown.out
     assert "Traceback" not in shown.out + shown.err
 
@@ -443,7 +515,7 @@ def test_check_exits_with_0_when_all_is_well(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["check", "fgsm"])
     assert ended.value.code == 0
-    assert capsys.readouterr().out.endswith("fgsm: 18 of 18 checks passed\n")
+    assert capsys.readouterr().out.endswith("fgsm: 21 of 21 checks passed\n")
 
 
 @pytest.mark.parametrize(
