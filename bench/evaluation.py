@@ -64,7 +64,7 @@ class Result:
     the attacks' preparation, such as a proxy's fidelity. members: the attacks, one by one, that the
     records' column `member` counts. choice: what the search computed its
     gradients with; None when it followed none. certified: the records of the module's certificates,
-    None where it has none. model_dtype: what the model computes in, and so what its verdicts are of.
+    None where it has none. model_dtype: what the model computes in, its verdicts too.
     """
 
     records: pd.DataFrame

@@ -28,8 +28,8 @@ from .settings import Settings
 from .slots import Candidate, Slots, open_slots
 from .stepping import Captured, capture_graph, repeat
 from .unanswered import Stage
-from .watched_inputs import refuse_change, watched
 from .victim import GuardedVictim
+from .watched_inputs import refuse_change, watched
 
 _NOT_AN_IMAGE = "the attack's x_adv is not finite"
 _LONG = 4.0  # steps of a walk are as long as those of an attack that takes so many

@@ -67,7 +67,6 @@ class Untouched:
         for one in self._kept.values():
             one.restore()
 
-
     @contextmanager
     def left_alone(self, but: Collection[str] = ()) -> Iterator[None]:
         """Within, attacks work. but: names of what the module itself changes when it is run.

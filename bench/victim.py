@@ -120,7 +120,9 @@ class GuardedVictim:
         So an attack goes on along the pixels that have one, and its other examples as ever.
         """
         gradient = answer.gradient
-        if not gradient.is_cuda and gradient.sum().isfinite():  # one pass; a GPU would be waited for
+        if (
+            not gradient.is_cuda and gradient.sum().isfinite()
+        ):  # one pass; a GPU would be waited for
             return gradient
         self._ledger.note_fault(gradient, answer.slope, admitted)
         return gradient.nan_to_num(0.0, 0.0, 0.0)

@@ -19,7 +19,9 @@ def watched(act: Callable[..., Any], problem: Problem, *state: Any) -> Any:
     before = _parts(problem)
     counts = [one._version for one in before.values()]
     result = act(problem, *state)
-    for (name, one), now, count in zip(before.items(), _parts(problem).values(), counts, strict=True):
+    for (name, one), now, count in zip(
+        before.items(), _parts(problem).values(), counts, strict=True
+    ):
         if now is not one or one._version != count:
             raise _written(name)
     return result

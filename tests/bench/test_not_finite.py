@@ -77,16 +77,21 @@ WHITE_BOX = [
 def test_no_white_box_attack_counts_examples_without_a_gradient_as_robust(linear, name):
     attack = brief(name)
     norm = getattr(attack, "norms", ("Linf",))[0]
+    robust, said = None, ""
     try:
-        broken = attacked(Spoilt(linear.module), linear, attack, 6, norm=norm).curve
+        result = attacked(Spoilt(linear.module), linear, attack, 6, norm=norm)
+        robust = result.curve["robust_accuracy"][0]
     except CellError as error:
-        assert "the model's gradient is not finite for 6 of 6 examples" in str(error)
-    else:  # a cascade with a stage that needs no gradient, or one that starts at random
-        assert broken["robust_accuracy"][0] == 0.0
+        said = str(error)
+    # What a cascade's stage without gradients, or a random start, has broken is broken.
+    assert robust == 0.0 or "the model's gradient is not finite for" in said
+    assert name not in {"fgsm", "pgd", "apgd", "deepfool"} or "for 6 of 6 examples" in said
 
 
 @pytest.mark.parametrize("search", ["bracket", "exhaustive"])
-@pytest.mark.parametrize("attack", ["fgsm", {"name": "pgd", "steps": 5}, {"name": "apgd", "steps": 5}])
+@pytest.mark.parametrize(
+    "attack", ["fgsm", {"name": "pgd", "steps": 5}, {"name": "apgd", "steps": 5}]
+)
 def test_the_message_says_of_how_many_by_which_attack_and_whose_fault_it_is(linear, attack, search):
     said = r"the model's gradient is not finite for 12 of 12 examples that (PGD|APGD) could not"
     with pytest.raises(CellError, match=said):
@@ -101,7 +106,9 @@ def test_examples_beside_one_that_has_no_gradient_go_on_as_ever(linear):
 
     epsilons = [0.0005]
     with pytest.raises(CellError, match="for 1 of 12 examples"):
-        attacked(Spoilt(linear.module, where), linear, PGD(4, random_start=False), epsilons=epsilons)
+        attacked(
+            Spoilt(linear.module, where), linear, PGD(4, random_start=False), epsilons=epsilons
+        )
     rest = [number for number in range(12) if number != 3]
     with_it = evaluate(
         Spoilt(linear.module, where), linear.images[rest], linear.labels[rest], PGD(4),
@@ -177,7 +184,7 @@ def test_a_fast_copy_without_a_gradient_is_no_proof_against_the_model(linear, mo
 
 def test_a_gradient_source_of_the_attackers_own_is_not_believed_either(linear):
     attack = PGD(3, gradient=Borrowed("theirs"), random_start=False)
-    with pytest.raises(CellError, match="the attack .* not finite"):
+    with pytest.raises(CellError, match=r"the attack .* not finite"):
         attacked(
             linear.module, linear, attack, reach=0.01,
             attacker_networks={"theirs": Spoilt(linear.module)},
@@ -235,7 +242,10 @@ def test_deepfool_stays_where_the_network_is_flat(linear):
     x, y = linear.images[:6].clone(), linear.labels[:6].clone()
     x[2, 0, 0, 0], y[2] = 0.95, 0
     for norm in DeepFool.norms:
-        grid = [float(linear.distances[norm].max()) * 1.1, float(linear.distances[norm].max()) * 1.2]
+        grid = [
+            float(linear.distances[norm].max()) * 1.1,
+            float(linear.distances[norm].max()) * 1.2,
+        ]
         result = evaluate(NotAtAll(linear.module), x, y, "deepfool", norm=norm, epsilons=grid[:1])
         broken = [one[0] for one in result.records["broken"]]
         assert broken[:2] + broken[3:] == [True] * 5

@@ -1,4 +1,4 @@
-"""Whatever the caller has switched on, the numbers are the model's own, and the caller's state stays."""
+"""Whatever the caller has switched on: the numbers are the model's own, and it stays on."""
 
 from contextlib import contextmanager
 
@@ -110,7 +110,8 @@ def test_a_model_and_images_made_in_inference_mode_are_taken(digits, plain):
         )  # fmt: skip
         module.load_state_dict(digits.module.state_dict())
         images, labels = digits.images[:20].clone(), digits.labels[:20].clone()
-        assert module[0].weight.is_inference() and images.is_inference()
+        assert module[0].weight.is_inference()
+        assert images.is_inference()
         result = evaluate(
             module, images, labels, ["deepfool", {"name": "pgd", "steps": 5}],
             epsilons=[0.02, 0.05, 0.1],
@@ -122,4 +123,5 @@ def test_frozen_modules_are_run_by_torchs_defaults(digits):
     with torch.autocast("cpu", torch.bfloat16), frozen(digits.module):
         assert digits.module(digits.images[:2]).dtype == torch.float32
     with torch.inference_mode(), torch_defaults():
-        assert torch.is_grad_enabled() and not torch.ones(1).is_inference()
+        assert torch.is_grad_enabled()
+        assert not torch.ones(1).is_inference()

@@ -1,4 +1,4 @@
-"""What an attack may only read: images, labels, epsilon, weights. A cell whose attack wrote fails."""
+"""Images, labels, epsilons, weights may only be read: a cell whose attack wrote fails."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +63,8 @@ def test_a_cell_whose_attack_wrote_into_the_problem_fails(linear, part):
     before = linear.images.clone(), linear.labels.clone()
     with pytest.raises(CellError, match=f"the attack changed {part.strip()} in place"):
         attacked(linear, Writes(PARTS[part]))
-    assert torch.equal(linear.images, before[0]) and torch.equal(linear.labels, before[1])
+    assert torch.equal(linear.images, before[0])
+    assert torch.equal(linear.labels, before[1])
 
 
 def test_an_attack_that_only_reads_is_left_in_peace(linear):
@@ -84,7 +85,7 @@ def test_whole_attacks_are_watched_too(linear):
 
 
 def weights(module):
-    return [one for one in module.parameters()][0]
+    return next(iter(module.parameters()))
 
 
 MODELS = {
@@ -115,7 +116,8 @@ def test_a_cell_whose_attack_wrote_into_the_model_fails_and_the_next_does_not_no
 
     with pytest.raises(CellError, match="the attack changed the model's "):
         attacked(linear, Writes(write), module)
-    assert weights_hash(module) == before and weights(module) is held
+    assert weights_hash(module) == before
+    assert weights(module) is held
     assert attacked(linear, "fgsm", module).records.equals(plain)
 
 
