@@ -205,7 +205,8 @@ def descent(trial: Trial) -> None:
     attack = trial.attack
     if attack.access == "white-box" and not getattr(attack, "baseline", False):
         for norm in trial.norms:
-            keep_up_with_descent(trial, trial.run(Setup(norm)), point=2)
+            run = trial.run(Setup(norm, "exhaustive", largest=True))  # no help by the search
+            keep_up_with_descent(trial, run)
 
 
 def targeted(trial: Trial) -> None:

@@ -43,12 +43,12 @@ def go_as_far_as_allowed(trial: Trial, run: Run) -> None:
         )
 
 
-def keep_up_with_descent(trial: Trial, run: Run, point: int) -> None:
+def keep_up_with_descent(trial: Trial, run: Run) -> None:
     """Raise Failed when the run broke fewer than half of what plain gradient steps break."""
     records = run.finished().records
-    norm, epsilon = run.setup.norm, run.setup.grid[point]
+    norm, epsilon = run.setup.norm, run.setup.grid[0]
     steps = min(_STEPS, int(getattr(trial.attack, "steps", _STEPS)))
-    broken = sum(one[point] for one in records["broken"])
+    broken = sum(one[0] for one in records["broken"])
     by_descent = trial.ground.descent(norm, epsilon, steps)
     if 2 * broken < by_descent:
         raise Failed(

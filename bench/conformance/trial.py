@@ -28,7 +28,8 @@ class Setup:
     """How a run differs from the usual one.
 
     count: how many of the ground's examples. turned: last example first. small: at an epsilon that
-    breaks hardly any. repeat: tells apart runs that should come out the same.
+    breaks hardly any. largest: at the largest epsilon of the grid alone. repeat: tells apart runs
+    that should come out the same.
     """
 
     norm: Norm
@@ -40,6 +41,7 @@ class Setup:
     query_budget: int | None = None
     targeted: bool = False
     small: bool = False
+    largest: bool = False
     repeat: int = 0
 
     @property
@@ -47,6 +49,8 @@ class Setup:
         """Epsilons, ascending."""
         if self.small:
             return SMALL_GRIDS[self.norm]
+        if self.largest:
+            return GRIDS[self.norm][-1:]
         return (TARGETED_GRIDS if self.targeted else GRIDS)[self.norm]
 
     def settings(self) -> Settings:

@@ -21,7 +21,7 @@ class Watch:
     """What was seen in one run.
 
     faults: check -> the first thing that was wrong. last: (example, restart, epsilon) -> the last
-    iterate (C, H, W). reached: (example, epsilon) -> how far from x its iterates came, in epsilons.
+    iterate (C, H, W). reached: (example, epsilon) -> how far from x its steps came, in epsilons.
     queries, backward, tries: counted here for each example. batch: how many examples the attack was
     shown last.
     """
@@ -103,8 +103,9 @@ class Watch:
         )
         distance = measure(x_adv.double() - x.double(), problem.ball.norm) / problem.epsilon
         for row, owner in enumerate(owners):
-            at = owner[0], owner[2]
-            self.reached[at] = max(float(distance[row]), self.reached.get(at, 0.0))
+            if done:
+                at = owner[0], owner[2]
+                self.reached[at] = max(float(distance[row]), self.reached.get(at, 0.0))
             self.tries[owner[0]] += begins
             self.last[owner] = x_adv[row].clone()
             if done and self._asks and live[row]:
