@@ -31,7 +31,7 @@ class GuardedVictim:
     random numbers. samples: of which each gradient is the mean over so many, each one a question;
     what counts is then the mean of the logits. oblivious: whether the attack sees the classifier
     alone of a network that may reject. Otherwise what it sees, and what counts as adversarial, has
-    the rejection merged in.
+    the rejection merged in. A gradient that is not finite is noted in the ledger, and zero.
     """
 
     def __init__(

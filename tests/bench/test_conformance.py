@@ -241,31 +241,6 @@ class HalfOfEpsilon(Honest):
 
 
 @dataclass(frozen=True)
-class HalfOfEpsilonByScores:
-    """A guess a step, kept where it is better; in half the ball."""
-
-    access: ClassVar[str] = "score"
-    norms: ClassVar[tuple[str, ...]] = ("Linf",)
-    steps: int = 300
-
-    def start(self, problem):
-        return State(problem.x)
-
-    def step(self, problem, state):
-        sign = -1.0 if problem.targeted else 1.0
-        draws = 2.0 * problem.draws.uniform(problem.x.shape[1:], "guess") - 1.0
-        guess = state.x_adv + problem.ball.radius * draws.sign() * (draws.abs() > 0.9)
-        half = problem.ball.radius / 2
-        guess = problem.ball.project(torch.clamp(guess, problem.x - half, problem.x + half))
-        losses = [
-            sign * cross_entropy(problem.victim.scores(one), problem.y, reduction="none")
-            for one in (state.x_adv, guess)
-        ]
-        better = (losses[1] > losses[0]).reshape(-1, 1, 1, 1)
-        return State(torch.where(better, guess, state.x_adv))
-
-
-@dataclass(frozen=True)
 class OneStepOfTen(Honest):
     steps: int = 10
 
@@ -412,7 +387,6 @@ class UnknownNorm(Honest):
         (ScoresWithoutAccess, {"access", "runs"}),
         (DoesNothing, {"noise", "reach", "descent", "targeted"}),
         (HalfOfEpsilon, {"reach", "descent"}),
-        (HalfOfEpsilonByScores, {"reach"}),
         (OneStepOfTen, {"reach", "descent"}),
         (OneStepOfTenFromAnywhere, {"descent"}),
         (LeaksGradMode, {"switches"}),
