@@ -95,5 +95,6 @@ def likeliest(problem: Problem, targets: int) -> Tensor:
     scores = problem.victim.scores(problem.x)
     wrong = scores.scatter(1, problem.y[:, None], -torch.inf)
     order = wrong.argsort(dim=1, descending=True, stable=True)
-    place = problem.restart % min(targets, max(1, order.shape[1] - 1))
+    reachable = (wrong > -torch.inf).sum(dim=1).clamp(min=1, max=targets)  # not those masked
+    place = problem.restart % reachable
     return order.gather(1, place[:, None])[:, 0]

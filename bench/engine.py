@@ -16,6 +16,7 @@ from .protocols import WholeAttack
 from .pursuit import Field, Pursuit, in_steps
 from .search import Bracket, Exhaustive, Narrowing, Nearest, Order, Search
 from .settings import Member
+from .unanswered import Stage, Unanswered
 
 _WALK = 0.65  # of an attack's steps: as many as a walk may take
 
@@ -39,23 +40,33 @@ class Engine:
         """Run the attacks one after another, each on what the ones before it left.
 
         What is found on the fast network's gradients and refuted by the true one is searched for
-        again without it.
+        again without it; so is what these gradients, not being finite, did not break.
 
-        Raises: CellError when the model or an attack misbehaves.
+        Raises: CellError when the model or the attack misbehaves, or there was no finite gradient
+        for an example that is not broken.
         """
+        unanswered = Unanswered()
         for number, member in enumerate(members):
+            name = called(member.attack)
             note = f"attack {number + 1} of {len(members)}" if len(members) > 1 else ""
             everyone: Sequence[int] = range(len(self.field.images))
             if self.fast is not None and not nearest(member.attack):
-                everyone = self._pursue(number, member, self.fast, everyone, note)
-            for owner in self._pursue(number, member, self.field.network, everyone, note):
-                self.book.refuted[owner] = True
+                refuted, stage = self._pursue(number, member, self.fast, everyone, note)
+                everyone = [*{**dict.fromkeys(refuted), **stage.lost(self.book.broken)}]
+                unanswered.close_stage(stage, name, self.book.broken, but=everyone)
+            refuted, stage = self._pursue(number, member, self.field.network, everyone, note)
+            unanswered.close_stage(stage, name, self.book.broken)
+            self.book.refuted[refuted] = True
+        unanswered.check(self.book.broken)
         return self.book
 
     def _pursue(
         self, number: int, member: Member, hunting: Network, owners: Sequence[int], note: str
-    ) -> list[int]:
-        """Run one attack; return those whose adversarial examples the true network refuted."""
+    ) -> tuple[list[int], Stage]:
+        """Run one attack; return those whose adversarial examples the true network refuted.
+
+        Also what it met on its way.
+        """
         field, settings = self.field, self.field.settings
         if isinstance(member.attack, WholeAttack):  # of a single step, which is not to be repeated
             field = replace(field, look_every=1)
@@ -75,8 +86,9 @@ class Engine:
         attack = in_steps(member.attack)
         restarts = member.restarts * getattr(attack, "tries", 1)
         begin = partial(self._search, attack, restarts, number == 0)
-        Pursuit(field, hunting, attack, begin, owners, self.book, judge, note).run()
-        return judge.refuted
+        pursuit = Pursuit(field, hunting, attack, begin, owners, self.book, judge, note)
+        pursuit.run()
+        return judge.refuted, pursuit.stage
 
     def _search(self, attack: Any, restarts: int, first: bool, owner: int) -> Search:
         """Begin an example's way through the grid with one attack. first: of the cascade."""
@@ -103,3 +115,8 @@ class Engine:
 def nearest(attack: Any) -> bool:
     """Whether an attack looks for the nearest adversarial point, whatever the epsilon."""
     return bool(getattr(attack, "minimum_norm", False))
+
+
+def called(attack: object) -> str:
+    """What an attack calls itself, or its class's name."""
+    return str(getattr(attack, "title", type(attack).__name__))

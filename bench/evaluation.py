@@ -20,10 +20,10 @@ from .datasets.checks import check_labels
 from .datasets.memory import SelectedImages
 from .detection import detection_of
 from .doubts import clean_logits, doubts, predictions, surpluses
-from .engine import Engine
-from .errors import BadData, BadParameter
+from .engine import Engine, called
+from .errors import BadData, BadParameter, CellError
 from .gallery import Album, Gallery
-from .network import Network, automatic_batch_size, frozen
+from .network import Network, automatic_batch_size, frozen, named_dtype
 from .preparation import Attackers, prepare
 from .protocols import Certificates, Certifier, Images, Lens, Progress, WholeAttack
 from .pursuit import Field
@@ -35,6 +35,7 @@ from .targets import NO_TARGET, Targets
 from .threads import suited_threads
 from .threat import Epsilon, Norm
 from .trial import Choice, choose
+from .untouched import restored
 
 LOOK_EVERY = 4  # steps on a GPU; a look waits for the device, an idle row wastes at most 3
 
@@ -68,7 +69,8 @@ class Result:
     the attacks' preparation, such as a proxy's fidelity. members: the attacks, one by one, that the
     records' column `member` counts. choice: what the search computed its
     gradients with; None when it followed none. certified: the records of the module's certificates,
-    None where it has none. title: what the user called the attacks.
+    None where it has none. title: what the user called the attacks. model_dtype: what the model
+    computes in, its verdicts too.
     """
 
     records: pd.DataFrame
@@ -82,10 +84,17 @@ class Result:
     _query_budget: int | None = None
     certified: pd.DataFrame | None = None
     title: str = ""
+    model_dtype: str = "float32"
 
     def __repr__(self) -> str:
         """The attack, the curve and the flags, in ten lines at most."""
         return summary(self.title or " + ".join(self.members), self.curve, self.flags)
+
+    @property
+    def dtype(self) -> str:
+        """What gradients were computed in: the model's own type, or that of a fast copy of it."""
+        copied = self.choice is not None and self.choice.network is not None
+        return self.choice.variant.dtype if self.choice and copied else self.model_dtype
 
     @property
     def curve(self) -> pd.DataFrame:
@@ -181,15 +190,19 @@ def assess(
     misbehaves; BadParameter.
     """
     first = case.images.read(torch.tensor([0]))
-    with frozen(case.module), suited_threads(case.module, first, case.device):
+    threads = suited_threads(case.module, first, case.device)
+    with frozen(case.module), restored(case.module) as untouched, threads:
         network, predicted = _first_look(case, settings, batch_size)
+        moving = untouched.changed()  # no attack has been at work yet
         size = network.batch_size
         check_classes(case, network.n_classes)
-        members = single(members)
-        check_members(members, settings.norm, targeted=settings.targeted)
-        prepared, report = prepare(members, case.attackers, network, settings.seed)
         if settings.targets is not None:
             case = replace(case, targets=_targets(settings.targets, case, settings, network))
+        _refuse_masked(network, case, predicted)
+        members = single(members)
+        check_members(members, settings.norm, targeted=settings.targeted)
+        with untouched.left_alone(but=moving):
+            prepared, report = prepare(members, case.attackers, network, settings.seed)
         goals = case.labels if case.targets is None else case.targets
         eligible = predicted == case.labels
         if settings.targeted:
@@ -213,7 +226,8 @@ def assess(
             sample = case.images.read(rows[:size])
             choice = choose(case.module, sample, len(rows), case.device, size, settings.precision)
         fast = None if choice is None else choice.open(case.device, size)
-        book = Engine(field, fast, keep).run(prepared)
+        with untouched.left_alone(but=moving):
+            book = Engine(field, fast, keep).run(prepared)
         if audit is not None:
             audit.settle()
         access = {member.attack.access for member in members}
@@ -227,14 +241,20 @@ def assess(
         records["contradicts"] = audit.contradicts
         flags += tuple(flag(int(audit.contradicts.sum())))
     album = gallery if isinstance(gallery, Album) else None
-    names = tuple(_called(one.attack) for one in members)
+    names = tuple(called(one.attack) for one in members)
     budget = settings.query_budget
-    return Result(records, settings.grid, flags, report, names, choice, case.images, album, budget)
-
-
-def _called(attack: object) -> str:
-    """What an attack calls itself, or its class's name."""
-    return str(getattr(attack, "title", type(attack).__name__))
+    return Result(
+        records,
+        settings.grid,
+        flags,
+        report,
+        names,
+        choice,
+        case.images,
+        album,
+        budget,
+        model_dtype=named_dtype(network.dtype),
+    )
 
 
 def _follows_gradients(members: Sequence[Member], settings: Settings) -> bool:
@@ -309,6 +329,27 @@ def _first_look(case: Case, settings: Settings, batch_size: int | None) -> tuple
         return network, predictions(network, case.images, every, case.indices)
 
 
+def _refuse_masked(network: Network, case: Case, predicted: Tensor) -> None:
+    """Refuse a model that masks a class, by a logit of -inf, which it is to give an image.
+
+    Only what is not given the class in question may be masked there. Raises: CellError.
+    """
+    for name, classes in (("label", case.labels), ("target", case.targets)):
+        if classes is None or network.stochastic:  # whose votes are no logits
+            continue
+        rows = (predicted != classes).nonzero().flatten()
+        for part in rows.split(network.batch_size):
+            logits = network.logits(case.images.read(part)).cpu()
+            masked = logits.gather(1, classes[part, None])[:, 0] == -torch.inf
+            if masked.any():
+                row = int(part[masked][0])
+                raise CellError(
+                    f"the model's logit of class {int(classes[row])} is -inf at index "
+                    f"{int(case.indices[row])}, and it is the {name} there: only classes that no "
+                    "example has may be masked"
+                )
+
+
 @contextmanager
 def fitting(images: Images) -> Iterator[None]:
     """Say of a module that breaks down over images that these do not fit. Raises: BadData."""
@@ -348,7 +389,7 @@ def check_members(members: Sequence[Member], norm: Norm, *, targeted: bool) -> N
     Raises: BadParameter.
     """
     for member in single(members):
-        kind = _called(member.attack)
+        kind = called(member.attack)
         norms = getattr(member.attack, "norms", None)
         if norms is not None and norm not in norms:
             raise BadParameter(f"{kind} works in {', '.join(norms)}, not in {norm}")

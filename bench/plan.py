@@ -26,6 +26,7 @@ from .evaluation import check_members
 from .inert import short
 from .lookup import blamed
 from .modules import evaluation_mode
+from .network import dtype_of
 from .paths import located
 from .protocols import Dataset, Defense, ImageData, InputSpec
 from .rejection import rejects
@@ -266,7 +267,8 @@ def try_model(model: dict[str, Any], train: ImageData, checkpoint: Path | None =
             spec = InputSpec(train.shape, train.n_classes, mean, std)
             network = build_network(model, spec, seed=0)
         with torch.no_grad():
-            logits = evaluation_mode(network)(train.images.read(torch.tensor([0, 0])))
+            images = train.images.read(torch.tensor([0, 0]))
+            logits = evaluation_mode(network)(images.to(dtype_of(network)))
     except QuintainError:
         raise
     except (Exception, SystemExit) as error:  # the plugin's own code

@@ -74,7 +74,8 @@ def prepare(
         module = Classifier(module) if nature.rejects else module
         evaluation_mode(module.to(network.device)).requires_grad_(False)
         lens = surrogates(nature)
-        return Network(module, network.device, network.batch_size, surrogates=lens)
+        owned = "the attacker's network"
+        return Network(module, network.device, network.batch_size, surrogates=lens, owner=owned)
 
     preparation = Preparation(
         ask,

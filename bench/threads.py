@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from .modules import evaluation_mode
 from .multiply_adds import multiply_adds
 from .random import Draws, ambient
 
@@ -27,16 +28,17 @@ def threads_for(module: nn.Module, image: Tensor, device: torch.device) -> int:
     if now == 1 or device.type != "cpu":
         return now
     nothing = torch.zeros(1, dtype=torch.int64)
-    training = [(one, one.training) for one in module.modules()]
-    module.eval()
+    training = [(one, one.training) for one in module.modules() if hasattr(one, "training")]
     try:
+        evaluation_mode(module)
         with torch.random.fork_rng(devices=[]), ambient(Draws(0, nothing, nothing, nothing)):
             small = multiply_adds(module, image.to(device)) < ONE_THREAD_BELOW
     except Exception:  # it steps into the model's own code; what is wrong there is said elsewhere
         return now
     finally:
         for one, before in training:
-            one.training = before
+            if one.training != before:
+                one.training = before
     return 1 if small else now
 
 

@@ -130,8 +130,8 @@ class LinfBall(Ball):
         return points.clamp(self.lower, self.upper)
 
     def steepest(self, gradient: Tensor, points: Tensor) -> Tensor:
-        """Sign of the gradient."""
-        return gradient.sign()
+        """Sign of the gradient; NaN, whose sign would be 0, stays NaN, and so does infinity."""
+        return gradient.sign().add_(gradient, alpha=0)
 
     def random(self, draws: Draws) -> Tensor:
         """Every coordinate uniform over [-epsilon, epsilon]."""
@@ -213,9 +213,8 @@ class L1Ball(Ball):
         count = max(1, round(self.share * flat.shape[1]))
         chosen = torch.zeros_like(flat).scatter(1, free.topk(count, dim=1).indices, 1.0)
         direction = flat.sign() * chosen * (free > 0)
-        return (direction / direction.abs().sum(dim=1, keepdim=True).clamp(min=1.0)).reshape(
-            gradient.shape
-        )
+        direction = direction / direction.abs().sum(dim=1, keepdim=True).clamp(min=1.0)
+        return direction.add(flat, alpha=0).reshape(gradient.shape)  # NaN stays NaN
 
     def random(self, draws: Draws) -> Tensor:
         """Uniform over the ball: exponential sizes over their sum with one more, random signs."""

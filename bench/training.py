@@ -33,6 +33,7 @@ from .protocols import (
     Training,
     configuration,
 )
+from .switches import torch_defaults
 from .threads import suited_threads
 from .threat import Norm
 
@@ -127,6 +128,7 @@ def build_network(model: Mapping[str, Any], inputs: InputSpec, seed: int) -> nn.
     return network
 
 
+@torch_defaults()
 def obtain(
     order: Order, cache: Path | None, progress: Progress, desk: Desk | None = None
 ) -> Trained:
