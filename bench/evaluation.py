@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from . import black_box
 from .adaptive import Nature, surrogates
 from .audit import Audit
 from .book import Book
@@ -22,6 +23,7 @@ from .doubts import doubts, predictions, surpluses
 from .engine import Engine
 from .errors import BadData, BadParameter
 from .gallery import Album, Gallery
+from .model_checks import Checked, flags_of_model
 from .network import Network, automatic_batch_size, frozen
 from .preparation import Attackers, prepare
 from .protocols import Certificates, Certifier, Images, Lens, Progress, WholeAttack
@@ -42,7 +44,8 @@ class Case:
     images: N of them, read as they are needed. labels: (N,). indices: (N,) int64, what each
     example is called and its randomness hangs on. targets: (N,) classes to reach, or None.
     attackers: what attacks that prepare themselves may use. certificates: what the module, which
-    then is a Certifier, has proved of the images: finds that contradict it are counted.
+    then is a Certifier, has proved of the images: finds that contradict it are counted. checked:
+    flags of the module that are known from other attacks on it; new ones are added.
     """
 
     module: nn.Module
@@ -53,6 +56,7 @@ class Case:
     targets: Tensor | None = None
     attackers: Attackers = Attackers()
     certificates: Certificates | None = None
+    checked: Checked = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -174,7 +178,7 @@ def assess(
         network, predicted = _first_look(case, settings, batch_size)
         size = network.batch_size
         check_classes(case, network.n_classes)
-        members = single(members)
+        members = single(members, settings.norm, targeted=settings.targeted)
         check_members(members, settings.norm, targeted=settings.targeted)
         prepared, report = prepare(members, case.attackers, network, settings.seed)
         goals = case.labels if case.targets is None else case.targets
@@ -210,11 +214,22 @@ def assess(
         flags = doubts(
             network, case.images, case.labels, rows, access, refuted, cut_short, case.indices
         )
+        flags += flags_of_model(
+            network,
+            SelectedImages(case.images, rows),
+            case.labels[rows],
+            case.indices[rows],
+            settings.approach,
+            gradients="white-box" in access,
+            known=case.checked,
+        )
         clean = surpluses(network, case.images, case.indices) if network.rejects else None
     records = _records(case, predicted, rows, book, settings, clean)
     if audit is not None:
         records["contradicts"] = audit.contradicts
         flags += tuple(flag(int(audit.contradicts.sum())))
+    accesses = [member.attack.access for member in members]
+    flags += black_box.flags_of(black_box.beaten_within(book.member, accesses), len(case.images))
     album = gallery if isinstance(gallery, Album) else None
     names = tuple(_called(one.attack) for one in members)
     budget = settings.query_budget
@@ -305,7 +320,15 @@ def opened(case: Case, batch_size: int | None, lens: Lens | None = None) -> Netw
 
 
 def check_classes(case: Case, n_classes: int) -> None:
-    """Refuse labels and targets that a network of so many classes cannot give. Raises: BadData."""
+    """Refuse labels and targets that a network of so many classes cannot give, and a lone class.
+
+    Raises: BadData.
+    """
+    if n_classes < 2:
+        raise BadData(
+            f"the model returns {n_classes} logit for each image, and needs one for each of at "
+            "least 2 classes: of a single output z make torch.cat([-z, z], dim=1)"
+        )
     check_labels(case.labels, n_classes, len(case.images))
     if case.labels.dim() != 1:
         raise BadData("labels to attack must be classes (N,), not probabilities")
@@ -324,7 +347,7 @@ def check_members(members: Sequence[Member], norm: Norm, *, targeted: bool) -> N
 
     Raises: BadParameter.
     """
-    for member in single(members):
+    for member in single(members, norm, targeted=targeted):
         kind = _called(member.attack)
         norms = getattr(member.attack, "norms", None)
         if norms is not None and norm not in norms:

@@ -24,6 +24,7 @@ from .gallery import Spool
 from .keys import Keys
 from .logbook import Logbook, Place
 from .manifest import software
+from .model_checks import Checked
 from .network import frozen
 from .plan import Plan, make_plan, open_ready, try_models
 from .preparation import Attackers
@@ -100,6 +101,7 @@ class Runner:
         self.lines = Lines()
         self._about: dict[str, Any] = {}  # of the network at work, and what its search uses
         self._choice: Choice | None = None
+        self._checked: Checked = {}
         self._weights: dict[int, str] = {}  # of the networks seen in this run
         self._failures: dict[int, BaseException] = {}
 
@@ -135,6 +137,7 @@ class Runner:
             return
         weights = weights_hash(trained.model)
         self._choice = self._recall(weights, trained.model)
+        self._checked = {}
         about = self._about = {
             "order": self.survey.orders[number],
             "weights_hash": weights,
@@ -284,6 +287,7 @@ class Runner:
             images=plan.test.images,
             labels=plan.test.labels,
             indices=plan.indices,
+            checked=self._checked,
         )
         member = plan.attacks[place[1]].member
         if isinstance(member, Certification):
