@@ -28,6 +28,7 @@ _JITTER = 1 / 255  # so far beside the images, where flat regions have no ties o
 _SHORT = 5e-4  # of a central difference, in each pixel: few units switch within it
 _LONG = 8 / 255  # of a step that an attack would take
 _EQUAL = 1e-3  # of the largest logit: what float32 rounds in another batch is a hundred times less
+_FLOAT32 = torch.finfo(torch.float32).eps
 _ROUNDED = 16.0  # units in the last place by which a deep network's logits are off, at most
 
 
@@ -59,7 +60,7 @@ GRAD_MODE = Flag(
 NOT_FINITE = Flag(
     "non-finite-gradients",
     "the gradient at the image is NaN or infinite",
-    "find the operation with `torch.autograd.set_detect_anomaly(True)`; sqrt and norms at 0 are usual",
+    "find it with `torch.autograd.set_detect_anomaly(True)`: often a root or a norm at 0",
 )
 INACCURATE = Flag(
     "inaccurate-gradients",
@@ -170,7 +171,8 @@ def check_model(network: Network, sample: Sample, *, gradients: bool) -> tuple[s
         found[UNREPEATABLE if again.any() else BATCH] = differing | again
     outputs = bare(logits) if network.rejects else logits
     found[PROBABILITIES] = _probabilities(outputs)
-    found[ROUNDED] = _rounded(outputs)
+    if _unit(network) <= _FLOAT32:  # half precision rounds by itself
+        found[ROUNDED] = _rounded(outputs)
     if gradients:
         found |= _of_gradients(network, sample, logits)
     if UNREPEATABLE in found:
@@ -206,19 +208,20 @@ def _of_gradients(network: Network, sample: Sample, logits: Tensor) -> dict[Flag
     if network.nature.differentiable:  # surrogates' derivatives are others, and rightly so
         move = _SHORT * sample.directions
         difference = (loss(sample.x + move) - loss(sample.x - move)) / (2.0 * _SHORT)
-        found[INACCURATE] = useful & _wrong(gradient, sample.directions, difference, logits)
+        rounding = _ROUNDED * _unit(network) * _finite(logits).abs().amax(dim=1) / _SHORT
+        found[INACCURATE] = useful & _wrong(gradient, sample.directions, difference, rounding)
     return found
 
 
-def _wrong(gradient: Tensor, directions: Tensor, difference: Tensor, logits: Tensor) -> Tensor:
+def _wrong(gradient: Tensor, directions: Tensor, difference: Tensor, rounding: Tensor) -> Tensor:
     """(n,) bool: whether a derivative along a direction is clearly not the central difference.
 
     In random directions both are about the gradient's length; so their distance is compared with
-    that, and not with a difference that happens to be small.
+    that, and not with a difference that happens to be small. rounding: (n,), the error of the
+    difference that comes of the logits' number format.
     """
     derivative = (gradient * directions).flatten(1).sum(dim=1)
     length = torch.maximum(gradient.flatten(1).norm(dim=1), difference.abs())
-    rounding = _ROUNDED * torch.finfo(logits.dtype).eps * logits.double().abs().amax(1) / _SHORT
     return (derivative - difference).abs() > 0.5 * length + rounding
 
 
@@ -237,10 +240,20 @@ def _in_other_batches(network: Network, sample: Sample) -> Tensor:
 
 def _differ(logits: Tensor, others: Tensor, network: Network) -> Tensor:
     """(n,) bool: where logits differ by more than their number format explains."""
-    kinds = [one.dtype for one in network.module.parameters() if one.is_floating_point()]
-    coarsest = max((torch.finfo(kind).eps for kind in kinds), default=0.0)
+    logits, others = _finite(logits), _finite(others)
     size = logits.abs().amax(dim=1).clamp(min=logits.abs().mean())
-    return (logits - others).abs().amax(dim=1) > max(_EQUAL, _ROUNDED * coarsest) * size
+    return (logits - others).abs().amax(dim=1) > max(_EQUAL, _ROUNDED * _unit(network)) * size
+
+
+def _unit(network: Network) -> float:
+    """The unit of the coarsest number format that the network computes in, float32 at least."""
+    kinds = {one.dtype for one in network.module.parameters() if one.is_floating_point()}
+    return max([_FLOAT32, *(torch.finfo(kind).eps for kind in kinds)])
+
+
+def _finite(logits: Tensor) -> Tensor:
+    """The logits, with 0 for those of classes that a model rules out by minus infinity."""
+    return logits.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _probabilities(outputs: Tensor) -> Tensor:

@@ -2,17 +2,33 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from masked_models import MASKED, ClippedLogits, Negated, OneHotRandom, WrongSurrogate
 from torch import nn
+from torch.nn import functional
 
 from quintain.bench import evaluate, registry
+from quintain.bench.adaptive import Approach
+from quintain.bench.datasets.memory import TensorImages
 from quintain.bench.errors import BadData
-from quintain.bench.model_checks import FLAGS
+from quintain.bench.model_checks import FLAGS, flags_of_model
+from quintain.bench.network import Network, frozen
 from quintain.bench.protocols import InputSpec
 from quintain.bench.random import noise
 
+LIKELY = """
+from torch import nn
+from quintain.bench import registry
+
+@registry.model("likely")
+def likely(inputs):
+    channels, height, width = inputs.shape
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(channels * height * width, inputs.n_classes), nn.Softmax(1)
+    )
+"""
 RESULTS = Path(__file__).parents[2] / "docs" / "results.md"
 EXPECTED = {
     "QuantisedInput": "vanishing-gradients",
@@ -149,7 +165,7 @@ def test_the_passes_of_the_checks_are_not_the_attacks(digits):
     assert set(result.records["backward"][under]) == {3}
 
 
-class Counting(nn.Module):
+class Counted(nn.Module):
     """Counts the rows that it is asked about."""
 
     def __init__(self, inner):
@@ -161,34 +177,43 @@ class Counting(nn.Module):
         return self.inner(x)
 
 
-def test_a_suite_checks_each_network_once_for_all_attacks_alike(digits, monkeypatch):
-    from quintain.bench import model_checks
-
-    asked = []
-    real = model_checks.check_model
-    monkeypatch.setattr(
-        model_checks, "check_model", lambda *a, **k: asked.append(k["gradients"]) or real(*a, **k)
-    )
-    known = {}
-    from quintain.bench.adaptive import Approach
-    from quintain.bench.datasets.memory import TensorImages
-    from quintain.bench.model_checks import flags_of_model
-    from quintain.bench.network import Network, frozen
-
+def test_flags_that_are_known_cost_no_more_passes(digits):
     images, labels = TensorImages(digits.images[:32]), digits.labels[:32]
-    with frozen(ClippedLogits(digits.module)) as module:
-        network = Network(module, torch.device("cpu"), 32)
+    known = {}
+
+    def look(*, gradients):
+        before = module.rows
         arguments = network, images, labels, torch.arange(32), Approach()
-        first = flags_of_model(*arguments, gradients=True, known=known)
-        assert flags_of_model(*arguments, gradients=True, known=known) == first != ()
-        flags_of_model(*arguments, gradients=False, known=known)
-    assert asked == [True, False]
+        return flags_of_model(*arguments, gradients=gradients, known=known), module.rows - before
+
+    with frozen(Counted(ClippedLogits(digits.module))) as module:
+        network = Network(module, torch.device("cpu"), 32)
+        flags, rows = look(gradients=True)
+        assert flags == ("rounded-outputs:100%",)
+        assert rows == 7 * 32  # and one of them backwards
+        assert look(gradients=True) == (flags, 0)
+        assert look(gradients=False) == (flags, 2 * 32)
+
+
+def test_the_flags_of_a_network_are_on_all_its_rows(write_suite, quintain, tmp_path):
+    suite = write_suite(
+        plugins='["likely.py"]',
+        models='[[models]]\nname = "likely"\n',
+        attacks='[[attacks]]\nname = "fgsm"\n[[attacks]]\nname = "pgd"\nsteps = 2\n',
+    )
+    (tmp_path / "likely.py").write_text(LIKELY)
+    answer = quintain("run", suite, "--out", tmp_path / "out", "--device", "cpu")
+    assert answer.code == 0, answer.err
+    table = pd.read_csv(tmp_path / "out" / "tradeoff.csv", keep_default_na=False)
+    flags = table.drop_duplicates("attack").set_index("attack")["flags"]
+    assert flags["fgsm"] == flags["pgd"] == flags["worst-case"] == "probability-outputs:100%"
+    assert "- likely x none x pgd: probability-outputs:100%" in answer.out
 
 
 def test_a_lone_output_is_refused():
     lone = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
     images, labels = torch.rand(5, 1, 8, 8), torch.zeros(5, dtype=torch.int64)
-    with pytest.raises(BadData, match="returns 1 logit .* at least 2 classes") as error:
+    with pytest.raises(BadData, match=r"returns 1 logit .* at least 2 classes") as error:
         evaluate(lone, images, labels, "fgsm", epsilons=[0.9])
     assert "\n" not in str(error.value)
 
@@ -210,14 +235,17 @@ MODELS = {
 }
 
 
-def trained(name, digits, *, adversarially):
-    """A registered model that reads digits after a short training."""
-    from torch.nn import functional
+def enlarged(digits):
+    """(200, 1, 16, 16): the smallest that all registered models take."""
+    return functional.interpolate(digits.images, scale_factor=2)
 
-    x, y = digits.images, digits.labels
+
+def trained(name, digits, *, adversarially):
+    """A registered model that reads enlarged digits after a short training."""
+    x, y = enlarged(digits), digits.labels
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        spec = InputSpec((1, 8, 8), 10, (0.3,), (0.37,))
+        spec = InputSpec((1, 16, 16), 10, (0.3,), (0.37,))
         module = registry.bind("models", {"name": name, **MODELS[name]})(spec)
         optimizer = torch.optim.Adam(module.parameters(), 3e-3)
         for _ in range(12):
@@ -226,7 +254,7 @@ def trained(name, digits, *, adversarially):
                 if adversarially:
                     loss = functional.cross_entropy(_logits(module(given)), y[batch])
                     slope = torch.autograd.grad(loss, given)[0]
-                    given = (x[batch] + 0.1 * slope.sign()).clamp(0, 1)
+                    given = (x[batch] + 0.05 * slope.sign()).clamp(0, 1)
                 optimizer.zero_grad()
                 functional.cross_entropy(_logits(module(given)), y[batch]).backward()
                 optimizer.step()
@@ -243,4 +271,8 @@ def _logits(answer):
 )
 def test_no_registered_model_is_flagged(name, digits, adversarially):
     module = trained(name, digits, adversarially=adversarially)
-    assert flags_of(module, digits, {"name": "pgd", "steps": 5}) == ()
+    images, labels = enlarged(digits)[:60], digits.labels[:60]
+    attack = {"name": "pgd", "steps": 5}
+    result = evaluate(module, images, labels, attack, epsilons=[0.05], precision="float32")
+    assert result.curve["clean_accuracy"].item() > 0.6
+    assert result.flags == ()

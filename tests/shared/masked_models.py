@@ -96,7 +96,9 @@ class OtherNetwork(Masked):
         super().__init__(inner)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(5)
-            self.decoy = nn.Sequential(nn.Flatten(), nn.LazyLinear(32), nn.ReLU(), nn.Linear(32, 10))
+            self.decoy = nn.Sequential(
+                nn.Flatten(), nn.LazyLinear(32), nn.ReLU(), nn.Linear(32, 10)
+            )
             self.decoy(torch.zeros(1, 1, 8, 8))
 
     def forward(self, x):
