@@ -23,7 +23,7 @@ from .rejection import Reading, bare, reading
 Checked = dict[tuple[Approach, bool], tuple[str, ...]]  # with and without gradients
 
 _SEED = 0x5EED
-_IMAGES = 32  # that are looked at
+_IMAGES = 24  # that are looked at
 _JITTER = 1 / 255  # so far beside the images, where flat regions have no ties of maxima
 _SHORT = 5e-4  # of a central difference, in each pixel: few units switch within it
 _LONG = 8 / 255  # of a step that an attack would take
@@ -66,13 +66,13 @@ INACCURATE = Flag(
     "inaccurate-gradients",
     "the gradient does not tell by how much the logits change over a short step",
     "attack the layers that hide it through surrogates (`differentiable = False`), or by scores",
-    most=0.3,
+    most=0.15,
 )
 MISLEADING = Flag(
     "misleading-gradients",
     "a step of 8/255 along the gradient's signs raises the loss no more than one against them",
     "use better surrogates, smoothed gradients (`pgd-smoothed`), and attacks on scores or labels",
-    most=0.25,
+    most=0.15,
 )
 PROBABILITIES = Flag(
     "probability-outputs",
@@ -147,7 +147,7 @@ def take_sample(
     network: Network, images: Images, labels: Tensor, examples: Tensor, reading: Reading
 ) -> Sample:
     """Choose images, evenly spread, and move each a little, as its number says."""
-    rows = torch.arange(len(images))[:: -(-len(images) // _IMAGES)]
+    rows = torch.linspace(0, len(images) - 1, min(len(images), _IMAGES)).round().long()
     named = examples[rows].to(network.device)
     draws = Draws(_SEED, named, torch.zeros_like(named), torch.zeros_like(named))
     x = images.read(rows).to(network.device)

@@ -190,9 +190,9 @@ def test_flags_that_are_known_cost_no_more_passes(digits):
         network = Network(module, torch.device("cpu"), 32)
         flags, rows = look(gradients=True)
         assert flags == ("rounded-outputs:100%",)
-        assert rows == 7 * 32  # and one of them backwards
+        assert rows == 6 * 24 + 2 * 16  # and 24 of them backwards
         assert look(gradients=True) == (flags, 0)
-        assert look(gradients=False) == (flags, 2 * 32)
+        assert look(gradients=False) == (flags, 24 + 2 * 16)
 
 
 def test_the_flags_of_a_network_are_on_all_its_rows(write_suite, quintain, tmp_path):
