@@ -85,9 +85,10 @@ def markdown() -> str:
 def _entry(plugin: registry.Plugin, cost: str | None) -> Entry:
     """One row. cost: as it is known; None to count it."""
     attack = registry.build("attacks", plugin.name)
-    members = [one.attack for one in single([Member(attack)])]
-    norms = [one for one in NORMS if all(one in _norms(member) for member in members)]
-    aims = all(getattr(member, "targetable", True) for member in members)
+    norms = [one for one in NORMS if all(one in _norms(part) for part in _stages(attack, one))]
+    aims = all(
+        getattr(part, "targetable", True) for part in _stages(attack, norms[0], targeted=True)
+    )
     text = inspect.getdoc(plugin.load()) or ""
     source = _PAPER.search(text) or _OTHER.search(text)
     checked = _CHECKED.search(text)
@@ -100,6 +101,11 @@ def _entry(plugin: registry.Plugin, cost: str | None) -> Entry:
         source=_line(source.group(1)) if source else "",
         checked=_line(checked.group(1)) if checked else "",
     )
+
+
+def _stages(attack: Any, norm: Norm, *, targeted: bool = False) -> list[Any]:
+    """The attacks that it is made of in a norm."""
+    return [one.attack for one in single([Member(attack)], norm, targeted=targeted)]
 
 
 def _norms(attack: Any) -> tuple[Norm, ...]:

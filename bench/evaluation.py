@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from . import black_box
 from .adaptive import Nature, surrogates
 from .aiming import choose_targets
 from .audit import Audit
@@ -23,6 +24,7 @@ from .doubts import clean_logits, doubts, predictions, surpluses
 from .engine import Engine, called
 from .errors import BadData, BadParameter, CellError
 from .gallery import Album, Gallery
+from .model_checks import Checked, flags_of_model
 from .network import Network, automatic_batch_size, frozen, named_dtype
 from .preparation import Attackers, prepare
 from .protocols import Certificates, Certifier, Images, Lens, Progress, WholeAttack
@@ -48,7 +50,8 @@ class Case:
     example is called and its randomness hangs on. targets: (N,) classes to reach, or None where
     the attack is untargeted, or the settings name a rule.
     attackers: what attacks that prepare themselves may use. certificates: what the module, which
-    then is a Certifier, has proved of the images: finds that contradict it are counted.
+    then is a Certifier, has proved of the images: finds that contradict it are counted. checked:
+    flags of the module that are known from other attacks on it; new ones are added.
     """
 
     module: nn.Module
@@ -59,6 +62,7 @@ class Case:
     targets: Tensor | None = None
     attackers: Attackers = Attackers()
     certificates: Certificates | None = None
+    checked: Checked = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)
@@ -199,7 +203,7 @@ def assess(
         if settings.targets is not None:
             case = replace(case, targets=_targets(settings.targets, case, settings, network))
         _refuse_masked(network, case, predicted)
-        members = single(members)
+        members = single(members, settings.norm, targeted=settings.targeted)
         check_members(members, settings.norm, targeted=settings.targeted)
         with untouched.left_alone(but=moving):
             prepared, report = prepare(members, case.attackers, network, settings.seed)
@@ -235,11 +239,22 @@ def assess(
         flags = doubts(
             network, case.images, case.labels, rows, access, refuted, cut_short, case.indices
         )
+        flags += flags_of_model(
+            network,
+            SelectedImages(case.images, rows),
+            case.labels[rows],
+            case.indices[rows],
+            settings.approach,
+            gradients="white-box" in access,
+            known=case.checked,
+        )
         clean = surpluses(network, case.images, case.indices) if network.rejects else None
     records = _records(case, predicted, rows, book, settings, clean)
     if audit is not None:
         records["contradicts"] = audit.contradicts
         flags += tuple(flag(int(audit.contradicts.sum())))
+    accesses = [member.attack.access for member in members]
+    flags += black_box.flags_of(black_box.beaten_within(book.member, accesses), len(case.images))
     album = gallery if isinstance(gallery, Album) else None
     names = tuple(called(one.attack) for one in members)
     budget = settings.query_budget
@@ -337,7 +352,7 @@ def _refuse_masked(network: Network, case: Case, predicted: Tensor) -> None:
     for name, classes in (("label", case.labels), ("target", case.targets)):
         if classes is None or network.stochastic:  # whose votes are no logits
             continue
-        rows = (predicted != classes).nonzero().flatten()
+        rows = ((predicted != classes) & (classes != NO_TARGET)).nonzero().flatten()
         for part in rows.split(network.batch_size):
             logits = network.logits(case.images.read(part)).cpu()
             masked = logits.gather(1, classes[part, None])[:, 0] == -torch.inf
@@ -369,7 +384,15 @@ def opened(case: Case, batch_size: int | None, lens: Lens | None = None) -> Netw
 
 
 def check_classes(case: Case, n_classes: int) -> None:
-    """Refuse labels and targets that a network of so many classes cannot give. Raises: BadData."""
+    """Refuse labels and targets that a network of so many classes cannot give, and a lone class.
+
+    Raises: BadData.
+    """
+    if n_classes < 2:
+        raise BadData(
+            f"the model returns {n_classes} logit for each image, and needs one for each of at "
+            "least 2 classes: of a single output z make torch.cat([-z, z], dim=1)"
+        )
     check_labels(case.labels, n_classes, len(case.images))
     if case.labels.dim() != 1:
         raise BadData("labels to attack must be classes (N,), not probabilities")
@@ -388,7 +411,7 @@ def check_members(members: Sequence[Member], norm: Norm, *, targeted: bool) -> N
 
     Raises: BadParameter.
     """
-    for member in single(members):
+    for member in single(members, norm, targeted=targeted):
         kind = called(member.attack)
         norms = getattr(member.attack, "norms", None)
         if norms is not None and norm not in norms:

@@ -206,13 +206,32 @@ class WholeAttack(Protocol):
 class Cascade:
     """Attacks one after another, each on the examples and epsilons that those before it left."""
 
-    attacks: "tuple[Attack[Any] | WholeAttack | Cascade, ...]"
+    attacks: "tuple[Attack[Any] | WholeAttack | Cascade | Alternatives, ...]"
 
     @property
     def access(self) -> Access:
         """The highest that any of them needs."""
-        levels: tuple[Access, ...] = ("decision", "score", "white-box")
-        return max((one.access for one in self.attacks), key=levels.index)
+        return _highest(self.attacks)
+
+
+@dataclass(frozen=True)
+class Alternatives:
+    """A stage of a cascade: the first of these attacks that works in the norm at hand.
+
+    And that can aim, where there are classes to reach. All have the same access.
+    """
+
+    attacks: "tuple[Attack[Any] | WholeAttack, ...]"
+
+    @property
+    def access(self) -> Access:
+        """Theirs."""
+        return _highest(self.attacks)
+
+
+def _highest(attacks: "Iterable[Attack[Any] | WholeAttack | Cascade | Alternatives]") -> Access:
+    levels: tuple[Access, ...] = ("decision", "score", "white-box")
+    return max((one.access for one in attacks), key=levels.index)
 
 
 class Loss(Protocol):

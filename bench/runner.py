@@ -23,6 +23,7 @@ from .gallery import Spool
 from .keys import Keys
 from .logbook import Logbook, Place
 from .manifest import software
+from .model_checks import Checked
 from .network import frozen
 from .paths import relative_to
 from .plan import Plan, make_plan, open_ready, try_models
@@ -103,6 +104,7 @@ class Runner:
         self.lines = Lines()
         self._about: dict[str, Any] = {}  # of the network at work, and what its search uses
         self._choice: Choice | None = None
+        self._checked: Checked = {}
         self._weights: dict[int, str] = {}  # of the networks seen in this run
         self._failures: dict[int, BaseException] = {}
 
@@ -139,6 +141,7 @@ class Runner:
             for attack in missing:
                 self.logbook.fail((number, attack), one_line(error))
             return
+        self._checked = {}
         about = self._about = {
             "order": self.survey.orders[number],
             "weights_hash": weights,
@@ -295,6 +298,7 @@ class Runner:
             images=plan.test.images,
             labels=plan.test.labels,
             indices=plan.indices,
+            checked=self._checked,
         )
         member = plan.attacks[place[1]].member
         if isinstance(member, Certification):

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from .adaptive import Approach
-from .protocols import Attack, Cascade, WholeAttack
+from .protocols import Alternatives, Attack, Cascade, WholeAttack
 from .targets import Targets
-from .threat import Epsilon, Norm
+from .threat import NORMS, Epsilon, Norm
 
 SearchName = Literal["bracket", "exhaustive"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -17,7 +17,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 class Member:
     """One attack, or a cascade, and how often each starts anew on an example that resists."""
 
-    attack: Attack[Any] | WholeAttack | Cascade
+    attack: Attack[Any] | WholeAttack | Cascade | Alternatives
     restarts: int = 1
 
 
@@ -28,15 +28,33 @@ class Certification:
     version: ClassVar[str] = "1"
 
 
-def single(members: Iterable[Member]) -> list[Member]:
-    """The attacks one by one, those of cascades in their place."""
+def single(
+    members: Iterable[Member], norm: Norm | None = None, *, targeted: bool = False
+) -> list[Member]:
+    """The attacks one by one, those of cascades in their place.
+
+    norm, targeted: what alternatives are chosen by; the first where none will do. Without a norm
+    all of them are given.
+    """
     flat: list[Member] = []
     for one in members:
         if isinstance(one.attack, Cascade):
-            flat += single(Member(attack, one.restarts) for attack in one.attack.attacks)
+            inner: Iterable[Any] = one.attack.attacks
+        elif isinstance(one.attack, Alternatives):
+            fitting = [a for a in one.attack.attacks if _works(a, norm, targeted=targeted)]
+            inner = one.attack.attacks if norm is None else (fitting or one.attack.attacks)[:1]
         else:
             flat.append(one)
+            continue
+        parts = (Member(attack, one.restarts) for attack in inner)
+        flat += single(parts, norm, targeted=targeted)
     return flat
+
+
+def _works(attack: Any, norm: Norm | None, *, targeted: bool) -> bool:
+    """Whether an attack says that it works in a norm, and can aim if it has to."""
+    norms = getattr(attack, "norms", NORMS)
+    return norm in norms and (not targeted or getattr(attack, "targetable", True))
 
 
 @dataclass(frozen=True)

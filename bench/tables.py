@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from . import black_box
 from .certified import FLAG, contradicted, flag, is_certificate, without_attack
 from .queries import SUMMARY_COLUMNS, counts_queries, query_summary
 from .statistics import curve_area, interval
@@ -64,7 +65,8 @@ LEADERBOARD_COLUMNS = [
     "certified_accuracy",
 ]
 
-_NOTABLE = 0.05  # share of examples that black-box attacks alone break, above which it is a flag
+# Of a naive attack, which must be blind, they say nothing against the worst case.
+_OF_GRADIENTS = ("vanishing-gradients", "inaccurate-gradients", "misleading-gradients")
 
 
 @dataclass(frozen=True)
@@ -151,9 +153,7 @@ def worst_case(
     flags |= {f"failed:{attack}" for attack in missing}
     contradictions = int(contradicted(cells, certificates).sum())
     flags = {one for one in flags if not one.startswith(FLAG)} | {*flag(contradictions)}
-    beaten = _black_box_alone(cells)
-    if beaten > _NOTABLE * len(combined):
-        flags.add(f"black-box-beats-white-box:{beaten}")
+    flags = black_box.largest(flags | {*black_box.flags_of(_black_box_alone(cells), len(combined))})
     about = first.about | {
         "attack": WORST_CASE,
         "access": "+".join(sorted({str(cell.about["access"]) for cell in cells})),
@@ -169,11 +169,8 @@ def worst_case(
 def _telling(cell: Cell) -> list[str]:
     """Flags that make the worst case doubtful: not that a naive attack was blind, as it must be."""
     naive = bool(cell.about.get("naive"))
-    return [
-        flag
-        for flag in cell.about["flags"]
-        if not (naive and flag.startswith("vanishing-gradients"))
-    ]
+    blind = (*_OF_GRADIENTS, black_box.FLAG)
+    return [flag for flag in cell.about["flags"] if not (naive and flag.startswith(blind))]
 
 
 def tradeoff(cells: Iterable[Cell], failed: Iterable[tuple[str, ...]] = ()) -> pd.DataFrame:
@@ -287,17 +284,12 @@ def _joint(keys: Sequence[str]) -> str:
 
 
 def _black_box_alone(cells: Sequence[Cell]) -> int:
-    """How many examples only black-box attacks break, at the epsilon where they are most.
-
-    A gradient that points the right way does not lose to guesses: more than a few is a sign that
-    the white-box attacks are being misled (Carlini et al. 2019, arXiv:1902.06705, section 5).
-    """
+    """How many examples only black-box attacks break, at the epsilon where they are most."""
     white = [_broken(cell) for cell in cells if cell.about["access"] == "white-box"]
     black = [_broken(cell) for cell in cells if cell.about["access"] != "white-box"]
     if not white or not black:
         return 0
-    alone = np.logical_or.reduce(black) & ~np.logical_or.reduce(white)
-    return int(alone.sum(axis=0).max())
+    return black_box.beaten(np.logical_or.reduce(white), np.logical_or.reduce(black))
 
 
 def _broken(cell: Cell) -> "np.ndarray[Any, np.dtype[np.bool_]]":
