@@ -207,7 +207,8 @@ def assess(
             audit.settle()
         access = {member.attack.access for member in members}
         refuted, cut_short = int(book.refuted.sum()), int(book.cut_short.sum())
-        flags = doubts(
+        idle = (f"no-progress:{book.idle}",) if book.idle else ()
+        flags = idle + doubts(
             network, case.images, case.labels, rows, access, refuted, cut_short, case.indices
         )
         clean = surpluses(network, case.images, case.indices) if network.rejects else None

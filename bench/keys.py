@@ -10,10 +10,11 @@ import torch
 from . import local, registry
 from .checkpoints import weights_hash
 from .datasets.memory import fingerprint, tensor_hash
+from .engine import isolated
 from .manifest import software
 from .plan import Plan, open_ready
 from .protocols import configuration
-from .settings import Certification
+from .settings import Certification, single
 from .sorties import Sortie, Subject
 from .training import Order, architecture, digest
 
@@ -133,6 +134,7 @@ class Keys:
             "configuration": configuration(member.attack),
             "restarts": member.restarts,
             "settings": configuration(settings),
+            **({"epsilons": "each alone"} if isolated(single([member]), settings) else {}),
         }
 
 

@@ -252,6 +252,14 @@ class Pursuit:
         overlooking = self.settings.oblivious and self.field.network.rejects
         return overlooking and not getattr(self.attack, "minimum_norm", False)
 
+    @property
+    def _follows(self) -> bool:
+        """Whether x_adv is where the attack is: not the best that it has found, nor an answer."""
+        keeps_best = all(
+            getattr(self.attack, one, False) for one in ("minimum_norm", "asks_iterates")
+        )
+        return not (keeps_best or isinstance(self.attack, _OneStep))
+
     def _done(self, slots: Slots) -> Tensor:
         """(B,) bool: rows that take no further step."""
         done = slots.over | slots.ledger.exhausted
@@ -306,6 +314,7 @@ class Pursuit:
         last, nearest = gone.iterates, ledger.nearest
         if not last[~ledger.exhausted].isfinite().all():
             raise CellError("the attack's x_adv is not finite")
+        still = (last == ledger.ball.x).flatten(1).all(dim=1).tolist()
         columns = (ledger.distance, ledger.lead, ledger.exhausted)
         counts = (ledger.forward, ledger.backward, ledger.queries)
         solved = ledger.solved.tolist()
@@ -317,6 +326,9 @@ class Pursuit:
             book.backward[one.owner] += backward
             book.queries[one.owner, one.attempt.point] += queries
             hit = nearest[place].clone() if distance < float("inf") else None
+            if self._follows and not (one.attempt.brief or spent):
+                ended = book.stayed if still[place] and hit is None else book.moved
+                ended[one.owner] = True
             if self.field.network.rejects and not (self.settings.oblivious or spent):
                 self._weigh(one, last[place])
             one.search.report(last[place].clone(), hit, distance, spent=spent, lead=lead)
@@ -336,7 +348,7 @@ class Pursuit:
         """Book how many queries of the example's budget had been asked when points fell."""
         book, point = self.book, one.attempt.point
         before = book.queries[one.owner]
-        alone = self.settings.search == "exhaustive" and one.attempt.enough is None
+        alone = not self.judge.covers  # every point is an experiment of its own
         asked = int(before[point] if alone else before.sum())
         for at, count in enumerate(solved):
             if count and not book.solved[one.owner, at] and (at == point or not alone):

@@ -180,8 +180,10 @@ class L2Ball(Ball):
 class L1Ball(Ball):
     """The cross-polytope of radius epsilon around x.
 
-    share: the part of the coordinates that one steepest step moves, as in SLIDE
-    (Tramer & Boneh 2019, arXiv:1904.13000). Coordinates that the box holds back do not count.
+    share: the part of the coordinates that one steepest step moves, in the manner of SLIDE
+    (Tramer & Boneh 2019, arXiv:1904.13000), whose program moves 1%: a single pixel of images as
+    small as the digits' (docs/attacks-measured.md). Coordinates that the box holds back do not
+    count.
     """
 
     norm = "L1"

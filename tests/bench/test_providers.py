@@ -87,7 +87,7 @@ def toys(monkeypatch):
         ("foolbox:LinfPGD", "pip install foolbox"),
         ("torchattacks:PGD", "pip install --no-deps torchattacks"),
         ("art:DeepFool", "pip install adversarial-robustness-toolbox"),
-        ("autoattack:standard", "pip install git+https://github.com/fra31/auto-attack"),
+        ("autoattack:standard", "pip install pyautoattack"),
     ],
 )
 def test_a_library_that_is_not_installed_is_answered_with_how_to_get_it(
