@@ -142,7 +142,7 @@ def test_zoo_comes_near_the_nearest_point_of_a_linear_model(linear):
 
 
 def test_zoo_gets_somewhere_on_images_of_32x32_with_its_defaults():
-    """Linear, the nearest point is 0.5 away: with 32 coordinates a step 60 steps are far too few."""
+    """Linear, the nearest point is 0.5 away: 32 coordinates a step would not get there in 60."""
     random = torch.Generator().manual_seed(0)
     x = 0.4 + 0.2 * torch.rand(1, 3, 32, 32, generator=random)
     weight = torch.randn(3072, generator=random)

@@ -94,7 +94,8 @@ def test_a_library_that_is_not_installed_is_answered_with_how_to_get_it(
     name, command, monkeypatch, quintain
 ):
     monkeypatch.setattr(providers.importlib.util, "find_spec", lambda *_: None)
-    package = name.partition(":")[0]
+    prefix = name.partition(":")[0]
+    package = {"autoattack": "pyautoattack"}.get(prefix, prefix)
     with pytest.raises(BadPlugin) as caught:
         registry.build("attacks", name)
     assert str(caught.value) == (
