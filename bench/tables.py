@@ -175,7 +175,7 @@ def _telling(cell: Cell) -> list[str]:
     return [
         flag
         for flag in cell.about["flags"]
-        if not (naive and flag.startswith("vanishing-gradients"))
+        if not (naive and flag.startswith(("vanishing-gradients", "no-progress")))
     ]
 
 

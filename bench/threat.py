@@ -181,9 +181,9 @@ class L1Ball(Ball):
     """The cross-polytope of radius epsilon around x.
 
     share: the part of the coordinates that one steepest step moves, in the manner of SLIDE
-    (Tramer & Boneh 2019, arXiv:1904.13000), whose program moves 1%: a single pixel of images as
-    small as the digits' (docs/attacks-measured.md). Coordinates that the box holds back do not
-    count.
+    (Tramer & Boneh 2019, arXiv:1904.13000), whose program moves 1%. That finds a little more in
+    many steps (docs/attacks-measured.md), but a single step of it, such as FGSM's, would move one
+    pixel of a small image, and the box ends that. Coordinates that the box holds back do not count.
     """
 
     norm = "L1"
