@@ -34,13 +34,13 @@ class TargetedAPGD:
     The attack is not itself targeted: it leaves the label by way of each of the wrong classes whose
     logits are highest at the clean image. When the user names a target class, all restarts go
     there. Source: Croce & Hein 2020 (arXiv:2003.01690), section 4.2 and equation 7. Checked against
-    torchattacks.
+    pyautoattack and torchattacks.
 
     steps: gradients a class. targets: how many classes; no more than there are. rho, gradient: as
     for APGD.
     """
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     norms: ClassVar[tuple[Norm, ...]] = APGD.norms
     pace: ClassVar[float] = APGD.pace
 

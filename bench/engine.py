@@ -15,7 +15,7 @@ from .network import Network
 from .protocols import WholeAttack
 from .pursuit import Field, Pursuit, in_steps
 from .search import Bracket, Exhaustive, Narrowing, Nearest, Order, Search
-from .settings import Member
+from .settings import Member, Settings
 from .unanswered import Stage, Unanswered
 
 _WALK = 0.65  # of an attack's steps: as many as a walk may take
@@ -32,6 +32,7 @@ class Engine:
         self.field = field
         self.fast = fast if field.settings.query_budget is None else None
         self.keep = keep
+        self._isolated = False
         self.book = Book.open(
             len(field.images), len(field.settings.grid), rejecting=field.network.rejects
         )
@@ -46,6 +47,7 @@ class Engine:
         for an example that is not broken.
         """
         unanswered = Unanswered()
+        self._isolated = isolated(members, self.field.settings)
         for number, member in enumerate(members):
             name = called(member.attack)
             note = f"attack {number + 1} of {len(members)}" if len(members) > 1 else ""
@@ -78,14 +80,14 @@ class Engine:
             settings.radii,
             settings.norm,
             settings.targeted,
-            covers=settings.search == "bracket" or nearest(member.attack),
+            covers=self._infers(member.attack),
             member=number,
             keep=self.keep,
             oblivious=settings.oblivious,
         )
         attack = in_steps(member.attack)
         restarts = member.restarts * getattr(attack, "tries", 1)
-        begin = partial(self._search, attack, restarts, number == 0)
+        begin = partial(self._search, member.attack, restarts, number == 0)
         pursuit = Pursuit(field, hunting, attack, begin, owners, self.book, judge, note)
         pursuit.run()
         return judge.refuted, pursuit.stage
@@ -93,23 +95,44 @@ class Engine:
     def _search(self, attack: Any, restarts: int, first: bool, owner: int) -> Search:
         """Begin an example's way through the grid with one attack. first: of the cascade."""
         settings, radii = self.field.settings, self.field.settings.radii
+        steps = in_steps(attack).steps
         broken = self.book.broken[owner].nonzero()[0].tolist()
         resisted = None if first else len(radii)  # then the largest point is where to begin
         start = radii, restarts, min(broken, default=resisted), float(self.book.distance[owner])
         if nearest(attack):
             return Nearest(*start)
-        if settings.search == "exhaustive":
-            return Exhaustive(radii, restarts, frozenset(broken))
+        budget = settings.query_budget is not None  # it may not last for more than the largest
+        if not self._infers(attack):
+            shared = budget and settings.search == "bracket"
+            return Exhaustive(radii, restarts, frozenset(broken), shared)
         monotone = getattr(attack, "monotone", True)
-        if settings.query_budget is not None:  # it may not last for more than the largest
+        if budget:
             order: Order = "descend" if monotone else "sweep"
-            return Bracket(*start, order=order, warm=attack.steps > 1)
+            return Bracket(*start, order=order, warm=steps > 1)
         if not monotone:
             return Bracket(*start, order="ascend")
         walks = getattr(attack, "walks", True)
-        if attack.steps == 1 or not walks:
+        if steps == 1 or not walks:
             return Bracket(*start, order="bisect" if start[2] is None else "descend", warm=walks)
-        return Narrowing(*start, walk=math.ceil(_WALK * attack.steps))
+        return Narrowing(*start, walk=math.ceil(_WALK * steps))
+
+    def _infers(self, attack: Any) -> bool:
+        """Whether what breaks one epsilon is taken to break all above it."""
+        return nearest(attack) or (self.field.settings.search == "bracket" and not self._isolated)
+
+
+def isolated(members: Sequence[Member], settings: Settings) -> bool:
+    """Whether a bracket search infers nothing: a single step is another attack at every epsilon.
+
+    So is an attack in one piece, such as another library's, that says that its failures tell
+    nothing of smaller epsilons. Not in a cascade, which stands for the worst of its attacks.
+    """
+    if settings.search != "bracket" or len(members) != 1 or nearest(members[0].attack):
+        return False
+    attack: Any = members[0].attack
+    if isinstance(attack, WholeAttack):
+        return not getattr(attack, "monotone", True)
+    return bool(attack.steps == 1)
 
 
 def nearest(attack: Any) -> bool:

@@ -236,7 +236,8 @@ def assess(
             audit.settle()
         access = {member.attack.access for member in members}
         refuted, cut_short = int(book.refuted.sum()), int(book.cut_short.sum())
-        flags = doubts(
+        idle = (f"no-progress:{book.idle}",) if book.idle else ()
+        flags = idle + doubts(
             network, case.images, case.labels, rows, access, refuted, cut_short, case.indices
         )
         flags += flags_of_model(

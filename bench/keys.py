@@ -10,11 +10,12 @@ import torch
 from . import local, registry
 from .checkpoints import weights_hash
 from .datasets.memory import fingerprint, tensor_hash
+from .engine import isolated
 from .files import check_regular
 from .manifest import software
 from .plan import Plan, open_ready
 from .protocols import configuration
-from .settings import Certification
+from .settings import Certification, single
 from .sorties import Sortie, Subject
 from .training import Order, architecture, digest
 
@@ -135,6 +136,7 @@ class Keys:
             "restarts": member.restarts,
             "settings": configuration(settings),
             **({} if sortie.targets is None else {"targets": sortie.targets}),
+            **({"epsilons": "each alone"} if isolated(single([member]), settings) else {}),
         }
 
 

@@ -161,7 +161,8 @@ class Attack(Protocol[S]):
         version = "1"           change it whenever the numbers change
         norms = all three       which norms it can attack in
         targetable = True       whether it can aim at a class
-        monotone = True         whether failing at an epsilon tells that smaller ones fail too
+        monotone = True         whether failing at an epsilon tells that smaller ones fail too;
+                                of a single step nothing is inferred in any case
         asks_iterates = False   True when the victim has been asked about every x_adv already
         stays_in_ball = True    False when x_adv may leave the ball on its way, as the iterates of
                                 minimum-norm attacks do; read by the conformance kit

@@ -265,6 +265,14 @@ class Pursuit:
         overlooking = self.settings.oblivious and self.field.network.rejects
         return overlooking and not getattr(self.attack, "minimum_norm", False)
 
+    @property
+    def _follows(self) -> bool:
+        """Whether x_adv is where the attack is: not the best that it has found, nor an answer."""
+        keeps_best = all(
+            getattr(self.attack, one, False) for one in ("minimum_norm", "asks_iterates")
+        )
+        return not (keeps_best or isinstance(self.attack, _OneStep))
+
     def _done(self, slots: Slots) -> Tensor:
         """(B,) bool: rows that take no further step."""
         done = slots.over | slots.ledger.exhausted
@@ -320,6 +328,7 @@ class Pursuit:
         if not last[~ledger.exhausted].isfinite().all():
             raise CellError(_NOT_AN_IMAGE)
         self._compare(ledger, candidates)
+        still = (last == ledger.ball.x).flatten(1).all(dim=1).tolist()
         columns = (ledger.distance, ledger.lead, ledger.exhausted, ledger.fault)
         counts = (ledger.forward, ledger.backward, ledger.queries)
         solved = ledger.solved.tolist()
@@ -333,6 +342,9 @@ class Pursuit:
             if not one.attempt.brief:
                 self.stage.note(one.owner, self._claimed(one.attempt), fault, spent=spent)
             hit = nearest[place].clone() if distance < float("inf") else None
+            if self._follows and not (one.attempt.brief or spent):
+                ended = book.stayed if still[place] and hit is None else book.moved
+                ended[one.owner] = True
             if self.field.network.rejects and not (self.settings.oblivious or spent):
                 self._weigh(one, last[place])
             one.search.report(last[place].clone(), hit, distance, spent=spent, lead=lead)
@@ -374,7 +386,7 @@ class Pursuit:
         """Book how many queries of the example's budget had been asked when points fell."""
         book, point = self.book, one.attempt.point
         before = book.queries[one.owner]
-        alone = self.settings.search == "exhaustive" and one.attempt.enough is None
+        alone = not self.judge.covers  # every point is an experiment of its own
         asked = int(before[point] if alone else before.sum())
         for at, count in enumerate(solved):
             if count and not book.solved[one.owner, at] and (at == point or not alone):

@@ -132,6 +132,9 @@ def worst_case(
 ) -> Cell:
     """Combine the attacks on one model: an example is broken where any of them breaks it.
 
+    Also where one of them does so at a smaller epsilon, whose ball lies within: that an attack of a
+    single step fails at a larger one does not make the example robust there.
+
     missing: attacks whose cells failed; the combination is then flagged as incomplete.
     certificates: of the model, which finds of the attacks may contradict; nothing else is taken
     from them, since what is not certified is not broken.
@@ -142,10 +145,10 @@ def worst_case(
     combined = combined.drop(columns=alone, errors="ignore")
     for cell in cells[1:]:
         other = cell.records.sort_values("index", ignore_index=True)
-        for name in ("broken", "attacked"):
-            combined[name] = list(_grid(combined, name) | _grid(other, name))
+        combined["attacked"] = list(_grid(combined, "attacked") | _grid(other, "attacked"))
         for name in ("forward", "backward", "queries"):
             combined[name] += other[name]
+    combined["broken"] = list(np.logical_or.reduce([_broken(cell) for cell in cells]))
     flags = {flag for cell in cells for flag in _telling(cell)}
     ended = {flag for flag in flags if flag.startswith("budget-ended")}
     if not all(ended & set(cell.about["flags"]) for cell in cells):
@@ -169,7 +172,7 @@ def worst_case(
 def _telling(cell: Cell) -> list[str]:
     """Flags that make the worst case doubtful: not that a naive attack was blind, as it must be."""
     naive = bool(cell.about.get("naive"))
-    blind = (*_OF_GRADIENTS, black_box.FLAG)
+    blind = (*_OF_GRADIENTS, "no-progress", black_box.FLAG)
     return [flag for flag in cell.about["flags"] if not (naive and flag.startswith(blind))]
 
 
@@ -293,7 +296,9 @@ def _black_box_alone(cells: Sequence[Cell]) -> int:
 
 
 def _broken(cell: Cell) -> "np.ndarray[Any, np.dtype[np.bool_]]":
-    return _grid(cell.records.sort_values("index"), "broken")
+    """(N, E) bool, by index: whether the attack breaks an example there or at a smaller epsilon."""
+    found = _grid(cell.records.sort_values("index"), "broken")
+    return np.asarray(np.logical_or.accumulate(found, axis=1), dtype=bool)
 
 
 def _experiments(

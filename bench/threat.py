@@ -181,8 +181,10 @@ class L2Ball(Ball):
 class L1Ball(Ball):
     """The cross-polytope of radius epsilon around x.
 
-    share: the part of the coordinates that one steepest step moves, as in SLIDE
-    (Tramer & Boneh 2019, arXiv:1904.13000). Coordinates that the box holds back do not count.
+    share: the part of the coordinates that one steepest step moves, in the manner of SLIDE
+    (Tramer & Boneh 2019, arXiv:1904.13000), whose program moves 1%. That finds a little more in
+    many steps (docs/attacks-measured.md), but a single step of it, such as FGSM's, would move one
+    pixel of a small image, and the box ends that. Coordinates that the box holds back do not count.
     """
 
     norm = "L1"

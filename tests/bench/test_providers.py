@@ -87,14 +87,15 @@ def toys(monkeypatch):
         ("foolbox:LinfPGD", "pip install foolbox"),
         ("torchattacks:PGD", "pip install --no-deps torchattacks"),
         ("art:DeepFool", "pip install adversarial-robustness-toolbox"),
-        ("autoattack:standard", "pip install git+https://github.com/fra31/auto-attack"),
+        ("autoattack:standard", "pip install pyautoattack"),
     ],
 )
 def test_a_library_that_is_not_installed_is_answered_with_how_to_get_it(
     name, command, monkeypatch, quintain
 ):
     monkeypatch.setattr(providers.importlib.util, "find_spec", lambda *_: None)
-    package = name.partition(":")[0]
+    prefix = name.partition(":")[0]
+    package = {"autoattack": "pyautoattack"}.get(prefix, prefix)
     with pytest.raises(BadPlugin) as caught:
         registry.build("attacks", name)
     assert str(caught.value) == (
