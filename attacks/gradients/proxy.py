@@ -83,7 +83,7 @@ class Proxy:
             for spec in self.architectures:
                 registry.bind("models", spec)
         if self.seeds != "same":
-            registry.build("datasets", self.seeds)
+            registry.bind("datasets", self.seeds)
         if self.training:
             registry.build("defenses", {"name": "none", **self.training})
 
