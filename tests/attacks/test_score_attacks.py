@@ -133,7 +133,7 @@ def test_tiles_share_one_value():
 
 
 def test_zoo_comes_near_the_nearest_point_of_a_linear_model(linear):
-    attack = ZOO(steps=600, searches=4, coordinates=16)
+    attack = ZOO(steps=600, searches=4, coordinates=16, first_weight=1.0)
     result = evaluate(linear.module, linear.images[:12], linear.labels[:12], attack, norm="L2",
                       epsilons=[1e-4, 2.0])  # fmt: skip
     ratio = result.records["distance"] / linear.distances["L2"][:12]
@@ -149,7 +149,7 @@ def test_zoo_gets_somewhere_on_images_of_32x32_with_its_defaults():
     module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 2))
     with torch.no_grad():
         module[1].weight.copy_(torch.stack([-weight, weight]) / 2)
-        score = weight @ x.flatten() - 0.5 * weight.norm()
+        score = weight @ x.flatten() + 0.5 * weight.norm()
         module[1].bias.copy_(torch.stack([score, -score]) / 2)
     y = torch.zeros(1, dtype=torch.int64)
     result = evaluate(module, x, y, replace(ZOO(), steps=60), norm="L2", epsilons=[0.9])
