@@ -14,7 +14,7 @@ from .adaptive import Approach, Nature, naive
 from .certification import certifier_of, certify, remembered
 from .datasets.checks import check_images
 from .datasets.memory import TensorImages, in_memory
-from .errors import BadData, BadParameter
+from .errors import BadData, BadParameter, CellError
 from .evaluation import Case, Result, assess
 from .gallery import Album
 from .paths import cache_folder
@@ -22,12 +22,14 @@ from .preparation import Attackers
 from .progress import Bar
 from .protocols import ImageData, Progress, Silent
 from .settings import Member, Precision, SearchName, Settings
+from .switches import torch_defaults
 from .threat import NORMS, Norm, parse_grid
 from .training import train_proxy
 
 AttackLike = Any  # a name, a spec, an attack object, or a list of these
 
 
+@torch_defaults()
 def evaluate(
     model: nn.Module,
     images: Tensor,
@@ -105,14 +107,14 @@ def evaluate(
     where = home if device is None else parse_device(str(device))
     if where == torch.device(home.type):  # "cuda" is where the model is, whichever card that is
         where = home
-    module = model if where == home else copy.deepcopy(model).to(where)
+    module = model if where == home and not _inferring(model) else copy.deepcopy(model).to(where)
     watch: Progress = Bar("attack") if progress else Silent()
     case = Case(
         module=module,
         device=where,
-        images=TensorImages(images.detach().float().cpu()),
+        images=TensorImages(_ordinary(images.detach().float().cpu())),
         labels=_whole(labels),
-        indices=torch.arange(len(images)) if indices is None else indices.cpu(),
+        indices=torch.arange(len(images)) if indices is None else indices.cpu().clone(),
         targets=None if targets is None else _whole(targets),
         attackers=Attackers(
             _owned(attacker_images),
@@ -124,11 +126,15 @@ def evaluate(
     _check_lengths(case)
     size = _checked_count("batch_size", batch_size)
     members = members_of(attack)
-    if certifier_of(module) is None:
-        return assess(case, members, settings, watch, size, Album())
-    proved = certify(case, settings, watch, size).records
-    case = replace(case, certificates=remembered(proved))
-    return replace(assess(case, members, settings, watch, size, Album()), certified=proved)
+    proved = None
+    if certifier_of(module) is not None:
+        proved = certify(case, settings, watch, size).records
+        case = replace(case, certificates=remembered(proved))
+    writes = 0 if images.is_inference() else images._version
+    result = assess(case, members, settings, watch, size, Album())
+    if not images.is_inference() and images._version != writes:
+        raise CellError("the images that were given were changed in place while they were attacked")
+    return replace(result, certified=proved)
 
 
 def members_of(attack: AttackLike) -> list[Member]:
@@ -172,18 +178,28 @@ def parse_device(name: str) -> torch.device:
     return device
 
 
+def _inferring(model: nn.Module) -> bool:
+    """Whether a model was made in inference mode: then only a copy of it can be differentiated."""
+    return any(one.is_inference() for one in (*model.parameters(), *model.buffers()))
+
+
+def _ordinary(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy where it was made in inference mode and cannot be differentiated."""
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
 def _whole(classes: Tensor) -> Tensor:
-    """Classes as int64 on the CPU; what is no integer is left for the checks to refuse."""
+    """A copy as int64 on the CPU; what is no integer is left for the checks to refuse."""
     kind = classes.dtype
     integer = not (kind.is_floating_point or kind.is_complex or kind == torch.bool)
-    return classes.cpu().long() if integer else classes.cpu()
+    return (classes.cpu().long() if integer else classes.cpu()).clone()
 
 
 def _owned(images: Tensor | ImageData | None) -> ImageData | None:
     if not isinstance(images, Tensor):
         return images
     labels = torch.zeros(len(images), dtype=torch.int64)  # an attacker has the victim's answers
-    return in_memory(images.cpu(), labels, ("unlabelled",))
+    return in_memory(_ordinary(images.cpu()), labels, ("unlabelled",))
 
 
 def _check_lengths(case: Case) -> None:

@@ -20,9 +20,9 @@ from .datasets.memory import SelectedImages
 from .detection import detection_of
 from .doubts import doubts, predictions, surpluses
 from .engine import Engine, called
-from .errors import BadData, BadParameter
+from .errors import BadData, BadParameter, CellError
 from .gallery import Album, Gallery
-from .network import Network, automatic_batch_size, frozen
+from .network import Network, automatic_batch_size, frozen, named_dtype
 from .preparation import Attackers, prepare
 from .protocols import Certificates, Certifier, Images, Lens, Progress, WholeAttack
 from .pursuit import Field
@@ -31,6 +31,7 @@ from .settings import Member, Settings, single
 from .tables import curve_of
 from .threat import Epsilon, Norm
 from .trial import Choice, choose
+from .untouched import restored
 
 LOOK_EVERY = 4  # steps on a GPU; a look waits for the device, an idle row wastes at most 3
 
@@ -63,7 +64,7 @@ class Result:
     the attacks' preparation, such as a proxy's fidelity. members: the attacks, one by one, that the
     records' column `member` counts. choice: what the search computed its
     gradients with; None when it followed none. certified: the records of the module's certificates,
-    None where it has none.
+    None where it has none. model_dtype: what the model computes in, its verdicts too.
     """
 
     records: pd.DataFrame
@@ -76,6 +77,13 @@ class Result:
     _album: Album | None
     _query_budget: int | None = None
     certified: pd.DataFrame | None = None
+    model_dtype: str = "float32"
+
+    @property
+    def dtype(self) -> str:
+        """What gradients were computed in: the model's own type, or that of a fast copy of it."""
+        copied = self.choice is not None and self.choice.network is not None
+        return self.choice.variant.dtype if self.choice and copied else self.model_dtype
 
     @property
     def curve(self) -> pd.DataFrame:
@@ -170,13 +178,16 @@ def assess(
     Raises: BadData for images or labels that cannot be used; CellError when the model or an attack
     misbehaves; BadParameter.
     """
-    with frozen(case.module):
+    with frozen(case.module), restored(case.module) as untouched:
         network, predicted = _first_look(case, settings, batch_size)
+        moving = untouched.changed()  # no attack has been at work yet
         size = network.batch_size
         check_classes(case, network.n_classes)
+        _refuse_masked(network, case, predicted)
         members = single(members)
         check_members(members, settings.norm, targeted=settings.targeted)
-        prepared, report = prepare(members, case.attackers, network, settings.seed)
+        with untouched.left_alone(but=moving):
+            prepared, report = prepare(members, case.attackers, network, settings.seed)
         goals = case.labels if case.targets is None else case.targets
         eligible = (
             (predicted == case.labels) & (predicted != goals)
@@ -202,7 +213,8 @@ def assess(
             sample = case.images.read(rows[:size])
             choice = choose(case.module, sample, len(rows), case.device, size, settings.precision)
         fast = None if choice is None else choice.open(case.device, size)
-        book = Engine(field, fast, keep).run(prepared)
+        with untouched.left_alone(but=moving):
+            book = Engine(field, fast, keep).run(prepared)
         if audit is not None:
             audit.settle()
         access = {member.attack.access for member in members}
@@ -218,7 +230,18 @@ def assess(
     album = gallery if isinstance(gallery, Album) else None
     names = tuple(called(one.attack) for one in members)
     budget = settings.query_budget
-    return Result(records, settings.grid, flags, report, names, choice, case.images, album, budget)
+    return Result(
+        records,
+        settings.grid,
+        flags,
+        report,
+        names,
+        choice,
+        case.images,
+        album,
+        budget,
+        model_dtype=named_dtype(network.dtype),
+    )
 
 
 def _follows_gradients(members: Sequence[Member], settings: Settings) -> bool:
@@ -279,6 +302,27 @@ def _first_look(case: Case, settings: Settings, batch_size: int | None) -> tuple
         network = opened(case, batch_size, lens)
         every = torch.arange(len(case.images))
         return network, predictions(network, case.images, every, case.indices)
+
+
+def _refuse_masked(network: Network, case: Case, predicted: Tensor) -> None:
+    """Refuse a model that masks a class, by a logit of -inf, which it is to give an image.
+
+    Only what is not given the class in question may be masked there. Raises: CellError.
+    """
+    for name, classes in (("label", case.labels), ("target", case.targets)):
+        if classes is None or network.stochastic:  # whose votes are no logits
+            continue
+        rows = (predicted != classes).nonzero().flatten()
+        for part in rows.split(network.batch_size):
+            logits = network.logits(case.images.read(part)).cpu()
+            masked = logits.gather(1, classes[part, None])[:, 0] == -torch.inf
+            if masked.any():
+                row = int(part[masked][0])
+                raise CellError(
+                    f"the model's logit of class {int(classes[row])} is -inf at index "
+                    f"{int(case.indices[row])}, and it is the {name} there: only classes that no "
+                    "example has may be masked"
+                )
 
 
 @contextmanager

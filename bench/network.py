@@ -14,6 +14,7 @@ from .errors import BadData, CellError
 from .protocols import Answer, Lens
 from .random import Draws, ambient
 from .rejection import rejects
+from .switches import full_precision, torch_defaults
 
 # Matrix kernels for a handful of rows round differently from those for many: on the CPUs tried,
 # every row was the same to the bit from 8 rows up. Smaller batches are filled up.
@@ -317,6 +318,11 @@ def dtype_of(module: nn.Module) -> torch.dtype:
     return found.pop() if len(found) == 1 else torch.float32
 
 
+def named_dtype(dtype: torch.dtype) -> str:
+    """A dtype as records write it, such as float32."""
+    return str(dtype).removeprefix("torch.")
+
+
 def _refuse_hidden_rejection(module: nn.Module) -> None:
     """Refuse a model around one that rejects which does not say whether it passes that on.
 
@@ -334,25 +340,23 @@ def _refuse_hidden_rejection(module: nn.Module) -> None:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[nn.Module]:
-    """Evaluation mode, no gradients for weights, full float32 arithmetic; put back at the end."""
-    modes = [(one, one.training) for one in module.modules()]
-    wanted = [(one, one.requires_grad) for one in module.parameters()]
-    module.eval()
-    for parameter, _ in wanted:
-        parameter.requires_grad_(False)
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-        ):
+    """Evaluation mode, no gradients for weights, full float32 arithmetic; put back at the end.
+
+    Torch's switches of the process, such as autocast, are as torch starts with them.
+    """
+    with torch_defaults(), full_precision():
+        modes = [(one, one.training) for one in module.modules()]
+        wanted = [(one, one.requires_grad) for one in module.parameters()]
+        module.eval()
+        for parameter, _ in wanted:
+            parameter.requires_grad_(False)
+        try:
             yield module
-    finally:
-        torch.set_float32_matmul_precision(precision)
-        for one, mode in modes:
-            one.training = mode
-        for parameter, before in wanted:
-            parameter.requires_grad_(before)
+        finally:
+            for one, mode in modes:
+                one.training = mode
+            for parameter, before in wanted:
+                parameter.requires_grad_(before)
 
 
 def automatic_batch_size(

@@ -24,6 +24,7 @@ from .errors import (
     UnknownPlugin,
 )
 from .evaluation import check_members
+from .network import dtype_of
 from .protocols import Dataset, Defense, ImageData, InputSpec
 from .rejection import rejects
 from .settings import Certification, Member, Settings
@@ -227,7 +228,8 @@ def try_model(model: dict[str, Any], train: ImageData, checkpoint: Path | None =
             spec = InputSpec(train.shape, train.n_classes, mean, std)
             network = build_network(model, spec, seed=0)
         with torch.no_grad():
-            logits = network.eval()(train.images.read(torch.tensor([0, 0])))
+            images = train.images.read(torch.tensor([0, 0]))
+            logits = network.eval()(images.to(dtype_of(network)))
     except QuintainError:
         raise
     except Exception as error:  # the plugin's own code, on a shape that it may not expect

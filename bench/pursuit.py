@@ -19,7 +19,7 @@ from .adaptive import adapts
 from .book import Book
 from .errors import CellError
 from .judge import Claim, Judge
-from .ledger import UNLIMITED
+from .ledger import UNLIMITED, Ledger
 from .network import SMALLEST_BATCH, Network
 from .protocols import Access, Images, Problem, Progress, WholeAttack
 from .random import Draws
@@ -29,6 +29,7 @@ from .slots import Candidate, Slots, open_slots
 from .stepping import Captured, capture_graph, repeat
 from .unanswered import Stage
 from .victim import GuardedVictim
+from .watched_inputs import refuse_change, watched
 
 _NOT_AN_IMAGE = "the attack's x_adv is not finite"
 _LONG = 4.0  # steps of a walk are as long as those of an attack that takes so many
@@ -196,7 +197,7 @@ class Pursuit:
             field.examples,
             [self._allowance(one) for one in candidates],
         )
-        slots.state = self.attack.start(self._problem(slots))
+        slots.state = watched(self.attack.start, self._problem(slots))
         return slots
 
     def _allowance(self, candidate: Candidate) -> int:
@@ -243,14 +244,14 @@ class Pursuit:
     def _advance_all(self, slots: Slots, times: int) -> None:
         """Take one step of every row: all are under way when the host looks after each step."""
         assert times == 1
-        slots.state = self.attack.step(self._problem(slots), slots.state)
+        slots.state = watched(self.attack.step, self._problem(slots), slots.state)
         slots.step = slots.step + 1
         slots.check()
 
     def _advance_some(self, slots: Slots) -> None:
         """Take one step of every row that is not done."""
         going = ~self._done(slots)
-        state = self.attack.step(self._problem(slots, going), slots.state)
+        state = watched(self.attack.step, self._problem(slots, going), slots.state)
         slots.state = table.choose(going, state, slots.state)
         slots.step = slots.step + going
         slots.check()
@@ -318,6 +319,7 @@ class Pursuit:
         last, nearest = gone.iterates, ledger.nearest
         if not last[~ledger.exhausted].isfinite().all():
             raise CellError(_NOT_AN_IMAGE)
+        self._compare(ledger, candidates)
         columns = (ledger.distance, ledger.lead, ledger.exhausted, ledger.fault)
         counts = (ledger.forward, ledger.backward, ledger.queries)
         solved = ledger.solved.tolist()
@@ -339,6 +341,21 @@ class Pursuit:
                 self.continuing.append(Candidate(one.owner, one.search, attempt, one.clean))
             else:
                 self._finish(one, spent=spent)
+
+    def _compare(self, ledger: Ledger, candidates: Sequence[Candidate]) -> None:
+        """Compare what the attack was given with what it still is.
+
+        Raises: CellError where the attack has written into it.
+        """
+        owners = torch.tensor([one.owner for one in candidates])
+        radii = [self.settings.radii[one.attempt.point] for one in candidates]
+        refuse_change(
+            {
+                "problem.x": (ledger.ball.x, torch.stack([one.clean for one in candidates])),
+                "problem.y": (ledger.y, self.field.goals[owners]),
+                "problem.epsilon": (ledger.ball.epsilon, torch.tensor(radii, dtype=torch.float64)),
+            }
+        )
 
     def _claimed(self, attempt: Try) -> int:
         """The smallest point that counts as robust when this attempt fails there.

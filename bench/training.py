@@ -29,6 +29,7 @@ from .protocols import (
     Training,
     configuration,
 )
+from .switches import torch_defaults
 from .threat import Norm
 
 
@@ -104,6 +105,7 @@ def build_network(model: Mapping[str, Any], inputs: InputSpec, seed: int) -> nn.
     return network.to(memory_format=torch.channels_last)
 
 
+@torch_defaults()
 def obtain(
     order: Order, cache: Path | None, progress: Progress, desk: Desk | None = None
 ) -> Trained:
