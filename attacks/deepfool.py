@@ -48,7 +48,7 @@ class DeepFool:
     the clean image. overshoot: part of the way by which it is prolonged.
     """
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     access: ClassVar[Access] = "white-box"
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
     stays_in_ball: ClassVar[bool] = False

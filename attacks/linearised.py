@@ -19,8 +19,9 @@ class Plane:
     """Where gap + <normal, z - x> = 0, for points z near x; the attack's goal lies where it is > 0.
 
     normal: (N, C, H, W). gap: (N,) float64, at x. distance: (N,) float64, from x to the plane in
-    the ball's norm, the box left aside; infinite where the network is flat, and there is none. margin: (N,) of the logits at x: positive exactly when x is
-    adversarial, whichever class the plane is of.
+    the ball's norm, the box left aside; infinite where the network is flat, and there is none.
+    margin: (N,) of the logits at x: positive exactly when x is adversarial, whichever class the
+    plane is of.
     """
 
     normal: Tensor

@@ -100,7 +100,7 @@ class SummedHinge:
 
 
 def _ratio(first: Tensor, others: Tensor) -> Tensor:
-    """(B,): how far a logit is above the mean of others (B, n), those of -inf left out; 1 if all."""
+    """(B,): how far a logit is above the mean of others (B, n) that are not -inf; 1 without one."""
     there = others > -torch.inf
     count = there.sum(dim=1)
     mean = torch.where(there, others, 0.0).sum(dim=1) / count.clamp(min=1)

@@ -52,6 +52,10 @@ class Victim(Protocol):
     (or label -1) and leaves after the step. Any point asked about that turns out to be adversarial
     is remembered by the engine: an attack need not report its successes.
 
+    Where the model's gradient is not finite it is zero instead, and the example counts as attacked
+    only if it is broken. Images, logits and gradients are float32, whatever the model computes in.
+    A logit may be -inf, of a class that is masked. To ask about NaN fails the cell.
+
     rows: (N,) int64, which example of the batch each of the N inputs belongs to; without it the
     inputs are one for each example, in order.
     """
@@ -99,7 +103,9 @@ class Victim(Protocol):
 class Problem:
     """What an attack is given: a batch of B examples, each at its own epsilon, step and restart.
 
-    x: (B, C, H, W) float32 in [0, 1], the clean images. Not to be changed.
+    Nothing of it may be written into: a cell whose attack does so fails.
+
+    x: (B, C, H, W) float32 in [0, 1], the clean images.
     y: (B,) the labels to leave, or the classes to reach when `targeted`.
     ball: the points allowed, with their projection, steepest step and random start.
     victim: the model under attack.

@@ -31,7 +31,7 @@ class GuardedVictim:
     random numbers. samples: of which each gradient is the mean over so many, each one a question;
     what counts is then the mean of the logits. oblivious: whether the attack sees the classifier
     alone of a network that may reject. Otherwise what it sees, and what counts as adversarial, has
-    the rejection merged in.
+    the rejection merged in. A gradient that is not finite is noted in the ledger, and zero.
     """
 
     def __init__(
@@ -120,7 +120,9 @@ class GuardedVictim:
         So an attack goes on along the pixels that have one, and its other examples as ever.
         """
         gradient = answer.gradient
-        if not gradient.is_cuda and gradient.sum().isfinite():  # one pass; a GPU would be waited for
+        if (
+            not gradient.is_cuda and gradient.sum().isfinite()
+        ):  # one pass; a GPU would be waited for
             return gradient
         self._ledger.note_fault(gradient, answer.slope, admitted)
         return gradient.nan_to_num(0.0, 0.0, 0.0)
