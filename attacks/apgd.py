@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..bench.errors import BadParameter
 from ..bench.protocols import Access, GradientSource, Loss, Problem
-from ..bench.threat import Norm, per_example
+from ..bench.threat import Norm, measure, per_example
 from .gradients.autograd import Autograd
 from .gradients.values import valued
 from .losses import DLR, CrossEntropy, Margin
@@ -46,14 +46,15 @@ class APGD:
 
     Source: Croce & Hein 2020 (arXiv:2003.01690), algorithm 1 and section 3, with the published
     constants. Unlike the authors' program, the first check counts the step away from the start as
-    one that may have raised the loss, whatever the loss's sign. Checked against torchattacks.
+    one that may have raised the loss, whatever the loss's sign. Checked against pyautoattack and
+    torchattacks.
 
     steps: gradients. rho: a step is halved when fewer than this part of the steps since the last
-    check have raised the loss. random_start: begin at a random point of the ball.
+    check have raised the loss. random_start: begin at a random point on the edge of the ball.
     loss: what grows. gradient: where its gradient comes from.
     """
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
     pace: ClassVar[float] = 0.3  # its first step is long already
 
@@ -80,8 +81,10 @@ class APGD:
         return self.steps > 1 and getattr(self.gradient, "monotone", True)
 
     def start(self, problem: Problem) -> APGDState:
-        """Begin at a random point, or at the clean image."""
-        x_adv = problem.initial(random_start=self.random_start)
+        """Begin at a random point on the edge of the ball, or at the clean image."""
+        x_adv = problem.initial(random_start=False)
+        if self.random_start:
+            x_adv = _choose(problem.warm, x_adv, _on_the_edge(problem))
         nothing = torch.full(problem.y.shape, -torch.inf, device=x_adv.device)
         zeros = torch.zeros_like(nothing)
         return APGDState(
@@ -200,6 +203,19 @@ def _checks(steps: int) -> list[tuple[int, int]]:
     windows = [max(first - shorter * number, shortest) for number in range(steps)]
     times = takewhile(lambda at: at <= steps, accumulate(windows))
     return [(at, window) for at, window in zip(times, windows, strict=False)]
+
+
+def _on_the_edge(problem: Problem) -> Tensor:
+    """(B, C, H, W): points at epsilon from the image in a random direction, clipped to [0, 1]."""
+    shape, norm = problem.x.shape[1:], problem.ball.norm
+    draws = problem.draws
+    noise = (
+        2.0 * draws.uniform(shape, "start") - 1.0
+        if norm == "Linf"
+        else draws.normal(shape, "start")
+    )
+    scale = (problem.epsilon / measure(noise, norm).clamp(min=1e-30)).to(noise.dtype)
+    return problem.ball.project(problem.x + per_example(scale, noise) * noise)
 
 
 def _choose(rows: Tensor, images: Tensor, others: Tensor) -> Tensor:

@@ -34,13 +34,13 @@ class TargetedAPGD:
     The attack is not itself targeted: it leaves the label by way of each of the wrong classes whose
     logits are highest at the clean image. When the user names a target class, all restarts go
     there. Source: Croce & Hein 2020 (arXiv:2003.01690), section 4.2 and equation 7. Checked against
-    torchattacks.
+    pyautoattack and torchattacks.
 
     steps: gradients a class. targets: how many classes; no more than there are. rho, gradient: as
     for APGD.
     """
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     norms: ClassVar[tuple[Norm, ...]] = APGD.norms
     pace: ClassVar[float] = APGD.pace
 
@@ -95,5 +95,6 @@ def likeliest(problem: Problem, targets: int) -> Tensor:
     scores = problem.victim.scores(problem.x)
     wrong = scores.scatter(1, problem.y[:, None], -torch.inf)
     order = wrong.argsort(dim=1, descending=True, stable=True)
-    place = problem.restart % min(targets, max(1, order.shape[1] - 1))
+    reachable = (wrong > -torch.inf).sum(dim=1).clamp(min=1, max=targets)  # not those masked
+    place = problem.restart % reachable
     return order.gather(1, place[:, None])[:, 0]

@@ -7,21 +7,28 @@ from .fab import FABT
 from .gradients.eot import EOT
 from .square import Square
 
+_SCHEDULED_OVER = 10_000  # Square's sizes, however many queries it has
+
 
 def autoattack(*, steps: int = 100, queries: int = 5000, targets: int = 9) -> Cascade:
     """AutoAttack's standard version: APGD-CE, targeted APGD-DLR, targeted FAB, Square, in a row.
 
-    With the defaults it is what robust accuracies in the literature are measured with. Source:
-    Croce & Hein 2020 (arXiv:2003.01690), section 5. Checked against torchattacks.
+    With the defaults it is what robust accuracies in the literature are measured with, parameter by
+    parameter: Square keeps the schedule of sizes that is made for 10,000 candidates and the
+    positions of the authors' program, FAB has no final search. Source: Croce & Hein 2020
+    (arXiv:2003.01690), section 5. Unlike the authors' program, an example's random numbers are its
+    own, and of few classes the targeted attacks try all. Checked against pyautoattack and
+    torchattacks.
 
-    steps: of each gradient attack. queries: of Square. targets: classes, for the targeted ones.
+    steps: of each gradient attack. queries: candidates of Square, and one more for its start.
+    targets: classes, for the targeted ones.
     """
     return Cascade(
         (
             apgd_ce(steps=steps),
             TargetedAPGD(steps=steps, targets=targets),
-            FABT(steps=steps, targets=targets),
-            Square(steps=queries),
+            FABT(steps=steps, targets=targets, final_search=0),
+            Square(steps=queries + 1, scheduled_over=_SCHEDULED_OVER, published=True),
         )
     )
 
@@ -29,7 +36,8 @@ def autoattack(*, steps: int = 100, queries: int = 5000, targets: int = 9) -> Ca
 def autoattack_rand(*, steps: int = 100, samples: int = 20) -> Cascade:
     """AutoAttack's version for randomised models: APGD-CE and APGD-DLR on expected losses.
 
-    Source: Croce & Hein 2020 (arXiv:2003.01690), section 5, on randomised defenses.
+    Source: Croce & Hein 2020 (arXiv:2003.01690), section 5, on randomised defenses. The loss that
+    Auto-PGD goes by is the mean over the draws too; in the authors' program it is the last draw's.
 
     steps: of each attack. samples: draws for each gradient.
     """

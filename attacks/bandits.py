@@ -17,7 +17,7 @@ _TINY = 1e-12
 _TILES = 50  # along a side, at most
 _STEP_SIZE: dict[Norm, float] = {"Linf": 0.2, "L2": 0.1}
 _ONLINE: dict[Norm, float] = {"Linf": 100.0, "L2": 0.1}
-_EXPLORATION: dict[Norm, float] = {"Linf": 1.0, "L2": 0.1}
+_EXPLORATION: dict[Norm, float] = {"Linf": 1.0, "L2": 0.01}
 _REACH: dict[Norm, float] = {"Linf": 0.1, "L2": 0.01}
 
 
@@ -39,20 +39,19 @@ class Bandits:
 
     Source: Ilyas et al. 2019 (arXiv:1807.07978), algorithms 1 to 3, with the exponentiated
     gradient update in Linf and plain gradient ascent in L2; their ImageNet hyper-parameters but for
-    the step size, which is a fraction of epsilon here, the tiles, and the exploration in L2: with
-    their 0.01 the prior hardly turned any more on small images. The iterate's own query, which
-    they do not count, is counted; probes stop at the border of [0, 1].
+    the step size, which is a fraction of epsilon here, and the tiles. The iterate's own query,
+    which they do not count, is counted; probes stop at the border of [0, 1].
 
     steps: one each of the prior and of the image.
     step_size: length of the image's step as a fraction of epsilon; by default 0.2 in Linf (0.01 at
         their epsilon of 0.05) and 0.1 in L2 (0.5 at their 5).
     tile: side of a tile in pixels; by default as small as leaves at most 50 tiles a side.
     online_rate, exploration, reach: the prior's learning rate, how far to either side of it to
-        look, and the L2 norm of the probes; by default 100, 1 and 0.1 in Linf, 0.1, 0.1 and 0.01
+        look, and the L2 norm of the probes; by default 100, 1 and 0.1 in Linf, 0.1, 0.01 and 0.01
         in L2.
     """
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
     monotone: ClassVar[bool] = False
     asks_iterates: ClassVar[bool] = True
@@ -113,7 +112,7 @@ class Bandits:
         scores = problem.victim.scores(probes.flatten(0, 1), rows)
         values = self.loss(scores, problem.y[rows], targeted=problem.targeted).double()
         gap = (values[0::2] - values[1::2]) / (reach * exploration)
-        move = rate * per_example(gap, noise) * noise.double()
+        move = rate * per_example(gap, noise) * exploration * noise.double()
         if norm == "L2":
             return (prior + move).to(prior.dtype)
         # (1 + p) e^m and (1 - p) e^-m, over their sum, back on [-1, 1]: tanh adds what m adds

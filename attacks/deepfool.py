@@ -11,6 +11,7 @@ from ..bench.threat import Norm, per_example
 from .linearised import Plane, nearest_plane, ranked_classes
 from .parameters import at_least
 
+_FARTHEST = 1e6  # of any length, in any norm, that matters within [0, 1]
 _BEYOND = 1e-4  # of a way's length: where the box holds coordinates back it would never arrive
 
 
@@ -37,7 +38,7 @@ class DeepFool:
     is linearised at the iterate with the overshoot, which is where the attack asks whether it is
     through. Each iterate is clipped to [0, 1]. An example that is through asks nothing more. Aimed
     at a class, it goes to the boundary between that class and the best other one; the paper does
-    not aim.
+    not aim. Where the network is flat there is nowhere to go, and the example stays.
 
     Checked against Foolbox, adv-lib, and known distances on small networks.
 
@@ -47,7 +48,7 @@ class DeepFool:
     the clean image. overshoot: part of the way by which it is prolonged.
     """
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     access: ClassVar[Access] = "white-box"
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
     stays_in_ball: ClassVar[bool] = False
@@ -87,5 +88,6 @@ class DeepFool:
 
     def _way(self, problem: Problem, plane: Plane, rows: Tensor) -> Tensor:
         """(n, C, H, W): the shortest way to just beyond the plane, without regard to the box."""
-        distance = per_example(plane.distance + _BEYOND, plane.normal).to(plane.normal.dtype)
+        distance = plane.distance.clamp(max=_FARTHEST) + _BEYOND
+        distance = per_example(distance, plane.normal).to(plane.normal.dtype)
         return distance * problem.ball.steepest(plane.normal, problem.x[rows])

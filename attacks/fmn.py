@@ -36,8 +36,9 @@ class FMN:
     """Fast minimum-norm attack: steps up the margin, in a ball that follows the boundary.
 
     Source: Pintor et al. 2021 (arXiv:2102.12827), algorithm 1, in Linf, L2 and L1. Until the first
-    success the ball reaches to where the linearised margin is zero, and 0.1% farther: without that
-    the iterates of a network that is linear stay just short of it. From then on it shrinks by a
+    success the ball reaches to where the linearised margin is zero. Unlike there it reaches 0.1%
+    farther, without which the iterates of a network that is linear stay just short, and it never
+    shrinks before the first success but grows by `gamma` at least. From then on it shrinks by a
     part `gamma` where the iterate is adversarial and grows by it elsewhere. Both gamma and the step
     size, of a step along the gradient over its Euclidean length, fall along a cosine: to 0.001, and
     to a hundredth. Each iterate is projected onto the ball and [0, 1] as `Ball.project` does: in L1

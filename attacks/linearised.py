@@ -19,8 +19,9 @@ class Plane:
     """Where gap + <normal, z - x> = 0, for points z near x; the attack's goal lies where it is > 0.
 
     normal: (N, C, H, W). gap: (N,) float64, at x. distance: (N,) float64, from x to the plane in
-    the ball's norm, the box left aside. margin: (N,) of the logits at x: positive exactly when x is
-    adversarial, whichever class the plane is of.
+    the ball's norm, the box left aside; infinite where the network is flat, and there is none.
+    margin: (N,) of the logits at x: positive exactly when x is adversarial, whichever class the
+    plane is of.
     """
 
     normal: Tensor
@@ -57,7 +58,8 @@ def nearest_plane(
         more = number + 1 < gaps.shape[1]
         (normal,) = torch.autograd.grad(gaps[:, number].sum(), point, retain_graph=more)
         gap = gaps[:, number].detach().double()
-        distance = gap.abs() / measure(normal, DUAL[problem.ball.norm]).clamp(min=_TINY)
+        slope = measure(normal, DUAL[problem.ball.norm])
+        distance = torch.where(slope > 0, gap.abs() / slope.clamp(min=_TINY), torch.inf)
         plane = Plane(normal, gap, distance, margin.detach())
         best = plane if best is None else _nearer(best, plane)
     assert best is not None
@@ -73,7 +75,11 @@ def _nearer(one: Plane, other: Plane) -> Plane:
 
 
 def ranked_classes(logits: Tensor, y: Tensor, count: int) -> Tensor:
-    """(B, M) int64: the classes other than y by their logits, largest first, `count` at most."""
+    """(B, M) int64: the classes other than y by their logits, largest first, `count` at most.
+
+    The first stands in for those whose logit is -inf, which there is no way to.
+    """
     others = logits.scatter(1, y[:, None], -torch.inf)
-    order = others.argsort(dim=1, descending=True, stable=True)
+    values, order = others.sort(dim=1, descending=True, stable=True)
+    order = torch.where(values > -torch.inf, order, order[:, :1])
     return order[:, : min(count, logits.shape[1] - 1)]

@@ -1,7 +1,11 @@
-"""Losses: what an attack makes grow, one value for each example."""
+"""Losses: what an attack makes grow, one value for each example.
+
+A class whose logit is -inf can never be predicted: losses leave it out.
+"""
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -50,7 +54,7 @@ class DLR:
         if logits.shape[1] < 3:
             return margin
         top = logits.topk(3, dim=1).values
-        return margin / (top[:, 0] - top[:, 2] + _TINY)
+        return margin / (_ratio(top[:, 0], top[:, 2:]) + _TINY)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +79,7 @@ class Towards:
         if classes < 3:
             return margin
         top = logits.topk(min(4, classes), dim=1).values
-        return margin / (top[:, 0] - top[:, 2:].mean(dim=1) + _TINY)
+        return margin / (_ratio(top[:, 0], top[:, 2:]) + _TINY)
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,16 @@ class SummedHinge:
         """(B, K), (B,) -> (B,)."""
         own = _pick(logits, y)[:, None]
         leads = logits - own if targeted else own - logits
+        leads = torch.where(logits > -torch.inf, leads, 0.0)
         return -leads.clamp(min=0.0).sum(dim=1)
+
+
+def _ratio(first: Tensor, others: Tensor) -> Tensor:
+    """(B,): how far a logit is above the mean of others (B, n) that are not -inf; 1 without one."""
+    there = others > -torch.inf
+    count = there.sum(dim=1)
+    mean = torch.where(there, others, 0.0).sum(dim=1) / count.clamp(min=1)
+    return torch.where(count > 0, first - mean, 1.0)
 
 
 def _pick(logits: Tensor, classes: Tensor) -> Tensor:

@@ -26,7 +26,8 @@ class PGD:
     """Projected gradient descent: steps along the steepest direction, back into the ball.
 
     Source: Madry et al. 2018 (arXiv:1706.06083), section 2.1. In L1 the steepest direction is
-    spread over 5% of the coordinates (Tramer & Boneh 2019, arXiv:1904.13000). Checked against
+    spread over 5% of the coordinates, after Tramer & Boneh 2019 (arXiv:1904.13000), whose program
+    has 1%. Checked against
     Foolbox and torchattacks in Linf and L2.
 
     steps: gradient steps.

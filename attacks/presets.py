@@ -38,6 +38,8 @@ def transfer(
 ) -> PGD:
     """PGD on a proxy network that was trained on the victim's answers: the transfer attack.
 
+    The victim is asked once at each epsilon, whether the finished image is adversarial.
+
     Source: Papernot et al. 2017 (arXiv:1602.02697).
     """
     return PGD(steps, step_size, random_start, loss, gradient)

@@ -1,5 +1,6 @@
 """RayS."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -32,14 +33,14 @@ class RayS:
 
     Signs are turned block by block, in ever smaller blocks; a turn is kept, and the radius found
     by bisection, where the point at the present radius stays adversarial. It looks for the nearest
-    adversarial point. Source: Chen & Gu 2020 (arXiv:2006.12792), algorithms 1 to 3. The first step
-    asks about the ray of all ones.
+    adversarial point. Source: Chen & Gu 2020 (arXiv:2006.12792), algorithms 1 to 3, with the
+    tolerance of the authors' program. The first step asks about the ray of all ones.
 
     steps: turns tried; each costs one query, and a bisection when it is kept.
-    tolerance: of the bisection, in pixel values.
+    tolerance: of the bisection, in L2: a pixel's is it over the square root of their number.
     """
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
     targetable: ClassVar[bool] = False
     minimum_norm: ClassVar[bool] = True
@@ -81,7 +82,8 @@ class RayS:
 
         limit = state.radius.clamp(max=1.0)
         hit, _ = among(problem, at(limit), torch.ones_like(problem.warm))
-        none, tolerance = torch.zeros_like(limit), torch.full_like(limit, self.tolerance)
+        none = torch.zeros_like(limit)
+        tolerance = none + self.tolerance / math.sqrt(total)
         radius = bisect(problem, at, none, limit, tolerance, hit)
         level, block = self._next_block(problem, state, size, total)
         return RaySState(

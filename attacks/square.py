@@ -10,10 +10,10 @@ from ..bench.errors import BadParameter
 from ..bench.protocols import Access, Loss, Problem
 from ..bench.threat import Norm, per_example
 from .losses import CrossEntropy, Margin
-from .windows import place_windows, tiled_start, within
+from .windows import place, place_windows, tiled_start, within
 
-_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries
-_SMALLEST: dict[Norm, int] = {"Linf": 1, "L2": 3, "L1": 1}  # side of a square or window
+_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 candidates
+_SMALLEST: dict[Norm, int] = {"Linf": 1, "L2": 3, "L1": 3}  # side of a square or window
 
 
 @dataclass
@@ -29,30 +29,37 @@ class Square:
     """Random search: squares of pixels moved to the edge of the ball, kept when the loss grows.
 
     Source: Andriushchenko et al. 2020 (arXiv:1912.00049), algorithms 1 to 3; in L1 as in
-    AutoAttack: the same windows as in L2, measured in L1. One query a step, the first for the
-    start. Unlike there, every example draws squares of its own; in Linf a square that would change
-    nothing is turned to the other sign; a square may reach the last row and column; and in L1 the
-    last windows are single pixels, not 3x3.
-    Checked against torchattacks and the Adversarial Robustness Toolbox.
+    AutoAttack (Croce & Hein 2020, arXiv:2003.01690). One query a step, the first for the start.
+    Every example draws squares of its own, where the authors' programs draw one for the batch.
+    Unlike there, unless `published`: in Linf a square that would change nothing is turned to the
+    other sign, and a square may reach the last row and column.
+    Checked against pyautoattack, torchattacks and the Adversarial Robustness Toolbox.
 
-    steps: queries; the sizes of the squares are scheduled over them.
+    steps: queries.
     first_share: of the pixels in the first square (the paper's p).
     loss: what grows; None: the margin, and cross-entropy towards a target class.
+    scheduled_over: how many candidates the sizes of the squares are scheduled over; None: as many
+        as there are. The paper's schedule is made for 10,000.
+    published: place and keep squares as the authors' programs do.
     """
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     walks: ClassVar[bool] = False
     asks_iterates: ClassVar[bool] = True
 
     steps: int = 5000
     first_share: float = 0.8
     loss: Loss | None = None
+    scheduled_over: int | None = None
+    published: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise BadParameter(f"steps must be at least 1, not {self.steps}")
         if not 0.0 < self.first_share <= 1.0:
             raise BadParameter(f"first_share must be above 0, at most 1, not {self.first_share}")
+        if self.scheduled_over is not None and self.scheduled_over < 1:
+            raise BadParameter(f"scheduled_over must be at least 1, not {self.scheduled_over}")
 
     @property
     def access(self) -> Access:
@@ -90,7 +97,9 @@ class Square:
         """(B,) int64: side of each example's square at its step."""
         height, width = problem.x.shape[2:]
         bounds = torch.tensor(_HALVINGS, device=problem.x.device)
-        halvings = torch.bucketize(problem.step * 10_000 // self.steps, bounds)
+        before = (problem.step - 1).clamp(min=0)  # candidates; the first query is the start's
+        over = self.scheduled_over or max(1, self.steps - 1)
+        halvings = torch.bucketize(before * 10_000 // over, bounds)
         share = self.first_share * torch.exp2(-halvings.double())
         side = (share * height * width).sqrt().round().long().clamp(min=_SMALLEST[norm])
         if norm != "Linf":
@@ -102,16 +111,21 @@ class Square:
         batch, channels, height, width = x_adv.shape
         side = self._side(problem, "Linf")
         drawn = problem.draws.uniform((2 + channels,), "square")
-        top = (drawn[:, 0] * (height - side + 1)).long()
-        left = (drawn[:, 1] * (width - side + 1)).long()
+        top, left = (
+            place(drawn[:, axis], length - side, last=not self.published)
+            for axis, length in enumerate((height, width))
+        )
         square = within(top, left, side, height, width)[:, None]
         sign = torch.where(drawn[:, 2:] < 0.5, -1.0, 1.0).reshape(batch, channels, 1, 1)
         reach = problem.ball.radius * sign
         candidate = torch.where(square, problem.ball.project(problem.x + reach), x_adv)
+        if self.published:
+            return candidate
         other = torch.where(square, problem.ball.project(problem.x - reach), x_adv)
         idle = (candidate == x_adv).flatten(1).all(dim=1)
         return torch.where(per_example(idle, x_adv), other, candidate)
 
     def _windows(self, problem: Problem, x_adv: Tensor) -> Tensor:
         """(B, C, H, W): x_adv with the norm of two windows gathered in one."""
-        return place_windows(problem, x_adv, self._side(problem, problem.ball.norm))
+        side = self._side(problem, problem.ball.norm)
+        return place_windows(problem, x_adv, side, last=not self.published)

@@ -1,55 +1,63 @@
 """For people with a model and data in hand: one call, one result."""
 
 import copy
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import partial
-from typing import Any, get_args
+from typing import Any, Never, get_args
 
 import torch
 from torch import Tensor, nn
 
 from . import registry
 from .adaptive import Approach, Nature, naive
+from .arguments import as_classes, as_tensor, images_and_labels, whole_number
 from .certification import certifier_of, certify, remembered
 from .datasets.checks import check_images
 from .datasets.memory import TensorImages, in_memory
-from .errors import BadData, BadParameter
+from .errors import BadData, BadParameter, CellError, closest
 from .evaluation import Case, Result, assess
 from .gallery import Album
-from .paths import cache_folder
+from .grid import checked_norm
+from .paths import usable_cache
 from .preparation import Attackers
 from .progress import Bar
 from .protocols import ImageData, Progress, Silent
 from .settings import Member, Precision, SearchName, Settings
-from .threat import NORMS, Norm, parse_grid
+from .switches import torch_defaults
+from .targets import read_targets
+from .threat import Norm, check_radii, parse_grid
 from .training import train_proxy
+
+_DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 
 AttackLike = Any  # a name, a spec, an attack object, or a list of these
 
 
+@torch_defaults()
 def evaluate(
     model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
+    images: Any,
+    labels: Any = None,
     attack: AttackLike = "pgd",
     *,
     norm: Norm = "Linf",
-    epsilons: Sequence[str | float] = ("8/255",),
-    targets: Tensor | None = None,
+    epsilons: Iterable[str | float] = ("8/255",),
+    targets: Any = None,
     seed: int = 0,
     device: str | torch.device | None = None,
     search: SearchName = "bracket",
     query_budget: int | None = None,
     early_leaving: bool = True,
     batch_size: int | None = None,
-    indices: Tensor | None = None,
+    indices: Any = None,
     attacker_images: Tensor | ImageData | None = None,
     attacker_networks: Mapping[str, nn.Module] | None = None,
     precision: Precision = "auto",
     adaptive: bool = True,
     eot_samples: int = 10,
     progress: bool = False,
+    **unknown: Never,
 ) -> Result:
     """Measure how robust a classifier is against one attack or the worst of several.
 
@@ -57,11 +65,14 @@ def evaluate(
         One that is a `Certifier` (bench/protocols.py) is also asked for its certificates, and what
         is found inside a certified radius is a flag. With an attribute rejects = True it returns
         (B, K + 1), the last for "rejected".
-    images: (N, C, H, W) in [0, 1]. labels: (N,) integers below K.
+    images: (N, C, H, W) in [0, 1]: a tensor, an array or a list. labels: (N,) integers below K, or
+        one-hot (N, K). Or images alone: a DataLoader or a Dataset of (images, labels), which is
+        read into memory in its order, once.
     attack: a name ("pgd"), a spec ({"name": "pgd", "steps": 100, "restarts": 5}), an attack object,
         or a list of these: then each example's worst case.
     epsilons: radii on the [0, 1] scale, as numbers or texts such as "8/255".
-    targets: (N,) classes to reach; without it any wrong class will do.
+    targets: (N,) classes to reach; or "random", "least-likely" or "next", or one class for all
+        (see `bench/targets.py`); without it any wrong class will do.
     device: where to run; by default where the model is. Elsewhere a copy of the model is used.
     search: "bracket" finds each example's smallest broken epsilon and infers the rest; "exhaustive"
         attacks at every epsilon on its own.
@@ -83,40 +94,44 @@ def evaluate(
     Raises: BadData, BadParameter, UnknownPlugin for what cannot be used; CellError when the model
     or the attack misbehaves.
     """
-    _checked_count("eot_samples", eot_samples)
+    if unknown:
+        raise _unknown(next(iter(unknown)))
+    eot_samples = whole_number("eot_samples", eot_samples, 1)
     if not isinstance(model, nn.Module):
         raise BadParameter(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    images, labels = images_and_labels(images, labels)
+    check_images(images)
+    rule = read_targets(targets) if isinstance(targets, (str, int)) else None
+    given = None if targets is None or rule is not None else as_classes("targets", targets)
     settings = Settings(
         norm=checked_norm(norm),
-        grid=_grid(epsilons),
-        seed=_checked_seed(seed),
+        grid=_grid(epsilons, norm, images),
+        seed=whole_number("seed", seed, 0, 2**32 - 1),
         search=_checked_search(search),
         query_budget=_checked_count("query_budget", query_budget),
         early_leaving=early_leaving,
         targeted=targets is not None,
+        targets=rule,
         precision=_checked_precision(precision),
         approach=Approach(samples=eot_samples) if adaptive else naive(Nature.of_module(model)),
     )
-    check_images(images)
-    for name, value in (("labels", labels), ("targets", targets), ("indices", indices)):
-        if not isinstance(value, Tensor) and (value is not None or name == "labels"):
-            raise BadData(f"{name} must be a torch.Tensor, not {type(value).__name__}")
+    names = torch.arange(len(images)) if indices is None else as_tensor("indices", indices)
     home = next(iter(model.parameters()), images).device
     where = home if device is None else parse_device(str(device))
     if where == torch.device(home.type):  # "cuda" is where the model is, whichever card that is
         where = home
-    module = model if where == home else copy.deepcopy(model).to(where)
+    module = model if where == home and not _inferring(model) else copy.deepcopy(model).to(where)
     watch: Progress = Bar("attack") if progress else Silent()
     case = Case(
         module=module,
         device=where,
-        images=TensorImages(images.detach().float().cpu()),
+        images=TensorImages(_ordinary(images.detach().float().cpu())),
         labels=_whole(labels),
-        indices=torch.arange(len(images)) if indices is None else indices.cpu(),
-        targets=None if targets is None else _whole(targets),
+        indices=names.cpu().clone(),
+        targets=None if given is None else _whole(given),
         attackers=Attackers(
             _owned(attacker_images),
-            partial(train_proxy, seed, where, cache_folder(), watch),
+            lambda *what: train_proxy(seed, where, usable_cache(), watch, *what),
             lambda name: copy.deepcopy((attacker_networks or {})[name]),
             tuple(attacker_networks or {}),
         ),
@@ -124,11 +139,24 @@ def evaluate(
     _check_lengths(case)
     size = _checked_count("batch_size", batch_size)
     members = members_of(attack)
-    if certifier_of(module) is None:
-        return assess(case, members, settings, watch, size, Album())
-    proved = certify(case, settings, watch, size).records
-    case = replace(case, certificates=remembered(proved))
-    return replace(assess(case, members, settings, watch, size, Album()), certified=proved)
+    proved = None
+    if certifier_of(module) is not None:
+        proved = certify(case, settings, watch, size).records
+        case = replace(case, certificates=remembered(proved))
+    writes = 0 if images.is_inference() else images._version
+    result = assess(case, members, settings, watch, size, Album())
+    if not images.is_inference() and images._version != writes:
+        raise CellError("the images that were given were changed in place while they were attacked")
+    return replace(result, certified=proved, title=_titled(attack))
+
+
+def _titled(attack: AttackLike) -> str:
+    """What the user called an attack, or several."""
+    if isinstance(attack, (list, tuple)):
+        return " + ".join(map(_titled, attack))
+    if isinstance(attack, Mapping):
+        return str(attack["name"])
+    return attack if isinstance(attack, str) else type(attack).__name__
 
 
 def members_of(attack: AttackLike) -> list[Member]:
@@ -144,10 +172,8 @@ def members_of(attack: AttackLike) -> list[Member]:
         return [Member(registry.build("attacks", attack))]
     if isinstance(attack, Mapping):
         spec = dict(attack)
-        restarts = spec.pop("restarts", 1)
-        if not isinstance(restarts, int) or restarts < 1:
-            raise BadParameter(f"restarts must be an integer of at least 1, not {restarts!r}")
-        return [Member(registry.build("attacks", spec), restarts)]
+        restarts = whole_number("restarts", spec.pop("restarts", 1), 1)
+        return [Member(registry.build("attacks", spec, besides=["restarts"]), restarts)]
     if isinstance(attack, type):
         raise BadParameter(f"{attack.__name__} is a class, not an attack: pass {attack.__name__}()")
     acts = any(hasattr(attack, name) for name in ("step", "run", "attacks"))
@@ -167,23 +193,38 @@ def parse_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.ones(1, device=device).item()  # fails on "meta" too, which holds no numbers
     except (RuntimeError, AssertionError, ImportError) as error:
+        kind = name.partition(":")[0]
+        if kind not in _DEVICES:
+            near = closest(kind, _DEVICES) or "; there are " + ", ".join(_DEVICES)
+            near = near.replace("'?", f"{name.removeprefix(kind)}'?")
+            raise BadParameter(f"device '{name}' cannot be used{near}") from None
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise BadParameter(f"device '{name}' cannot be used: {reason}") from None
     return device
 
 
+def _inferring(model: nn.Module) -> bool:
+    """Whether a model was made in inference mode: then only a copy of it can be differentiated."""
+    return any(one.is_inference() for one in (*model.parameters(), *model.buffers()))
+
+
+def _ordinary(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy where it was made in inference mode and cannot be differentiated."""
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
 def _whole(classes: Tensor) -> Tensor:
-    """Classes as int64 on the CPU; what is no integer is left for the checks to refuse."""
+    """A copy as int64 on the CPU; what is no integer is left for the checks to refuse."""
     kind = classes.dtype
     integer = not (kind.is_floating_point or kind.is_complex or kind == torch.bool)
-    return classes.cpu().long() if integer else classes.cpu()
+    return (classes.cpu().long() if integer else classes.cpu()).clone()
 
 
 def _owned(images: Tensor | ImageData | None) -> ImageData | None:
     if not isinstance(images, Tensor):
         return images
     labels = torch.zeros(len(images), dtype=torch.int64)  # an attacker has the victim's answers
-    return in_memory(images.cpu(), labels, ("unlabelled",))
+    return in_memory(_ordinary(images.cpu()), labels, ("unlabelled",))
 
 
 def _check_lengths(case: Case) -> None:
@@ -195,18 +236,20 @@ def _check_lengths(case: Case) -> None:
         raise BadData("indices must be int64 and not negative: each names an example")
 
 
-def _grid(epsilons: Sequence[str | float]) -> Any:
+def _unknown(name: str) -> BadParameter:
+    """What to say of a parameter that there is not."""
+    known = list(inspect.signature(evaluate).parameters)[:-1]
+    near = closest(name, known) or f"; there are {', '.join(known)}"
+    return BadParameter(f"evaluate has no parameter '{name}'{near}")
+
+
+def _grid(epsilons: Iterable[str | float], norm: Norm, images: Tensor) -> Any:
     try:
-        return parse_grid(epsilons)
+        grid = parse_grid(epsilons)
+        check_radii(grid, norm, images.shape[1:])
+        return grid
     except ValueError as error:
         raise BadParameter(str(error)) from None
-
-
-def checked_norm(norm: str) -> Norm:
-    """Refuse an unknown norm. Raises: BadParameter."""
-    if norm not in NORMS:
-        raise BadParameter(f"norm {norm!r} is not one of {', '.join(NORMS)}")
-    return norm
 
 
 def _checked_search(search: str) -> Any:
@@ -222,13 +265,5 @@ def _checked_precision(precision: str) -> Any:
     return precision
 
 
-def _checked_seed(seed: int) -> int:
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise BadParameter(f"seed must be an integer from 0 to {2**32 - 1}, not {seed!r}")
-    return seed
-
-
 def _checked_count(name: str, value: int | None) -> int | None:
-    if value is not None and (not isinstance(value, int) or value < 1):
-        raise BadParameter(f"{name} must be an integer of at least 1, not {value!r}")
-    return value
+    return None if value is None else whole_number(name, value, 1)

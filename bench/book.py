@@ -11,18 +11,22 @@ from numpy.typing import NDArray
 class Book:
     """One row for each of N examples, one column for each of E points of the grid.
 
-    broken, attacked: (N, E) bool. distance: (N,) float64, norm of the smallest adversarial
-    perturbation that held when the model was asked again, else infinite. refuted: (N,) bool, one
-    did not hold. cut_short: (N,) bool, the query budget ended before the search. forward, backward:
-    (N,) int64, passes. queries: (N, E) int32, asked in the tries at each point. solved: (N, E)
-    int32, how many had been asked when the point was first broken, 0 where it was not and for
-    white-box attacks. member: (N, E) int8, which attack of the cascade broke the point, -1 none.
+    broken, attacked: (N, E) bool. moved, stayed: (N,) bool, an attempt that took all its steps
+    ended away from the clean image, and one ended there in vain. distance: (N,) float64, norm of
+    the smallest adversarial perturbation that held when the model was asked again, else infinite.
+    refuted: (N,) bool, one did not hold. cut_short: (N,) bool, the query budget ended before the
+    search. forward, backward: (N,) int64, passes. queries: (N, E) int32, asked in the tries at each
+    point. solved: (N, E) int32, how many had been asked when the point was first broken, 0 where it
+    was not and for white-box attacks. member: (N, E) int8, which attack of the cascade broke the
+    point, -1 none.
     scores: (N, E) float32, of a model that may reject: how far the best candidate at each point is
     from being rejected, positive where it is. The best is the least so of those that fool the
     classifier within it; NaN without one. Of other models (N, 0).
     """
 
     broken: NDArray[np.bool_]
+    moved: NDArray[np.bool_]
+    stayed: NDArray[np.bool_]
     attacked: NDArray[np.bool_]
     distance: NDArray[np.float64]
     refuted: NDArray[np.bool_]
@@ -34,6 +38,11 @@ class Book:
     member: NDArray[np.int8]
     scores: NDArray[np.float32]
 
+    @property
+    def idle(self) -> int:
+        """How many examples resisted, and no attempt on them ended away from the clean image."""
+        return int((self.stayed & ~self.moved & ~self.broken.any(axis=1)).sum())
+
     @classmethod
     def open(cls, examples: int, points: int, *, rejecting: bool = False) -> "Book":
         """Begin with nothing tried. rejecting: whether the model may reject."""
@@ -43,6 +52,8 @@ class Book:
 
         return cls(
             broken=empty(examples, points, of=bool),
+            moved=empty(examples, of=bool),
+            stayed=empty(examples, of=bool),
             attacked=empty(examples, points, of=bool),
             distance=np.full(examples, np.inf),
             refuted=empty(examples, of=bool),

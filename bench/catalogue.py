@@ -1,8 +1,14 @@
-"""The attacks that there are, as a table: read off the plugins themselves."""
+"""The attacks that there are, as a table: read off the plugins themselves.
+
+What each costs is counted once and kept in attack_passes.json, since counting takes a minute of
+processor time: `python -m quintain.bench.catalogue` counts anew, and a slow test compares.
+"""
 
 import inspect
+import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,13 +27,14 @@ _OTHER = re.compile(r"Source:\s+([^.;]*)")
 _CHECKED = re.compile(r"Checked\s+against\s+(.*?)\.(?:\s|$)", re.DOTALL)
 _OUT_OF_REACH = 1e-6  # an epsilon that nothing breaks, so that every attack goes all the way
 _EXAMPLES = 2
+_PASSES = Path(__file__).with_name("attack_passes.json")
 
 
 @dataclass(frozen=True)
 class Entry:
     """One attack, with its default hyper-parameters.
 
-    cost: passes for an example that resists it at one epsilon, "" when they were not counted.
+    cost: passes for an example that resists it at one epsilon, "" where they were not counted.
     """
 
     name: str
@@ -48,22 +55,40 @@ HEADINGS = ["attack", "access", "norms", "targeted", "passes", "source", "checke
 
 
 def entries(*, count_passes: bool) -> list[Entry]:
-    """All attacks, by name. count_passes: run each on two images, which takes a minute in all."""
-    return [_entry(one, count_passes) for one in registry.plugins("attacks")]
+    """All attacks, by name. count_passes: run each on two images, instead of what is kept."""
+    kept = passes()
+    return [
+        _entry(one, None if count_passes else kept.get(one.name, ""))
+        for one in registry.plugins("attacks")
+    ]
 
 
-def markdown(*, count_passes: bool = True) -> str:
+def passes() -> dict[str, str]:
+    """What each attack of ours costs, as it was counted."""
+    counted: dict[str, str] = json.loads(_PASSES.read_text("utf-8"))
+    return counted
+
+
+def count() -> None:
+    """Count anew what each attack costs, and keep it."""
+    counted = {one.name: one.cost for one in entries(count_passes=True)}
+    _PASSES.write_text(json.dumps(counted, indent=1) + "\n", "utf-8")
+
+
+def markdown() -> str:
     """The table in Markdown."""
     rows = [HEADINGS, ["---"] * len(HEADINGS)]
-    rows += [one.row() for one in entries(count_passes=count_passes)]
+    rows += [one.row() for one in entries(count_passes=False)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def _entry(plugin: registry.Plugin, count_passes: bool) -> Entry:
+def _entry(plugin: registry.Plugin, cost: str | None) -> Entry:
+    """One row. cost: as it is known; None to count it."""
     attack = registry.build("attacks", plugin.name)
-    members = [one.attack for one in single([Member(attack)])]
-    norms = [one for one in NORMS if all(one in _norms(member) for member in members)]
-    aims = all(getattr(member, "targetable", True) for member in members)
+    norms = [one for one in NORMS if all(one in _norms(part) for part in _stages(attack, one))]
+    aims = all(
+        getattr(part, "targetable", True) for part in _stages(attack, norms[0], targeted=True)
+    )
     text = inspect.getdoc(plugin.load()) or ""
     source = _PAPER.search(text) or _OTHER.search(text)
     checked = _CHECKED.search(text)
@@ -72,10 +97,15 @@ def _entry(plugin: registry.Plugin, count_passes: bool) -> Entry:
         access=attack.access,
         norms=", ".join(norms),
         targeted="yes" if aims else "no",
-        cost=_cost(attack, norms[0]) if count_passes else "",
+        cost=_cost(attack, norms[0]) if cost is None else cost,
         source=_line(source.group(1)) if source else "",
         checked=_line(checked.group(1)) if checked else "",
     )
+
+
+def _stages(attack: Any, norm: Norm, *, targeted: bool = False) -> list[Any]:
+    """The attacks that it is made of in a norm."""
+    return [one.attack for one in single([Member(attack)], norm, targeted=targeted)]
 
 
 def _norms(attack: Any) -> tuple[Norm, ...]:
@@ -109,3 +139,7 @@ def _case(ground: Ground) -> Case:
 
 def _line(text: str) -> str:
     return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    count()

@@ -11,11 +11,13 @@ from torch import nn
 
 from .errors import CellError
 from .evaluation import Case, Result, check_classes, fitting, opened
-from .network import Network, frozen, in_memory
+from .network import Network, frozen, in_memory, named_dtype
 from .protocols import ABSTAIN, Certificates, Certifier, Progress
 from .random import Draws
 from .settings import Settings
+from .threads import suited_threads
 from .threat import NORMS, Norm
+from .untouched import restored
 from .verdicts import verdict
 
 _INVERSE = {"L1": 1.0, "L2": 0.5, "Linf": 0.0}  # 1/p
@@ -65,7 +67,8 @@ def certify(
     if certifier is None:
         raise CellError(f"{type(case.module).__name__} has no certificates")
     first = case.images.read(torch.tensor([0]))
-    with frozen(case.module):
+    threads = suited_threads(case.module, first, case.device)
+    with frozen(case.module), restored(case.module), threads:
         with fitting(case.images):
             network = opened(case, batch_size)
             verdict(network, first, case.indices[:1])
@@ -73,7 +76,10 @@ def certify(
         proved = _certificates(certifier, case, settings.seed, network, progress)
     radius = inscribed(proved.radius.numpy(), certifier.certifies, settings.norm, first.numel())
     records = _records(case, proved, radius, settings)
-    return Result(records, settings.grid, (), {}, (), None, case.images, None, None)
+    dtype = named_dtype(network.dtype)
+    return Result(
+        records, settings.grid, (), {}, (), None, case.images, None, None, model_dtype=dtype
+    )
 
 
 def remembered(records: pd.DataFrame) -> Certificates:

@@ -1,22 +1,23 @@
-"""Checkpoints: weights in safetensors, with what made them as metadata; torch's own as guests."""
+"""Checkpoints: weights in safetensors, with what made them as metadata; and other people's."""
 
-import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from .errors import BadCheckpoint
 from .files import write_atomically
-
-_PICKLED = (".pt", ".pth")
-_INSIDE = ("state_dict", "model")
-_PARALLEL = "module."
+from .inert import short
+from .modules import state_hash
+from .progress import say
+from .state_dicts import Misfit, fitted, read_state_dicts
 
 
 def save_checkpoint(path: Path, module: nn.Module, about: Mapping[str, Any]) -> None:
@@ -25,7 +26,7 @@ def save_checkpoint(path: Path, module: nn.Module, about: Mapping[str, Any]) -> 
     Raises: OSError when it cannot be written.
     """
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in _state(module)}
-    metadata = {"quintain": json.dumps({**about, "weights": _hash(tensors)}, sort_keys=True)}
+    metadata = {"quintain": json.dumps({**about, "weights": state_hash(tensors)}, sort_keys=True)}
     # safetensors would write the file itself, and say of a full disk nothing that can be told apart
     write_atomically(path, lambda at: at.write_bytes(save(tensors, metadata)))
 
@@ -35,98 +36,128 @@ def read_about(path: Path) -> dict[str, Any]:
 
     Raises: BadCheckpoint when it is missing or damaged.
     """
-    if not path.is_file():
-        raise BadCheckpoint(f"checkpoint {path} does not exist")
-    if path.suffix in _PICKLED:
+    if not _is_safetensors(path):
         return {}
+    with _opened(path) as handle:
+        text = (handle.metadata() or {}).get("quintain", "{}")
     try:
-        with safe_open(str(path), framework="pt") as handle:
-            metadata = handle.metadata() or {}
-        about = json.loads(metadata.get("quintain", "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise BadCheckpoint(f"checkpoint {path} cannot be read: {error}") from None
+        about = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadCheckpoint(f"checkpoint {path} cannot be read: {short(str(error))}") from None
     return about if isinstance(about, dict) else {}
 
 
 def load_checkpoint(path: Path, module: nn.Module) -> dict[str, Any]:
     """Fill a module with a checkpoint's tensors; return what it says of itself.
 
-    A file of torch's own (.pt, .pth) is read without running code in it: a state dict, or one
-    under `state_dict` or `model`.
+    A file of torch's own is read without running code in it. Of the state dicts in it the first
+    that fits is taken (`state_dicts`), of averaged weights and others the averaged.
 
     Raises: BadCheckpoint when it is missing, damaged or made for another network.
     """
     about = read_about(path)
-    wanted = dict(_state(module))
-    if path.suffix in _PICKLED:
-        tensors = _renamed(_unpickled(path), wanted)
+    wanted = module.state_dict()
+    if _is_safetensors(path):
+        with _opened(path) as handle:
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+        found = [("", tensors)]
+        if about.get("weights") not in (None, state_hash(tensors)):
+            raise BadCheckpoint(f"checkpoint {path} is damaged: its weights have another hash")
     else:
-        try:
-            with safe_open(str(path), framework="pt") as handle:
-                tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise BadCheckpoint(f"checkpoint {path} cannot be read: {error}") from None
-    for name in sorted(wanted.keys() ^ tensors.keys()):
-        fault = "lacks" if name in wanted else "is for another network: it also holds"
-        raise BadCheckpoint(f"checkpoint {path} {fault} {name}")
-    for name, value in wanted.items():
-        if value.shape != tensors[name].shape and value.numel():  # empty: to be given its size
-            raise BadCheckpoint(
-                f"checkpoint {path}: {name} has shape {tuple(tensors[name].shape)}, "
-                f"the network needs {tuple(value.shape)}"
-            )
-    if about.get("weights") not in (None, _hash(tensors)):
-        raise BadCheckpoint(f"checkpoint {path} is damaged: its weights have another hash")
-    module.load_state_dict(tensors)
+        found = list(read_state_dicts(path))
+    keys, fitting = _fitting(path, found, wanted)
+    _check(path, fitting, wanted, theirs="weights" not in about)
+    try:
+        module.load_state_dict({**wanted, **fitting})
+    except Exception as error:  # what a module makes of its own state
+        raise BadCheckpoint(f"checkpoint {path} cannot be used: {short(str(error))}") from None
+    if len(found) > 1:
+        _note(f"quintain: checkpoint {path}: of the weights in it, those under '{keys}' are taken")
     return about
 
 
-def _unpickled(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file of torch's own. Raises: BadCheckpoint."""
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file of another kind, or one that would run code
-        reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise BadCheckpoint(f"checkpoint {path} cannot be read: {reason}") from None
-    for name in _INSIDE:
-        if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
-            found = found[name]
-    held = found.values() if isinstance(found, Mapping) else [None]
-    if not all(isinstance(one, torch.Tensor) for one in held):
-        raise BadCheckpoint(
-            f"checkpoint {path} holds no state dict, at the top or under {' or '.join(_INSIDE)}"
-        )
-    return dict(found)
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file is to be read as safetensors: by its name, or else by how it begins.
 
-
-def _renamed(
-    tensors: dict[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """The tensors without the prefix that a parallel wrapper gave all of them, if it did.
-
-    Of a network that was wrapped to take images in [0, 1], `network` and `normalise`, the inner
-    one's alone will do.
+    Raises: BadCheckpoint when it is no file, or empty.
     """
-    if all(name.startswith(_PARALLEL) for name in tensors):
-        tensors = {name.removeprefix(_PARALLEL): value for name, value in tensors.items()}
-    inner = {f"network.{name}": value for name, value in tensors.items()}
-    own = {name: value for name, value in wanted.items() if name.startswith("normalise.")}
-    return {**inner, **own} if {*inner, *own} == set(wanted) else tensors
+    if not path.is_file():
+        fault = "is not a file" if path.exists() else "does not exist"
+        raise BadCheckpoint(f"checkpoint {path} {fault}")
+    if path.suffix.lower() == ".safetensors":
+        return True
+    try:
+        with path.open("rb") as handle:
+            return handle.read(9)[8:] == b"{"  # a header's length, then the header, which is JSON
+    except OSError as error:
+        raise BadCheckpoint(f"checkpoint {path} cannot be read: {error.strerror}") from None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(str(path), framework="pt") as handle:
+            yield handle
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BadCheckpoint(f"checkpoint {path} cannot be read: {short(str(error))}") from None
+
+
+def _fitting(
+    path: Path, found: Sequence[tuple[str, dict[str, Tensor]]], wanted: Mapping[str, Tensor]
+) -> tuple[str, dict[str, Tensor]]:
+    """The first state dict whose names are the network's. Raises: BadCheckpoint."""
+    misfits: list[Misfit] = []
+    for keys, tensors in found:
+        try:
+            return keys, fitted(tensors, wanted)
+        except Misfit as error:
+            misfits.append(error)
+    nearest = max(misfits, key=lambda one: one.matching)
+    raise BadCheckpoint(f"checkpoint {path} is for another network: {nearest}")
+
+
+def _check(
+    path: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, theirs: bool
+) -> None:
+    """Look at every tensor before any is used. theirs: it is not known who wrote them.
+
+    Raises: BadCheckpoint.
+    """
+    for name, value in sorted(tensors.items()):
+        need = wanted[name]
+        shown = f"checkpoint {path}: {short(name)}"
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise BadCheckpoint(f"{shown} is not a plain tensor")
+        if value.shape != need.shape and need.numel():  # empty: to be given its size
+            raise BadCheckpoint(
+                f"{shown} has shape {tuple(value.shape)}, the network needs {tuple(need.shape)}"
+            )
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise BadCheckpoint(f"{shown} claims more numbers than the file holds")
+        if _kind(value) != _kind(need):
+            raise BadCheckpoint(f"{shown} is {value.dtype}, the network needs {need.dtype}")
+        if theirs and value.is_floating_point() and bool(value.isnan().any()):
+            raise BadCheckpoint(f"{shown} holds NaN: training had diverged")
+
+
+def _kind(value: Tensor) -> tuple[bool, bool]:
+    """What a type of numbers cannot be turned into another without losing more than digits."""
+    return value.is_floating_point(), value.is_complex()
+
+
+@cache
+def _note(text: str) -> None:
+    """Say it once: a checkpoint is opened more than once in a run."""
+    say(text)
 
 
 def weights_hash(module: nn.Module) -> str:
-    """Name the weights and buffers: a SHA-256 over names, types, shapes and bytes."""
-    return _hash(dict(_state(module)))
+    """Name the weights and buffers: a SHA-256 over names, types, shapes and bytes.
+
+    Raises: CellError when a part of the state cannot be read, as of lazy layers before any image.
+    """
+    return state_hash(module.state_dict())
 
 
-def _hash(tensors: Mapping[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
-        flat = value.detach().cpu().contiguous().flatten()
-        digest.update(flat.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _state(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
+def _state(module: nn.Module) -> list[tuple[str, Tensor]]:
     return sorted(module.state_dict().items())

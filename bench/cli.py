@@ -1,16 +1,21 @@
 """The command line. Nothing heavy is imported before work starts."""
 
+import errno
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .errors import QuintainError
+from .errors import BadParameter, QuintainError, reason
 from .registry import KINDS
+from .streams import discard, note, open_standard_streams, show
 
-DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+_HALF = 1500  # characters of an error that are shown from its beginning, and from its end
+DONE, SOME_FAILED, BAD_INPUT, OUR_ERROR, INTERRUPTED = 0, 1, 2, 70, 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
@@ -18,7 +23,8 @@ DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 def quintain() -> None:
     """Adversarial-robustness benchmarks of image classifiers.
 
-    Exit status: 0 all cells done, 1 some failed, 2 usage or bad input.
+    Exit status: 0 all cells done, 1 some failed, 2 usage or bad input, 70 an error of our own,
+    130 interrupted.
     """
 
 
@@ -33,24 +39,28 @@ def run(suite: str, out: Path | None, device: str, seed: int | None, update: boo
 
     What is in the run directory already is not computed again: an interrupted run goes on.
     """
+    from .directory import refuse_strangers
+    from .lookup import check_names
     from .suite import read_suite
 
     parsed, text, folder = read_suite(suite)
     if seed is not None:
         parsed = parsed.model_copy(update={"seed": seed})
-    out = out or Path("runs") / parsed.name
-    click.echo(f"quintain: suite {parsed.name}, into {out}", err=True)
+    out = out or Path("runs") / parsed.folder_name
+    check_names(parsed, suite, folder)
+    refuse_strangers(out)
+    note(f"quintain: suite {parsed.name}, into {out}")
 
     from .api import parse_device
-    from .paths import cache_folder
+    from .paths import usable_cache
     from .report import run_summary
     from .runner import run_suite
 
     where = parse_device(device)
-    done = run_suite(parsed, text, suite, folder, out, where, cache_folder(), update=update)
+    done = run_suite(parsed, text, suite, folder, out, where, usable_cache(), update=update)
     if done.standings is not None:
-        click.echo(run_summary(done.standings.tradeoff, done.standings.leaderboard))
-    click.echo(
+        show(run_summary(done.standings.tradeoff, done.standings.leaderboard))
+    show(
         f"\n{done.done} of {done.done + done.failed} cells done"
         + (f" ({done.reused} were there already)" if done.reused else "")
         + (f", {done.failed} failed" if done.failed else "")
@@ -76,11 +86,11 @@ def list_plugins(kind: str | None, table: bool) -> int:
             raise BadParameter("there is a table of attacks only: quintain list attacks --table")
         from .catalogue import markdown
 
-        click.echo(markdown())
+        show(markdown())
         return DONE
     for one in kinds if kind is None else [kind]:
         if kind is None:
-            click.echo(f"{one}:")
+            show(f"{one}:")
         if one == "suites":
             rows = [(name, _description(name)) for name in bundled()]
         else:
@@ -88,7 +98,18 @@ def list_plugins(kind: str | None, table: bool) -> int:
             rows += registry.provider_lines(one)  # type: ignore[arg-type]
         width = max((len(name) for name, _ in rows), default=0)
         for name, summary in rows:
-            click.echo(f"  {name:{width}}  {summary}".rstrip())
+            show(f"  {name:{width}}  {summary}".rstrip())
+    return DONE
+
+
+@quintain.command()
+@click.argument("name")
+@click.option("--kind", help="Which kind is meant, where a name is one of several.")
+def info(name: str, kind: str | None) -> int:
+    """Say what NAME is and takes: any plugin, or a bundled suite."""
+    from .information import describe
+
+    show(describe(name, kind))
     return DONE
 
 
@@ -120,7 +141,7 @@ def train(out: Path | None, **options: Any) -> int:
     from .commands import train_checkpoint
 
     path = out or Path(f"{options['model']}-{options['defense']}.safetensors")
-    click.echo(train_checkpoint(path, **options))
+    show(train_checkpoint(path, **options))
     return DONE
 
 
@@ -177,24 +198,24 @@ def bench(**options: Any) -> int:
     """
     from .speed.command import Request, bench_command
 
-    click.echo(bench_command(Request(**options)))
+    show(bench_command(Request(**options)))
     return DONE
 
 
 @quintain.command(name="leaderboard")
 @click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--format", "form", default="markdown", show_default=True)
+@click.option("--format", "form", help="markdown, csv, latex or html. [by --output's ending]")
 @click.option("--output", type=click.Path(path_type=Path), help="A file, instead of the terminal.")
-def show_leaderboard(directories: Sequence[Path], form: str, output: Path | None) -> int:
+def show_leaderboard(directories: Sequence[Path], form: str | None, output: Path | None) -> int:
     """Rank the models of one or more run directories."""
     from .commands import joint_leaderboard, write_output
 
-    text = joint_leaderboard(directories, form)
+    text = joint_leaderboard(directories, form, output, _note)
     if output is None:
-        click.echo(text, nl=False)
+        show(text, end="")
     else:
         write_output(output, text)
-        click.echo(f"wrote {output}")
+        show(f"wrote {output}")
     return DONE
 
 
@@ -214,8 +235,8 @@ def plot(directories: Sequence[Path], output: Path) -> int:
     """
     from .commands import plot_runs
 
-    plot_runs(directories, output)
-    click.echo(f"wrote {output}")
+    plot_runs(directories, output, _note)
+    show(f"wrote {output}")
     return DONE
 
 
@@ -223,11 +244,14 @@ def plot(directories: Sequence[Path], output: Path) -> int:
 @click.argument("plugin")
 def check(plugin: str) -> int:
     """Run the conformance kit on PLUGIN: an attack's name, or a Python file that registers some."""
-    from .conformance import check_plugin
+    from .lookup import attacks_named
+
+    attacks_named(plugin)
+    from .conformance import check_plugin  # brings torch
 
     reports = check_plugin(plugin)
     for report in reports:
-        click.echo(report.text())
+        show(report.text())
     return DONE if all(report.passed for report in reports) else SOME_FAILED
 
 
@@ -244,9 +268,13 @@ def new_attack(name: str, out: Path | None) -> int:
     from .scaffold import write_attack
 
     path = write_attack(name, out)
-    click.echo(f"wrote {path}; try it with: quintain check {path}")
-    click.echo(f'in a suite: plugins = ["{path.name}"], and its name under [[attacks]]')
+    show(f"wrote {path}; try it with: quintain check {path}")
+    show(f'in a suite: plugins = ["{path.name}"], and its name under [[attacks]]')
     return DONE
+
+
+def _note(text: str) -> None:
+    note(f"quintain: {text}")
 
 
 def _description(suite: str) -> str:
@@ -256,18 +284,57 @@ def _description(suite: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; a user's mistake is one line on stderr."""
+    """Run the command line; a user's mistake is one line on stderr, and so is one of ours."""
+    open_standard_streams()
     try:
-        status = quintain.main(args=arguments, prog_name="quintain", standalone_mode=False)
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        if any("\0" in one for one in given):
+            raise BadParameter("an argument holds a NUL character")
+        status = quintain.main(args=given, prog_name="quintain", standalone_mode=False)
     except (QuintainError, click.ClickException) as error:
         text = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        click.echo(f"quintain: error: {' '.join(text.split())}", err=True)
+        note(f"quintain: error: {_one_line(text)}")
         sys.exit(BAD_INPUT)
     except (KeyboardInterrupt, click.Abort):
-        click.echo(
-            "quintain: interrupted; the same command goes on where this one stopped", err=True
-        )
+        note("quintain: interrupted; the same command goes on where this one stopped")
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        sys.exit(DONE)
+    except OSError as error:
+        if error.filename is not None:
+            note(f"quintain: error: {_our_error(error)}")
+            sys.exit(OUR_ERROR)
+        discard(sys.stdout)  # a stream: what click itself prints goes there
+        if error.errno == errno.EPIPE:
+            sys.exit(DONE)
+        note(f"quintain: error: cannot write: {reason(error)}")
+        sys.exit(BAD_INPUT)
+    except SystemExit as error:
+        note(f"quintain: error: a plugin or a library ended the program: SystemExit: {error.code}")
+        sys.exit(BAD_INPUT)
+    except Exception as error:
+        note(f"quintain: error: {_our_error(error)}")
+        sys.exit(OUR_ERROR)
     sys.exit(status if isinstance(status, int) else DONE)
+
+
+def _one_line(text: str) -> str:
+    """A text on one line, without the middle of one that nobody would read."""
+    line = " ".join(text.split())
+    return line if len(line) <= 2 * _HALF else f"{line[:_HALF]} ... {line[-_HALF:]}"
+
+
+def _our_error(error: Exception) -> str:
+    """Keep the traceback of an error that nobody foresaw in a file, and name it in one line."""
+    said = _one_line(f"unexpected {type(error).__name__}: {error}")
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w",
+            prefix="quintain-error-",
+            suffix=".txt",
+            delete=False,
+            encoding="utf-8",
+            errors="backslashreplace",
+        ) as file:
+            file.write("".join(traceback.format_exception(error)))
+    except OSError:
+        return f"{said}; its traceback could not be written"
+    return f"{said}; please report it with its traceback, in {file.name}"

@@ -1,63 +1,83 @@
 """What the smaller commands do."""
 
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .directory import read_cells
-from .errors import BadParameter, RunDirectoryError, closest
+from .directory import read_manifest
+from .errors import BadParameter, closest
 from .files import check_writable, write_text
-from .report import FORMATS, Format, leaderboard_table
-from .tables import Cell, leaderboard, tradeoff
+from .formats import ENDINGS, FORMATS, Format
+from .grid import Epsilon, Norm, check_radii, checked_norm
+from .privacy import private_values
+from .toml import BadTOML, read_toml
 
 if TYPE_CHECKING:
     from .protocols import Trained
 
 
-def joint_leaderboard(directories: Sequence[Path], form: str) -> str:
-    """One leaderboard of several run directories, as text.
+Note = Callable[[str], None]  # is told, in one line, what the user should know besides
 
-    Raises: RunDirectoryError; BadParameter for an unknown format.
+
+def joint_leaderboard(
+    directories: Sequence[Path], form: str | None, output: Path | None, note: Note
+) -> str:
+    """One leaderboard of several run directories, as text in a format or in that of a file's name.
+
+    Raises: RunDirectoryError; BadParameter for an unknown format, or one that is not the file's.
     """
+    chosen = _format(form, output)
+    _refuse_strangers(directories)
+    from .gathering import gather
+    from .report import leaderboard_table
+
+    return leaderboard_table(gather(directories, note).leaderboard(), chosen)
+
+
+def _refuse_strangers(directories: Sequence[Path]) -> None:
+    """Say that no directory is a run's before what takes long to import. Raises: as `gather`."""
+    if not any((one / "manifest.json").is_file() for one in directories):
+        read_manifest(directories[0])
+
+
+def _format(form: str | None, output: Path | None) -> Format:
     chosen: Format | None = next((one for one in FORMATS if one == form), None)
-    if chosen is None:
+    if form is not None and chosen is None:
         near = closest(form, FORMATS) or "; there are " + ", ".join(FORMATS)
         raise BadParameter(f"unknown format '{form}'{near}")
-    return leaderboard_table(leaderboard(*_finished(directories)), chosen)
+    ending = "" if output is None else output.suffix.lower()
+    if ending in ("", ".txt"):
+        return chosen or "markdown"
+    named = ENDINGS.get(ending)
+    if chosen is None and named is None:
+        raise BadParameter(
+            f"{output}: the ending {ending} is no format; there are {', '.join(ENDINGS)}, or say "
+            f"--format {', '.join(FORMATS)}"
+        )
+    if chosen is not None and named is not None and chosen != named:
+        raise BadParameter(f"{output} ends as {named}, but --format says {chosen}: leave one out")
+    return chosen or named or "markdown"
 
 
-def plot_runs(directories: Sequence[Path], output: Path) -> None:
+def plot_runs(directories: Sequence[Path], output: Path, note: Note) -> None:
     """Draw the trade-off figure of one or more run directories into a file.
 
     Raises: RunDirectoryError; BadParameter for an ending that is no format, for runs that do not
     compare, and when the file cannot be written; QuintainError without matplotlib.
     """
-    from .figure import check_ending, write_figure
-    from .sweeps import comparison
+    from .formats import check_ending
 
     check_ending(output)
-    cells, failed = _finished(directories)
-    shown = comparison(tradeoff(cells, failed), leaderboard(cells, failed))
+    _refuse_strangers(directories)
+    from .figure import write_figure
+    from .gathering import gather
+    from .sweeps import comparison
+
+    found = gather(directories, note)
+    shown = comparison(found.tradeoff(), found.leaderboard())
     with writing(output):
         write_figure(output, shown)
-
-
-def _finished(directories: Sequence[Path]) -> tuple[list[Cell], list[tuple[str, ...]]]:
-    """Every finished cell of run directories once, and the failed ones.
-
-    Raises: RunDirectoryError, also where there is none.
-    """
-    cells: dict[tuple[str, ...], Cell] = {}
-    failed: list[tuple[str, ...]] = []
-    for directory in directories:
-        done, lost = read_cells(directory)
-        cells |= {(*cell.subject, cell.about["attack"], cell.about["key"]): cell for cell in done}
-        failed += lost
-    if not cells:
-        raise RunDirectoryError(f"no finished cell in {', '.join(map(str, directories))}")
-    return list(cells.values()), failed
 
 
 def train_checkpoint(
@@ -81,37 +101,40 @@ def train_checkpoint(
     Raises: QuintainError for what cannot be used.
     """
     from . import registry
-    from .api import checked_norm, parse_device
+
+    specs = read_specs({"model": model, "defense": defense, "dataset": dataset}, settings)
+    if path.suffix != ".safetensors":
+        raise BadParameter(f"a checkpoint is a .safetensors file, not {path.name}")
+    threat = checked_norm(norm)
+    read_radius(epsilon, threat)
+    for plugin in plugins:
+        registry.load_named(str(plugin), Path.cwd())
+    for kind, name in (("models", model), ("defenses", defense), ("datasets", dataset)):
+        registry.check_name(kind, name)  # type: ignore[arg-type]
+
+    from .api import parse_device  # this and what follows bring torch
     from .checkpoints import save_checkpoint
     from .desk import Desk
     from .plan import check_training, load_split, try_model
     from .progress import Bar, say
-    from .threat import Epsilon
-    from .training import Order, about_training, obtain
+    from .training import Order, about_training, check_defense, obtain
 
-    for plugin in plugins:
-        registry.load_file(plugin)
-    specs = read_specs({"model": model, "defense": defense, "dataset": dataset}, settings)
-    if path.suffix != ".safetensors":
-        raise BadParameter(f"a checkpoint is a .safetensors file, not {path.name}")
-    try:
-        radius = None if epsilon is None else Epsilon.parse(epsilon).value
-    except ValueError as error:
-        raise BadParameter(str(error)) from None
     plugin = registry.build("defenses", specs["defense"])
     source = registry.build("datasets", specs["dataset"])
-    where, threat = parse_device(device), checked_norm(norm)
+    where = parse_device(device)
     with writing(path):
         check_writable(path)
     data = load_split(source, dataset, "train")
     check_training(data)
+    radius = read_radius(epsilon, threat, data.shape)
+    check_defense(plugin, data, threat, radius)
     try_model(specs["model"], data)
     order = Order(specs["model"], plugin, data, seed, where, threat, radius)
     desk = Desk(path.with_suffix(".partial"), log_dir, lambda text: say(f"quintain: {text}"), fresh)
     trained = obtain(order, None, Bar(f"train {model} x {defense}"), desk)
     about = {
         "model": specs["model"],
-        "dataset": specs["dataset"],
+        "dataset": private_values(specs["dataset"]),
         "defense_spec": specs["defense"],
         **about_training(trained, plugin),
     }
@@ -119,6 +142,23 @@ def train_checkpoint(
         save_checkpoint(path, trained.model, about)
     desk.clear()
     return f"wrote {path}: {_figures(trained)}"
+
+
+def read_radius(
+    written: str | None, norm: Norm, shape: Sequence[int] | None = None
+) -> float | None:
+    """Read a command's --epsilon. shape: (C, H, W) of the images, where it is known.
+
+    Raises: BadParameter when it is no radius, or beyond every image.
+    """
+    if written is None:
+        return None
+    try:
+        radius = Epsilon.parse(written)
+        check_radii([radius], norm, shape)
+    except ValueError as error:
+        raise BadParameter(f"--epsilon: {error}") from None
+    return radius.value
 
 
 def _figures(trained: "Trained") -> str:
@@ -176,7 +216,7 @@ def read_specs(names: Mapping[str, str], settings: Sequence[str]) -> dict[str, d
                 + (", ".join(names) or "those that other options name")
             )
         try:
-            specs[part][key] = tomllib.loads(f"value = {right}")["value"]
-        except tomllib.TOMLDecodeError:
+            specs[part][key] = read_toml(f"value = {right}")["value"]
+        except BadTOML:
             specs[part][key] = right.strip()
     return specs

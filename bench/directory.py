@@ -6,15 +6,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from filelock import FileLock, Timeout
 
-from .errors import RunDirectoryError
-from .files import meant_for, write_text
-from .records import read_cell
-from .tables import Cell
+from .errors import RunDirectoryError, reason
+from .files import check_regular, meant_for, write_text
+from .privacy import private_values
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .tables import Cell
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class RunDirectory:
 
     def records(self, *titles: str, key: str) -> Path:
         """One cell's file: named for people, and by content."""
-        name = "-".join(re.sub(r"[^\w.]+", "_", title)[:40] for title in titles)
+        plain = (re.sub(r"[^\w.]+", "_", title).encode()[:_LONGEST] for title in titles)
+        name = "-".join(one.decode(errors="ignore") for one in plain)
         return self.path / "records" / f"{name}-{key[:16]}.parquet"
 
     def check(self, suite: Mapping[str, Any], text: str, *, update: bool) -> None:
@@ -39,15 +43,17 @@ class RunDirectory:
         Raises: RunDirectoryError when the directory is somebody else's, or belongs to another suite
         and `update` does not allow it.
         """
+        self._check_kinds()
         if not self.manifest.is_file():
-            self._refuse_strangers()
+            _refuse_strangers(self.path)
             if not update and self._holds_another(text):
                 raise RunDirectoryError(
                     f"{self.path} holds another suite.toml; choose another --out, or pass "
                     "--update to write over it"
                 )
             return
-        before = read_manifest(self.path).get("suite")
+        before = private_values(read_manifest(self.path).get("suite"))
+        suite = private_values(suite)
         if before != suite and not update:
             key = _first_difference(before, suite)
             raise RunDirectoryError(
@@ -55,14 +61,18 @@ class RunDirectory:
                 "choose another --out, or pass --update to keep the cells that still apply"
             )
 
-    def _refuse_strangers(self) -> None:
-        there = sorted(one.name for one in self.path.iterdir())
-        strangers = [one for one in there if one not in _OURS and not meant_for(one)]
-        if strangers:
-            raise RunDirectoryError(
-                f"{self.path} is not a run directory and not empty (it holds {strangers[0]}); "
-                "choose another --out"
-            )
+    def _check_kinds(self) -> None:
+        """Refuse a folder or a pipe where a file of ours goes. Raises: RunDirectoryError."""
+        records = self.path / "records"
+        if records.exists() and not records.is_dir():
+            raise RunDirectoryError(f"{records} is not a folder; move it away")
+        for name in sorted(_OURS - {"records"}):
+            path = self.path / name
+            try:
+                if path.exists():
+                    check_regular(path)
+            except OSError as error:
+                raise RunDirectoryError(f"{path}: {reason(error)}; move it away") from None
 
     def _holds_another(self, text: str) -> bool:
         there = self.path / "suite.toml"
@@ -72,13 +82,44 @@ class RunDirectory:
         """Write the manifest."""
         write_text(self.manifest, _laid_out(about) + "\n")
 
-    def write_table(self, name: str, table: pd.DataFrame) -> None:
+    def write_table(self, name: str, table: "pd.DataFrame") -> None:
         """Write a table as CSV."""
-        write_text(self.path / name, table.to_csv(index=False, lineterminator="\n"))
+        from .spreadsheet import to_csv
+
+        write_text(self.path / name, to_csv(table))
 
 
 _TABLES = {"tradeoff.csv", "leaderboard.csv", "queries.csv", "transfer.csv", "detection.csv"}
+_LONGEST = 40  # bytes of a title in a file's name: with three of them it has less than 255
 _OURS = {"manifest.json", "suite.toml", "records", ".lock", *_TABLES}
+
+
+def refuse_strangers(path: Path) -> None:
+    """Refuse a directory that holds something other than a run. Nothing is read or written.
+
+    Raises: RunDirectoryError.
+    """
+    with _writing(path):
+        if path.exists() and not RunDirectory(path).manifest.is_file():
+            _refuse_strangers(path)
+
+
+def _refuse_strangers(path: Path) -> None:
+    there = sorted(one.name for one in path.iterdir())
+    strangers = [one for one in there if one not in _OURS and not meant_for(one)]
+    if strangers:
+        raise RunDirectoryError(
+            f"{path} is not a run directory and not empty (it holds {strangers[0]}); "
+            "choose another --out"
+        )
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunDirectoryError(f"{path} cannot be written: {reason(error)}") from None
 
 
 @contextmanager
@@ -91,18 +132,17 @@ def opened(
     nothing is written.
     """
     directory = RunDirectory(path)
-    try:
+    with _writing(path):
         path.mkdir(parents=True, exist_ok=True)
         directory.check(suite, text, update=update)
-        with FileLock(path / ".lock", timeout=0):
-            directory.check(suite, text, update=update)
-            _sweep(path)
-            write_text(path / "suite.toml", text)
-            yield directory
-    except Timeout:
-        raise RunDirectoryError(f"{path} is in use by another run") from None
-    except OSError as error:
-        raise RunDirectoryError(f"{path} cannot be written: {error.strerror or error}") from None
+        try:
+            with FileLock(path / ".lock", timeout=0):
+                directory.check(suite, text, update=update)
+                _sweep(path)
+                write_text(path / "suite.toml", text)
+                yield directory
+        except Timeout:
+            raise RunDirectoryError(f"{path} is in use by another run") from None
 
 
 def _sweep(path: Path) -> None:
@@ -120,34 +160,48 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     file = path / "manifest.json"
     try:
+        check_regular(file)
         about = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         raise RunDirectoryError(f"{path} is not a run directory: it has no manifest.json") from None
-    except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"{file} cannot be read: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(file, reason(error)) from None
     if not isinstance(about, dict) or not isinstance(about.get("cells"), list):
-        raise RunDirectoryError(f"{file} is not a manifest")
+        raise _damaged(file, "it is not a manifest")
     return about
 
 
-def read_cells(path: Path) -> tuple[list[Cell], list[tuple[str, ...]]]:
+def _damaged(file: Path, why: str) -> RunDirectoryError:
+    return RunDirectoryError(
+        f"{file} cannot be read: {why}; if this is a run of yours, delete it and run the "
+        "suite again: cells whose records are whole are kept"
+    )
+
+
+def read_cells(path: Path) -> "tuple[list[Cell], list[tuple[str, ...]]]":
     """Read the finished cells of a run directory, and name those that failed.
 
     Raises: RunDirectoryError.
     """
-    about = read_manifest(path)
+    about = read_manifest(path)  # before what takes long to import
+    from .records import read_cell
+    from .tables import Cell
+
     cells: list[Cell] = []
     failed: list[tuple[str, ...]] = []
     try:
         for one in about["cells"]:
+            if one["status"] == "failed" and "targets" in one:
+                continue  # a targeted attack: the worst case does not lack it
             if one["status"] == "failed":
                 names = ("dataset", "norm", "model", "defense", "attack")
                 failed.append(tuple(one[name] for name in names))
             else:
                 cell = read_cell(path / one["file"])
                 cells.append(Cell(cell.about | one["titles"], cell.records))
-    except (KeyError, TypeError) as error:
-        raise RunDirectoryError(f"{path / 'manifest.json'} is not a manifest: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        why = f"an entry of its cells is not whole ({type(error).__name__}: {reason(error)})"
+        raise _damaged(path / "manifest.json", why) from None
     return cells, failed
 
 

@@ -65,6 +65,13 @@ def surpluses(network: Network, images: Images, examples: Tensor) -> Tensor:
     return _told(network, images, torch.arange(len(images)), examples, surplus)
 
 
+def clean_logits(network: Network, images: Images, examples: Tensor) -> Tensor:
+    """(N, K), on the CPU: logits of clean images, of a stochastic network the shares of votes."""
+    classes = network.n_classes
+    every = torch.arange(len(images))
+    return _told(network, images, every, examples, lambda logits: logits[:, :classes])
+
+
 def _told(
     network: Network,
     images: Images,

@@ -15,7 +15,8 @@ from .network import Network
 from .protocols import WholeAttack
 from .pursuit import Field, Pursuit, in_steps
 from .search import Bracket, Exhaustive, Narrowing, Nearest, Order, Search
-from .settings import Member
+from .settings import Member, Settings
+from .unanswered import Stage, Unanswered
 
 _WALK = 0.65  # of an attack's steps: as many as a walk may take
 
@@ -31,6 +32,7 @@ class Engine:
         self.field = field
         self.fast = fast if field.settings.query_budget is None else None
         self.keep = keep
+        self._isolated = False
         self.book = Book.open(
             len(field.images), len(field.settings.grid), rejecting=field.network.rejects
         )
@@ -39,23 +41,34 @@ class Engine:
         """Run the attacks one after another, each on what the ones before it left.
 
         What is found on the fast network's gradients and refuted by the true one is searched for
-        again without it.
+        again without it; so is what these gradients, not being finite, did not break.
 
-        Raises: CellError when the model or an attack misbehaves.
+        Raises: CellError when the model or the attack misbehaves, or there was no finite gradient
+        for an example that is not broken.
         """
+        unanswered = Unanswered()
+        self._isolated = isolated(members, self.field.settings)
         for number, member in enumerate(members):
+            name = called(member.attack)
             note = f"attack {number + 1} of {len(members)}" if len(members) > 1 else ""
             everyone: Sequence[int] = range(len(self.field.images))
             if self.fast is not None and not nearest(member.attack):
-                everyone = self._pursue(number, member, self.fast, everyone, note)
-            for owner in self._pursue(number, member, self.field.network, everyone, note):
-                self.book.refuted[owner] = True
+                refuted, stage = self._pursue(number, member, self.fast, everyone, note)
+                everyone = [*{**dict.fromkeys(refuted), **stage.lost(self.book.broken)}]
+                unanswered.close_stage(stage, name, self.book.broken, but=everyone)
+            refuted, stage = self._pursue(number, member, self.field.network, everyone, note)
+            unanswered.close_stage(stage, name, self.book.broken)
+            self.book.refuted[refuted] = True
+        unanswered.check(self.book.broken)
         return self.book
 
     def _pursue(
         self, number: int, member: Member, hunting: Network, owners: Sequence[int], note: str
-    ) -> list[int]:
-        """Run one attack; return those whose adversarial examples the true network refuted."""
+    ) -> tuple[list[int], Stage]:
+        """Run one attack; return those whose adversarial examples the true network refuted.
+
+        Also what it met on its way.
+        """
         field, settings = self.field, self.field.settings
         if isinstance(member.attack, WholeAttack):  # of a single step, which is not to be repeated
             field = replace(field, look_every=1)
@@ -67,39 +80,66 @@ class Engine:
             settings.radii,
             settings.norm,
             settings.targeted,
-            covers=settings.search == "bracket" or nearest(member.attack),
+            covers=self._infers(member.attack),
             member=number,
             keep=self.keep,
             oblivious=settings.oblivious,
         )
         attack = in_steps(member.attack)
         restarts = member.restarts * getattr(attack, "tries", 1)
-        begin = partial(self._search, attack, restarts, number == 0)
-        Pursuit(field, hunting, attack, begin, owners, self.book, judge, note).run()
-        return judge.refuted
+        begin = partial(self._search, member.attack, restarts, number == 0)
+        pursuit = Pursuit(field, hunting, attack, begin, owners, self.book, judge, note)
+        pursuit.run()
+        return judge.refuted, pursuit.stage
 
     def _search(self, attack: Any, restarts: int, first: bool, owner: int) -> Search:
         """Begin an example's way through the grid with one attack. first: of the cascade."""
         settings, radii = self.field.settings, self.field.settings.radii
+        steps = in_steps(attack).steps
         broken = self.book.broken[owner].nonzero()[0].tolist()
         resisted = None if first else len(radii)  # then the largest point is where to begin
         start = radii, restarts, min(broken, default=resisted), float(self.book.distance[owner])
         if nearest(attack):
             return Nearest(*start)
-        if settings.search == "exhaustive":
-            return Exhaustive(radii, restarts, frozenset(broken))
+        budget = settings.query_budget is not None  # it may not last for more than the largest
+        if not self._infers(attack):
+            shared = budget and settings.search == "bracket"
+            return Exhaustive(radii, restarts, frozenset(broken), shared)
         monotone = getattr(attack, "monotone", True)
-        if settings.query_budget is not None:  # it may not last for more than the largest
+        if budget:
             order: Order = "descend" if monotone else "sweep"
-            return Bracket(*start, order=order, warm=attack.steps > 1)
+            return Bracket(*start, order=order, warm=steps > 1)
         if not monotone:
             return Bracket(*start, order="ascend")
         walks = getattr(attack, "walks", True)
-        if attack.steps == 1 or not walks:
+        if steps == 1 or not walks:
             return Bracket(*start, order="bisect" if start[2] is None else "descend", warm=walks)
-        return Narrowing(*start, walk=math.ceil(_WALK * attack.steps))
+        return Narrowing(*start, walk=math.ceil(_WALK * steps))
+
+    def _infers(self, attack: Any) -> bool:
+        """Whether what breaks one epsilon is taken to break all above it."""
+        return nearest(attack) or (self.field.settings.search == "bracket" and not self._isolated)
+
+
+def isolated(members: Sequence[Member], settings: Settings) -> bool:
+    """Whether a bracket search infers nothing: a single step is another attack at every epsilon.
+
+    So is an attack in one piece, such as another library's, that says that its failures tell
+    nothing of smaller epsilons. Not in a cascade, which stands for the worst of its attacks.
+    """
+    if settings.search != "bracket" or len(members) != 1 or nearest(members[0].attack):
+        return False
+    attack: Any = members[0].attack
+    if isinstance(attack, WholeAttack):
+        return not getattr(attack, "monotone", True)
+    return getattr(attack, "steps", None) == 1
 
 
 def nearest(attack: Any) -> bool:
     """Whether an attack looks for the nearest adversarial point, whatever the epsilon."""
     return bool(getattr(attack, "minimum_norm", False))
+
+
+def called(attack: object) -> str:
+    """What an attack calls itself, or its class's name."""
+    return str(getattr(attack, "title", type(attack).__name__))

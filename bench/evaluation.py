@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,26 +11,33 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from . import black_box
 from .adaptive import Nature, surrogates
+from .aiming import choose_targets
 from .audit import Audit
 from .book import Book
 from .certified import certified_columns, flag, without_attack
 from .datasets.checks import check_labels
 from .datasets.memory import SelectedImages
 from .detection import detection_of
-from .doubts import doubts, predictions, surpluses
-from .engine import Engine
-from .errors import BadData, BadParameter
+from .doubts import clean_logits, doubts, predictions, surpluses
+from .engine import Engine, called
+from .errors import BadData, BadParameter, CellError
 from .gallery import Album, Gallery
-from .network import Network, automatic_batch_size, frozen
+from .model_checks import Checked, flags_of_model
+from .network import Network, automatic_batch_size, frozen, named_dtype
 from .preparation import Attackers, prepare
 from .protocols import Certificates, Certifier, Images, Lens, Progress, WholeAttack
 from .pursuit import Field
 from .queries import query_curve, query_summary
+from .report import summary
 from .settings import Member, Settings, single
 from .tables import curve_of
+from .targets import NO_TARGET, Targets
+from .threads import suited_threads
 from .threat import Epsilon, Norm
 from .trial import Choice, choose
+from .untouched import restored
 
 LOOK_EVERY = 4  # steps on a GPU; a look waits for the device, an idle row wastes at most 3
 
@@ -40,9 +47,11 @@ class Case:
     """What is attacked, and with what.
 
     images: N of them, read as they are needed. labels: (N,). indices: (N,) int64, what each
-    example is called and its randomness hangs on. targets: (N,) classes to reach, or None.
+    example is called and its randomness hangs on. targets: (N,) classes to reach, or None where
+    the attack is untargeted, or the settings name a rule.
     attackers: what attacks that prepare themselves may use. certificates: what the module, which
-    then is a Certifier, has proved of the images: finds that contradict it are counted.
+    then is a Certifier, has proved of the images: finds that contradict it are counted. checked:
+    flags of the module that are known from other attacks on it; new ones are added.
     """
 
     module: nn.Module
@@ -53,9 +62,10 @@ class Case:
     targets: Tensor | None = None
     attackers: Attackers = Attackers()
     certificates: Certificates | None = None
+    checked: Checked = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What the attacks showed.
 
@@ -63,7 +73,8 @@ class Result:
     the attacks' preparation, such as a proxy's fidelity. members: the attacks, one by one, that the
     records' column `member` counts. choice: what the search computed its
     gradients with; None when it followed none. certified: the records of the module's certificates,
-    None where it has none.
+    None where it has none. title: what the user called the attacks. model_dtype: what the model
+    computes in, its verdicts too.
     """
 
     records: pd.DataFrame
@@ -76,6 +87,18 @@ class Result:
     _album: Album | None
     _query_budget: int | None = None
     certified: pd.DataFrame | None = None
+    title: str = ""
+    model_dtype: str = "float32"
+
+    def __repr__(self) -> str:
+        """The attack, the curve and the flags, in ten lines at most."""
+        return summary(self.title or " + ".join(self.members), self.curve, self.flags)
+
+    @property
+    def dtype(self) -> str:
+        """What gradients were computed in: the model's own type, or that of a fast copy of it."""
+        copied = self.choice is not None and self.choice.network is not None
+        return self.choice.variant.dtype if self.choice and copied else self.model_dtype
 
     @property
     def curve(self) -> pd.DataFrame:
@@ -167,19 +190,24 @@ def assess(
     Raises: BadData for images or labels that cannot be used; CellError when the model or an attack
     misbehaves; BadParameter.
     """
-    with frozen(case.module):
+    first = case.images.read(torch.tensor([0]))
+    threads = suited_threads(case.module, first, case.device)
+    with frozen(case.module), restored(case.module) as untouched, threads:
         network, predicted = _first_look(case, settings, batch_size)
+        moving = untouched.changed()  # no attack has been at work yet
         size = network.batch_size
         check_classes(case, network.n_classes)
-        members = single(members)
+        if settings.targets is not None:
+            case = replace(case, targets=_targets(settings.targets, case, settings, network))
+        _refuse_masked(network, case, predicted)
+        members = single(members, settings.norm, targeted=settings.targeted)
         check_members(members, settings.norm, targeted=settings.targeted)
-        prepared, report = prepare(members, case.attackers, network, settings.seed)
+        with untouched.left_alone(but=moving):
+            prepared, report = prepare(members, case.attackers, network, settings.seed)
         goals = case.labels if case.targets is None else case.targets
-        eligible = (
-            (predicted == case.labels) & (predicted != goals)
-            if settings.targeted
-            else (predicted == case.labels)
-        )
+        eligible = predicted == case.labels
+        if settings.targeted:
+            eligible &= (goals != predicted) & (goals != NO_TARGET)
         rows = eligible.nonzero().flatten()
         audit = _audit(case, predicted, settings, network)
         keep = _Keep(rows.tolist(), gallery, audit) if gallery or audit else None
@@ -199,28 +227,47 @@ def assess(
             sample = case.images.read(rows[:size])
             choice = choose(case.module, sample, len(rows), case.device, size, settings.precision)
         fast = None if choice is None else choice.open(case.device, size)
-        book = Engine(field, fast, keep).run(prepared)
+        with untouched.left_alone(but=moving):
+            book = Engine(field, fast, keep).run(prepared)
         if audit is not None:
             audit.settle()
         access = {member.attack.access for member in members}
         refuted, cut_short = int(book.refuted.sum()), int(book.cut_short.sum())
-        flags = doubts(
+        idle = (f"no-progress:{book.idle}",) if book.idle else ()
+        flags = idle + doubts(
             network, case.images, case.labels, rows, access, refuted, cut_short, case.indices
+        )
+        flags += flags_of_model(
+            network,
+            SelectedImages(case.images, rows),
+            case.labels[rows],
+            case.indices[rows],
+            settings.approach,
+            gradients="white-box" in access,
+            known=case.checked,
         )
         clean = surpluses(network, case.images, case.indices) if network.rejects else None
     records = _records(case, predicted, rows, book, settings, clean)
     if audit is not None:
         records["contradicts"] = audit.contradicts
         flags += tuple(flag(int(audit.contradicts.sum())))
+    accesses = [member.attack.access for member in members]
+    flags += black_box.flags_of(black_box.beaten_within(book.member, accesses), len(case.images))
     album = gallery if isinstance(gallery, Album) else None
-    names = tuple(_called(one.attack) for one in members)
+    names = tuple(called(one.attack) for one in members)
     budget = settings.query_budget
-    return Result(records, settings.grid, flags, report, names, choice, case.images, album, budget)
-
-
-def _called(attack: object) -> str:
-    """What an attack calls itself, or its class's name."""
-    return str(getattr(attack, "title", type(attack).__name__))
+    return Result(
+        records,
+        settings.grid,
+        flags,
+        report,
+        names,
+        choice,
+        case.images,
+        album,
+        budget,
+        model_dtype=named_dtype(network.dtype),
+    )
 
 
 def _follows_gradients(members: Sequence[Member], settings: Settings) -> bool:
@@ -271,6 +318,18 @@ def _audit(case: Case, predicted: Tensor, settings: Settings, network: Network) 
     return audit
 
 
+def _targets(rule: Targets, case: Case, settings: Settings, network: Network) -> Tensor:
+    """(N,): the class to reach on each example, by rule. Raises: BadParameter."""
+    return choose_targets(
+        rule,
+        case.labels,
+        network.n_classes,
+        settings.seed,
+        case.indices,
+        lambda: clean_logits(network, case.images, case.indices),
+    )
+
+
 def _first_look(case: Case, settings: Settings, batch_size: int | None) -> tuple[Network, Tensor]:
     """Make the network ready and let it predict the clean images.
 
@@ -281,6 +340,27 @@ def _first_look(case: Case, settings: Settings, batch_size: int | None) -> tuple
         network = opened(case, batch_size, lens)
         every = torch.arange(len(case.images))
         return network, predictions(network, case.images, every, case.indices)
+
+
+def _refuse_masked(network: Network, case: Case, predicted: Tensor) -> None:
+    """Refuse a model that masks a class, by a logit of -inf, which it is to give an image.
+
+    Only what is not given the class in question may be masked there. Raises: CellError.
+    """
+    for name, classes in (("label", case.labels), ("target", case.targets)):
+        if classes is None or network.stochastic:  # whose votes are no logits
+            continue
+        rows = ((predicted != classes) & (classes != NO_TARGET)).nonzero().flatten()
+        for part in rows.split(network.batch_size):
+            logits = network.logits(case.images.read(part)).cpu()
+            masked = logits.gather(1, classes[part, None])[:, 0] == -torch.inf
+            if masked.any():
+                row = int(part[masked][0])
+                raise CellError(
+                    f"the model's logit of class {int(classes[row])} is -inf at index "
+                    f"{int(case.indices[row])}, and it is the {name} there: only classes that no "
+                    "example has may be masked"
+                )
 
 
 @contextmanager
@@ -302,7 +382,15 @@ def opened(case: Case, batch_size: int | None, lens: Lens | None = None) -> Netw
 
 
 def check_classes(case: Case, n_classes: int) -> None:
-    """Refuse labels and targets that a network of so many classes cannot give. Raises: BadData."""
+    """Refuse labels and targets that a network of so many classes cannot give, and a lone class.
+
+    Raises: BadData.
+    """
+    if n_classes < 2:
+        raise BadData(
+            f"the model returns {n_classes} logit for each image, and needs one for each of at "
+            "least 2 classes: of a single output z make torch.cat([-z, z], dim=1)"
+        )
     check_labels(case.labels, n_classes, len(case.images))
     if case.labels.dim() != 1:
         raise BadData("labels to attack must be classes (N,), not probabilities")
@@ -321,8 +409,8 @@ def check_members(members: Sequence[Member], norm: Norm, *, targeted: bool) -> N
 
     Raises: BadParameter.
     """
-    for member in single(members):
-        kind = _called(member.attack)
+    for member in single(members, norm, targeted=targeted):
+        kind = called(member.attack)
         norms = getattr(member.attack, "norms", None)
         if norms is not None and norm not in norms:
             raise BadParameter(f"{kind} works in {', '.join(norms)}, not in {norm}")

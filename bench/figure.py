@@ -6,9 +6,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import BadParameter, QuintainError, closest
 from .files import write_atomically
+from .formats import check_ending
 from .grid import Epsilon
+from .inert import drawn
 from .labels import Box, around, placed
 from .sweeps import Comparison, Subject
 
@@ -17,8 +18,6 @@ Page = Callable[[float, float], tuple[float, float]]  # accuracies to typographi
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-ENDINGS = (".png", ".svg", ".pdf")
 
 # Okabe & Ito's colours, told apart by every kind of colour vision; yellow is too pale on white
 _COLOURS = ("#000000", "#D55E00", "#0072B2", "#CC79A7", "#E69F00", "#56B4E9", "#009E73")
@@ -37,23 +36,6 @@ _SETTINGS: Any = {
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
 }
-
-
-def check_ending(path: Path) -> None:
-    """Look whether a figure can be written in the format that a file's name asks for.
-
-    Raises: BadParameter for another ending; QuintainError without matplotlib.
-    """
-    if path.suffix.lower() not in ENDINGS:
-        near = closest(path.suffix, ENDINGS) or f"; there are {', '.join(ENDINGS)}"
-        raise BadParameter(f"{path} ends in '{path.suffix}', which is no format of figures{near}")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise QuintainError(
-            "a figure needs the package matplotlib, not installed: "
-            "pip install 'quintain[figures]' brings it"
-        ) from None
 
 
 def write_figure(path: Path, shown: Comparison) -> None:
@@ -111,13 +93,14 @@ def tradeoff_figure(shown: Comparison) -> "Figure":
 def _caption(shown: Comparison) -> str:
     model = f", {shown.models[0]}" if len(shown.models) == 1 else ""
     sizes = " or ".join(f"{one:,}" for one in shown.n_examples)
-    return f"{shown.dataset}{model}: worst case over the attacks, 95% intervals, n = {sizes}"
+    said = "worst case over the attacks, 95% intervals"
+    return drawn(f"{shown.dataset}{model}: {said}, n = {sizes}")
 
 
 def _title(one: Subject, shown: Comparison) -> str:
     """What the legend calls it."""
     name = one.defense if len(shown.models) == 1 else f"{one.model} x {one.defense}"
-    return name if one.complete else f"{name} (an attack failed)"
+    return drawn(name if one.complete else f"{name} (an attack failed)")
 
 
 def _looks(shown: Comparison) -> dict[tuple[str, str], dict[str, Any]]:
@@ -247,7 +230,7 @@ def _short(one: Subject, shown: Comparison) -> str:
     """What a point is called: the members of a sweep by what differs between them."""
     if not one.sweep:
         return _title(one, shown)
-    return one.swept if len(shown.models) == 1 else f"{one.model}, {one.swept}"
+    return drawn(one.swept if len(shown.models) == 1 else f"{one.model}, {one.swept}")
 
 
 def _obstacles(shown: Comparison, page: Page) -> Iterator[Box]:

@@ -1,12 +1,26 @@
 """Files that are either whole or not there."""
 
+import contextlib
 import errno
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+# what file systems of networks and in user space say when they cannot sync, or not a folder
+_CANNOT_SYNC = {
+    getattr(errno, name)
+    for name in ("EINVAL", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "EBADF", "EACCES", "EPERM", "EISDIR")
+    if hasattr(errno, name)
+}
+_KINDS = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 _TEMPORARY = re.compile(r"\.(.+)\.\d+\.tmp")
 
 
@@ -14,13 +28,17 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make a file under a temporary name, sync it to the disk, give it its name.
 
     A process killed at any moment leaves the old file or the new one, never a part.
+
+    Raises: OSError, also where something is that is no regular file, such as a device.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        check_regular(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
         with open(temporary, "rb+") as handle:
-            os.fsync(handle.fileno())
+            _sync(handle.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
     finally:
@@ -33,13 +51,34 @@ def meant_for(name: str) -> str | None:
     return found[1] if found else None
 
 
+def check_regular(path: Path) -> None:
+    """Refuse what is no regular file. To be called before a file that a user names is opened.
+
+    To open a pipe waits for somebody to write into it, and a device may have no end.
+
+    Raises: OSError, which says what it is instead, or that there is nothing.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        kind = next((name for test, name in _KINDS if test(mode)), "something else")
+        raise OSError(errno.EINVAL, f"it is {kind}, not a file", str(path))
+
+
+def remove(path: Path) -> None:
+    """Remove a file if there is one; leave what is something else, or is not ours to remove."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
 def check_writable(path: Path) -> None:
     """Try whether a file can be written, before the work that makes its content.
 
     Raises: OSError.
     """
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists():
+        check_regular(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=path.parent):
         pass
@@ -53,8 +92,22 @@ def write_text(path: Path, text: str) -> None:
 def _sync_folder(folder: Path) -> None:
     if os.name != "posix":
         return
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+        return
+    try:
+        _sync(handle)
     finally:
         os.close(handle)
+
+
+def _sync(handle: int) -> None:
+    """Have a file or a folder written to the disk, where the file system can."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise

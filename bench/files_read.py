@@ -38,11 +38,18 @@ def recorded() -> Iterator[set[str]]:
 
 
 def hashed(paths: set[str], folder: Path) -> dict[str, str]:
-    """Name the content of each file that is still there: path relative to a folder -> SHA-256."""
+    """Name the content of each file that is still there: its path -> SHA-256.
+
+    Paths are relative to the folder, or to the home folder (`~`) where that would name it.
+    """
     found = {}
+    home = os.path.expanduser("~")
     for path in sorted(paths):
         try:
-            found[Path(os.path.relpath(path, folder)).as_posix()] = hash_file(Path(path))
+            shown = Path(os.path.relpath(path, folder))
+            if shown.parts[0] == ".." and Path(path).is_relative_to(home):
+                shown = Path("~", os.path.relpath(path, home))
+            found[shown.as_posix()] = hash_file(Path(path))
         except (OSError, ValueError):  # gone again, or on another drive
             continue
     return found
@@ -51,7 +58,9 @@ def hashed(paths: set[str], folder: Path) -> dict[str, str]:
 def unchanged(files: Mapping[str, str], folder: Path) -> bool:
     """Whether files hold what they held. files: as `hashed` gives them."""
     try:
-        return all(hash_file(folder / path) == sha256 for path, sha256 in files.items())
+        return all(
+            hash_file(folder / os.path.expanduser(path)) == sha256 for path, sha256 in files.items()
+        )
     except OSError:
         return False
 

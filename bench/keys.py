@@ -10,10 +10,12 @@ from typing import Any
 import torch
 
 from . import registry
+from .engine import isolated
+from .files import check_regular
 from .hashing import configuration, hash_file, hash_json
 from .manifest import software
 from .plan import Plan
-from .settings import Certification
+from .settings import Certification, single
 from .sorties import Sortie, Subject
 from .source_digest import installed_digest
 from .training import Order, architecture
@@ -93,6 +95,8 @@ class Keys:
             return self.order(subject).key()
         path = self.plan.checkpoint(subject.model)
         try:
+            if path is not None:
+                check_regular(path)
             checkpoint = "" if path is None else hash_file(path)
         except OSError:  # said when it is tried
             return ""
@@ -123,4 +127,6 @@ class Keys:
             "code": sorted(code | {*registry.code_of(described)}),
             "restarts": member.restarts,
             "settings": configuration(settings),
+            **({} if sortie.targets is None else {"targets": sortie.targets}),
+            **({"epsilons": "each alone"} if isolated(single([member]), settings) else {}),
         }

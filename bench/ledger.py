@@ -8,6 +8,7 @@ from torch import Tensor
 from .threat import Ball, measure, per_example
 
 UNLIMITED = 2**62
+LOSS, MODEL = 1, 2  # whose fault it is that a gradient was not finite
 _ROUGH = 1e-5  # relative error of a norm in float32, generously
 
 
@@ -21,7 +22,9 @@ class Ledger:
     point. grid: (B, E) float64, the radii of interest. solved: (B, E) int64, how many queries had
     been asked when an adversarial point within each was first seen, 0 before; not kept for
     white-box attacks. lead: (B,), how far the logits last seen were from the goal, NaN before the
-    first and when nobody wants to know.
+    first and when nobody wants to know. fault: (B,) int64, whether a gradient that the attack was
+    given was not finite, and whose fault it was: 0 none was, LOSS the attack's own loss's, MODEL
+    the model's.
     """
 
     ball: Ball
@@ -35,6 +38,7 @@ class Ledger:
     grid: Tensor
     solved: Tensor
     lead: Tensor
+    fault: Tensor
 
     @classmethod
     def open(cls, ball: Ball, y: Tensor, allowance: Tensor, grid: Tensor) -> "Ledger":
@@ -44,7 +48,18 @@ class Ledger:
         counts = zeros, zeros.clone(), zeros.clone()
         solved = torch.zeros_like(grid, dtype=torch.int64)
         unknown = distance * torch.nan
-        return cls(ball, y, *counts, allowance, distance, ball.x.clone(), grid, solved, unknown)
+        return cls(
+            ball,
+            y,
+            *counts,
+            allowance,
+            distance,
+            nearest=ball.x.clone(),
+            grid=grid,
+            solved=solved,
+            lead=unknown,
+            fault=zeros.clone(),
+        )
 
     @property
     def broken(self) -> Tensor:
@@ -77,6 +92,20 @@ class Ledger:
         new = (self.solved == 0) & (first < UNLIMITED)
         self.solved.copy_(torch.where(new, first, self.solved))
 
+    def note_fault(self, gradient: Tensor, slope: Tensor, asked: Tensor | None) -> None:
+        """Note whose gradients (B, C, H, W) were not finite; slope: of the loss, by the logits.
+
+        asked: (B,) bool, the rows that count; None for all.
+        """
+        fault = _fault(gradient, slope)
+        fault = fault if asked is None else fault * asked
+        self.fault.copy_(self.fault.maximum(fault))
+
+    def note_faults(self, gradient: Tensor, slope: Tensor, asked: Tensor, owners: Tensor) -> None:
+        """The same of any number of inputs, whose owners are (N,)."""
+        fault = _fault(gradient, slope) * asked
+        self.fault.scatter_reduce_(0, owners, fault, "amax")
+
     def fall_back(self, distance: Tensor, nearest: Tensor) -> None:
         """Take earlier finds, (B,) and (B, C, H, W), where none within the ball is known now."""
         without = ~self.broken
@@ -95,3 +124,10 @@ class Ledger:
         epsilon = self.ball.epsilon[rows]
         first = (known > epsilon) & (rough <= epsilon * (1.0 + _ROUGH))
         return first | (rough < known * (1.0 - _ROUGH))
+
+
+def _fault(gradient: Tensor, slope: Tensor) -> Tensor:
+    """(N,) int64: 0 where the gradient is finite, else whose fault it is that it is not."""
+    lost = ~gradient.isfinite().flatten(1).all(dim=1)
+    whose = torch.where(slope.isfinite().all(dim=1), MODEL, LOSS)
+    return torch.where(lost, whose, 0)

@@ -2,31 +2,20 @@
 
 import hashlib
 import importlib.util
+import os
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 
-from .errors import BadPlugin, DuplicatePlugin
+from .errors import BadPlugin, DuplicatePlugin, reason
+from .files import check_regular
+from .paths import located
 
 FILE_MODULE = "quintain_plugin_"  # how modules made from local files are called
 _FACTORY = re.compile(r"(.+\.py):(\w+)")
 
 _files: set[str] = set()  # that were run
-_folder: ContextVar[Path | None] = ContextVar("folder", default=None)
-
-
-@contextmanager
-def relative_to(folder: Path) -> Iterator[None]:
-    """Within, names such as `nets/mine.py:make` are relative to a folder, such as a suite's."""
-    token = _folder.set(folder)
-    try:
-        yield
-    finally:
-        _folder.reset(token)
 
 
 def reference(name: str) -> tuple[Path, str] | None:
@@ -34,7 +23,12 @@ def reference(name: str) -> tuple[Path, str] | None:
     match = _FACTORY.fullmatch(name)
     if match is None:
         return None
-    return ((_folder.get() or Path.cwd()) / Path(match[1]).expanduser()).resolve(), match[2]
+    return absolute(located(match[1])), match[2]
+
+
+def absolute(path: Path) -> Path:
+    """A path without links and `~`. Links that lead in circles stay as they are."""
+    return Path(os.path.realpath(os.path.expanduser(path)))
 
 
 def digest(path: Path) -> str:
@@ -43,9 +37,13 @@ def digest(path: Path) -> str:
 
 
 def module_name(path: Path) -> str:
-    """What the module made from a file is called. Raises: BadPlugin when there is no such file."""
-    if not path.is_file():
-        raise BadPlugin(f"plugin file {path} does not exist")
+    """What the module made from a file is called. Raises: BadPlugin when it cannot be read."""
+    try:
+        check_regular(path)
+    except FileNotFoundError:
+        raise BadPlugin(f"plugin file {path} does not exist") from None
+    except OSError as error:
+        raise BadPlugin(f"plugin file {path} cannot be read: {reason(error)}") from None
     return f"{FILE_MODULE}{path.stem}_{digest(path)[:8]}"
 
 

@@ -9,8 +9,10 @@ from typing import Any
 
 from . import registry
 from .directory import RunDirectory
+from .files import remove
 from .keys import Keys
 from .manifest import hardware, software
+from .privacy import path_from, private, private_values
 from .probe import same_answers
 from .standings import Standings, up_to_date
 from .survey import Finished, Place, Survey, stale
@@ -71,11 +73,11 @@ class Logbook:
         self.done[place] = cell
         error = cell.path.with_suffix(".error.txt")
         if error.name in self._survey.errors:
-            error.unlink(missing_ok=True)
+            remove(error)
 
     def fail(self, place: Place, reason: str) -> None:
         """Note a cell that failed."""
-        self.failed[place] = reason
+        self.failed[place] = private(reason, self._plan.folder)
 
     def has(self, number: int) -> bool:
         """Whether any cell of a subject is done."""
@@ -91,6 +93,7 @@ class Logbook:
         sortie = self._plan.attacks[place[1]]
         source = sortie.source
         lender = {} if source is None else {"transfer_source": self._plan.subjects[source].title}
+        aim = {} if sortie.targets is None else {"targets": sortie.targets}
         return {
             "dataset": self._plan.suite.dataset.title,
             **self._subject(place[0]),
@@ -98,6 +101,7 @@ class Logbook:
             "leaderboard_epsilon": self._plan.suite.headline.text,
             "epsilons": [one.text for one in self._plan.suite.epsilons],
             **lender,
+            **aim,
         }
 
     def close(self) -> Standings | None:
@@ -105,6 +109,7 @@ class Logbook:
         cells = [(one, self.titles(place)) for place, one in sorted(self.done.items())]
         norm = self._plan.suite.norm
         lost = [self.titles(place) for place in sorted(self.failed)]
+        lost = [one for one in lost if "targets" not in one]  # the worst case does not lack these
         failed = [
             (one["dataset"], norm, one["model"], one["defense"], one["attack"]) for one in lost
         ]
@@ -136,8 +141,8 @@ class Logbook:
         """What the manifest says that a run with nothing to do would say again."""
         suite = self._plan.suite
         return {
-            "suite": suite.resolved(),
-            "suite_file": self._file,
+            "suite": private_values(suite.resolved()),
+            "suite_file": Path(self._file).name,
             "repeat": self._repeat(),
             "software": software(),
             "data_hash": self._keys.data,
@@ -155,7 +160,8 @@ class Logbook:
         names = {name: titles[name] for name in ("dataset", "model", "defense", "attack")}
         entry = {**names, "norm": self._plan.suite.norm}
         if place in self.failed:
-            return {**entry, "status": "failed", "error": self.failed[place]}
+            aim = {name: titles[name] for name in ("targets",) if name in titles}
+            return {**entry, **aim, "status": "failed", "error": self.failed[place]}
         cell = self.done[place]
         return {
             **entry,
@@ -174,16 +180,20 @@ class Logbook:
         return {"model": subject.model.title, "defense": subject.defense_title}
 
     def _repeat(self) -> str:
-        """Say the command that gives the same numbers, to be run in the run directory."""
+        """Say the command that gives the same numbers, to be run in the run directory.
+
+        A suite that is far away, in somebody's home folder, is named alone.
+        """
         suite = self._plan.suite
-        source = Path("suite.toml")  # the copy, unless it names files that lie beside the original
+        source = "suite.toml"  # the copy, unless it names files that lie beside the original
         named = (
             one.spec for one in (*suite.models, *suite.attacks, *suite.defenses, suite.dataset)
         )
-        names_files = any(map(registry.names_files, named))
+        root = str(suite.dataset.spec.get("root") or "")
+        names_files = any(map(registry.names_files, named)) or bool(root)
         if suite.plugins or names_files or any(one.checkpoint for one in suite.models):
-            source = self._plan.folder / Path(self._file).name
-        command = ["quintain", "run", str(source), "--seed", str(suite.seed)]
+            source = path_from(self.directory.path, self._plan.folder / Path(self._file).name)
+        command = ["quintain", "run", source, "--seed", str(suite.seed)]
         return shlex.join([*command, "--device", str(self._keys.device), "--out", "NEW_DIRECTORY"])
 
 

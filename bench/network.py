@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from .adaptive import Nature
 from .errors import BadData, CellError
+from .modules import evaluation_mode, needs_a_pass
 from .protocols import Answer, Lens
 from .random import Draws, ambient
 from .rejection import rejects
+from .switches import full_precision, torch_defaults
 
 # Matrix kernels for a handful of rows round differently from those for many: on the CPUs tried,
 # every row was the same to the bit from 8 rows up. Smaller batches are filled up.
@@ -22,7 +24,8 @@ _VOTES = (
     200  # draws of a stochastic module that are asked for at most, unless a layer says otherwise
 )
 _FORWARD_ONLY = 4  # times the rows on a GPU, since a pass without gradient keeps no activations
-_NOT_FINITE = "the model returned logits that are not finite"
+_NO_POINT = "the attack asked about an image that is not finite"
+_COMPUTED_IN = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _NO_MEMORY = re.compile("not enough memory|can't allocate memory|out of memory|ALLOC_FAILED")
 
 T = TypeVar("T")
@@ -38,7 +41,10 @@ class Network:
     to `votes`: 200, or what such layers say (`votes = 500`). rejects: whether the logits have one
     more after those of the n_classes classes, for "rejected".
     surrogates: the lens that gradients are always seen through, of a module with layers that have
-    none; without it such a module's gradient is zero.
+    none; without it such a module's gradient is zero. owner: whose network it is, for messages.
+
+    The module is given images in its own dtype. Logits come back in float32, in float64 of a module
+    in float64. A logit may be -inf, as of a class that is masked; NaN and +inf fail.
     """
 
     def __init__(
@@ -48,8 +54,11 @@ class Network:
         batch_size: int,
         tolerance: float = 0.0,
         surrogates: Lens | None = None,
+        owner: str = "the model",
     ) -> None:
         self.module = module
+        self.owner = owner
+        self.dtype = dtype_of(module)
         self.device = device
         self.batch_size = max(batch_size, SMALLEST_BATCH)
         self.tolerance = tolerance
@@ -87,12 +96,16 @@ class Network:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def check(self) -> None:
-        """Wait for the device to tell whether all logits so far were finite.
+        """Wait for the device to tell whether all logits so far could be used.
 
-        Raises: CellError when they were not.
+        Raises: CellError when they could not.
         """
         if self._finite is not None and not self._finite:
-            raise CellError(_NOT_FINITE)
+            raise CellError(self._not_finite)
+
+    @property
+    def _not_finite(self) -> str:
+        return f"{self.owner} returned logits that are not finite"
 
     def gradient(
         self,
@@ -101,7 +114,7 @@ class Network:
         lens: Lens | None = None,
         setting: Tensor | None = None,
         noise: Draws | None = None,
-    ) -> Answer:
+    ) -> "Pulled":
         """Gradient at x, (B, C, H, W), of an objective (B, K) -> (B,) that treats rows apart.
 
         The objective sees all rows at once, so when the batch is run in parts its derivative is
@@ -131,7 +144,7 @@ class Network:
             ),
             forward_only=False,
         )
-        return Answer(torch.cat(parts), loss.detach(), logits.detach())
+        return Pulled(torch.cat(parts), loss.detach(), logits.detach(), slope)
 
     def _seen(self, x: Tensor, view: "_View") -> Tensor:
         """The module's logits, through the surrogates and the lens if there are any."""
@@ -147,15 +160,23 @@ class Network:
             logits = logits + 0.0 * x.flatten(1).sum(dim=1, keepdim=True)  # no gradient is zero
         return logits
 
-    def _pull_back(self, x: Tensor, objective: Callable[[Tensor], Tensor], view: "_View") -> Answer:
+    def _pull_back(
+        self, x: Tensor, objective: Callable[[Tensor], Tensor], view: "_View"
+    ) -> "Pulled":
         x = x.to(self.device).detach().requires_grad_()
         with torch.enable_grad(), self._arithmetic():
             logits = self._seen(x, view)
             if not logits.requires_grad:
-                raise CellError("the model cannot be differentiated: its logits carry no gradient")
+                raise CellError(
+                    f"{self.owner} cannot be differentiated: its logits carry no gradient"
+                )
             loss = objective(logits)
-            (gradient,) = torch.autograd.grad(loss.sum(), x)
-        return Answer(gradient, loss.detach(), logits.detach())
+            gradient, slope = torch.autograd.grad(loss.sum(), (x, logits), allow_unused=True)
+            if gradient is None:
+                raise CellError(
+                    f"{self.owner} cannot be differentiated: no gradient reaches the image"
+                )
+        return Pulled(gradient, loss.detach(), logits.detach(), slope)
 
     def _forward(self, x: Tensor, noise: Draws | None = None) -> Tensor:
         if not len(x):
@@ -165,6 +186,8 @@ class Network:
             given = torch.cat([x, x[:1].detach().expand(missing, *x.shape[1:])])
         else:
             given = x.clone()  # a model may write into its input
+        if self.dtype != torch.float32:
+            given = given.to(self.dtype)
         if noise is None:
             logits = self.module(given)
         else:
@@ -172,17 +195,35 @@ class Network:
             with ambient(Draws(noise.seed, *rows)):
                 logits = self.module(given)
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(given):
-            raise CellError(f"the model must return logits (B, K), not {_shape(logits)}")
-        finite = logits.detach().isfinite().all()
-        if not logits.is_cuda:
-            if not finite:
-                raise CellError(_NOT_FINITE)
-        elif self._finite is None:
-            self._finite = finite
-        else:
-            self._finite &= finite  # to be looked at by `check`: now it would wait for the device
-        self.n_classes = logits.shape[1] - self.rejects
+            raise CellError(f"{self.owner} must return logits (B, K), not {_shape(logits)}")
+        self._count_classes(logits)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        self._look_at(logits.detach(), given)
         return logits[: len(x)] if missing > 0 else logits
+
+    def _count_classes(self, logits: Tensor) -> None:
+        """Learn how many classes there are. Raises: CellError when they are not as many as before.
+
+        What an attack knows of them, and the labels, would be of another model.
+        """
+        classes = logits.shape[1] - self.rejects
+        if self.n_classes not in (0, classes):
+            raise CellError(
+                f"{self.owner} returned logits of {classes} classes, "
+                f"and of {self.n_classes} when it was asked before"
+            )
+        self.n_classes = classes
+
+    def _look_at(self, logits: Tensor, given: Tensor) -> None:
+        """Refuse NaN, +inf, and rows that are -inf throughout; on a GPU when `check` is called.
+
+        Raises: CellError, which blames whoever asked where it was the input that was not finite.
+        """
+        usable = logits.amax(dim=1).isfinite().all()
+        if logits.is_cuda:  # the answer would be waited for
+            self._finite = usable if self._finite is None else self._finite & usable
+        elif not usable:
+            raise CellError(self._not_finite if given.isfinite().all() else _NO_POINT)
 
     def _in_parts(self, count: int, run: Callable[[slice], T], *, forward_only: bool) -> list[T]:
         parts: list[T] = []
@@ -208,6 +249,16 @@ class Network:
             raise CellError(f"out of memory even with {SMALLEST_BATCH} rows a pass") from error
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True)
+class Pulled(Answer):
+    """An answer, and the objective's own derivative by the logits: slope, (B, K).
+
+    It tells whether a gradient that is not finite is the objective's fault or the network's.
+    """
+
+    slope: Tensor
 
 
 @dataclass(frozen=True)
@@ -258,6 +309,25 @@ def in_memory(ask: Callable[[int], T], size: int) -> tuple[T, int]:
         size = max(size // 2, SMALLEST_BATCH)
 
 
+def dtype_of(module: nn.Module) -> torch.dtype:
+    """What a module computes in: the one dtype of its weights and buffers.
+
+    A module that mixes several casts by itself, and is given float32. One that has none, too; one
+    may say so itself, by an attribute `input_dtype`.
+    """
+    declared = getattr(module, "input_dtype", None)
+    if isinstance(declared, torch.dtype):
+        return declared
+    tensors = (*module.parameters(), *module.buffers())
+    found = {one.dtype for one in tensors if one.dtype in _COMPUTED_IN}
+    return found.pop() if len(found) == 1 else torch.float32
+
+
+def named_dtype(dtype: torch.dtype) -> str:
+    """A dtype as records write it, such as float32."""
+    return str(dtype).removeprefix("torch.")
+
+
 def _refuse_hidden_rejection(module: nn.Module) -> None:
     """Refuse a model around one that rejects which does not say whether it passes that on.
 
@@ -275,25 +345,28 @@ def _refuse_hidden_rejection(module: nn.Module) -> None:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[nn.Module]:
-    """Evaluation mode, no gradients for weights, full float32 arithmetic; put back at the end."""
-    modes = [(one, one.training) for one in module.modules()]
-    wanted = [(one, one.requires_grad) for one in module.parameters()]
-    module.eval()
-    for parameter, _ in wanted:
-        parameter.requires_grad_(False)
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-        ):
+    """Evaluation mode, no gradients for weights, full float32 arithmetic; put back at the end.
+
+    Torch's switches of the process, such as autocast, are as torch starts with them.
+
+    Raises: CellError when the module does not allow it.
+    """
+    if needs_a_pass(module):
+        raise CellError("the model has lazy layers without weights: run it on an image first")
+    with torch_defaults(), full_precision():
+        modes = [(one, one.training) for one in module.modules() if hasattr(one, "training")]
+        wanted = [(one, one.requires_grad) for one in module.parameters() if not one.is_inference()]
+        evaluation_mode(module)
+        for parameter, _ in wanted:
+            parameter.requires_grad_(False)
+        try:
             yield module
-    finally:
-        torch.set_float32_matmul_precision(precision)
-        for one, mode in modes:
-            one.training = mode
-        for parameter, before in wanted:
-            parameter.requires_grad_(before)
+        finally:
+            for one, mode in modes:
+                if one.training != mode:
+                    one.training = mode
+            for parameter, before in wanted:
+                parameter.requires_grad_(before)
 
 
 def automatic_batch_size(

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .files import meant_for, write_atomically
+from .files import check_regular, meant_for, remove, write_atomically
 
 EVERY = 15.0  # seconds between two states that are kept, at least
 _SHARE = 50.0  # and as many times as long as it takes to keep one: 2% of the time
@@ -85,7 +85,7 @@ class Partial:
         own = re.compile(re.escape(self._path.name) + r"(-\d.*)?")
         for path in self._path.parent.glob("*"):
             if own.fullmatch(meant_for(path.name) or path.name):
-                path.unlink(missing_ok=True)
+                remove(path)
 
     def _file(self) -> Path:
         number = f"-{self._run}" if self._run > 1 else ""
@@ -107,6 +107,7 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    check_regular(path)
     content = path.read_bytes()
     body = memoryview(content)[_CHECKSUM:]
     if zlib.crc32(body).to_bytes(_CHECKSUM, "little") != content[:_CHECKSUM]:

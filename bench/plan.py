@@ -1,8 +1,7 @@
 """A suite made ready: every plugin built, and every model tried that there is work for."""
 
 import hashlib
-from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,14 +25,22 @@ from .errors import (
 )
 from .evaluation import check_members
 from .hashing import hash_json
+from .inert import short
+from .lookup import blamed
+from .modules import evaluation_mode
+from .network import dtype_of
+from .paths import located
 from .protocols import Dataset, Defense, ImageData, Images, InputSpec
 from .rejection import rejects
 from .settings import Certification, Member, Settings
 from .sorties import Sortie, Subject, certification_of, sorties_of, transfers_of
 from .suite import AttackEntry, Entry, ModelEntry, Suite
-from .training import build_network
+from .targets import check_class
+from .threat import check_radii
+from .training import build_network, check_defense
 
 Split = Literal["train", "test"]
+_SHOWN = 2000  # characters of what somebody else's checkpoint makes us say
 _BLOCK = 256  # images held at once to be looked at
 SPLITS: tuple[Split, ...] = get_args(Split)
 
@@ -73,7 +80,7 @@ class Plan:
 
     def checkpoint(self, entry: ModelEntry) -> Path | None:
         """Where a model's checkpoint is: relative to the suite's folder."""
-        return None if entry.checkpoint is None else self.folder / entry.checkpoint
+        return None if entry.checkpoint is None else located(entry.checkpoint, self.folder)
 
     def settings(self, sortie: Sortie) -> Settings:
         """How an attack's cells are run."""
@@ -86,6 +93,7 @@ class Plan:
             query_budget=attack.query_budget or suite.query_budget,
             precision=suite.precision,
             approach=sortie.approach,
+            targets=sortie.targets,
         )
 
 
@@ -97,31 +105,40 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
     Raises: BadSuite, naming the file and the key; BadData; BadCheckpoint; UnknownPlugin; BadPlugin.
     """
     for one in suite.plugins:
-        with _blame(file, "plugins"):
-            registry.load_file(folder / one)
+        with blamed(file, "plugins"):
+            registry.load_named(one, folder)
     attacks: list[tuple[AttackEntry, Member]] = []
     for number, attack in enumerate(suite.attacks, 1):
-        with _blame(file, f"attacks[{number}]"):
+        with blamed(file, f"attacks[{number}]"):
             plugin = registry.build("attacks", attack.spec, besides=AttackEntry.model_fields)
             member = Member(plugin, attack.restarts)
             check_members([member], suite.norm, targeted=False)
             attacks.append((attack, member))
     defenses: list[tuple[Entry, Defense]] = []
     for number, defense in enumerate(suite.defenses, 1):
-        with _blame(file, f"defenses[{number}]"):
+        with blamed(file, f"defenses[{number}]"):
             built = registry.build("defenses", defense.spec, besides=Entry.model_fields)
             defenses.append((defense, built))
-    with _blame(file, "dataset"):
+    with blamed(file, "dataset"):
         dataset = registry.build("datasets", suite.dataset.spec)
         train, test = (load_split(dataset, suite.dataset.name, one) for one in SPLITS)
         _check_splits(train, test)
         indices = _choose(len(test), suite)
         test = select(test, indices)
         pixels = _checked_pixels(test.images)
+    with blamed(file, "epsilons"):
+        _check_grid(suite, test)
     subjects = _subjects(suite, file, folder, defenses)
-    sorties = sorties_of(attacks, suite, subjects)
+    _check_apart(subjects, file)
+    if any(one.defense is not None for one in subjects):
+        for number, (_, built) in enumerate(defenses, 1):
+            with blamed(file, f"defenses[{number}]"):
+                check_defense(built, train, suite.norm, suite.headline.value, suite.seed)
+    with blamed(file, "targets"):
+        check_class(suite.targets, test.n_classes)
+        sorties = sorties_of(attacks, suite, subjects)
     if suite.transfer is not None:
-        with _blame(file, "transfer"):
+        with blamed(file, "transfer"):
             sorties += transfers_of(suite.transfer, suite, subjects)
     sorties += certification_of(subjects)
     return Plan(
@@ -150,6 +167,14 @@ def _checked_pixels(images: Images) -> str:
     return digest.hexdigest()
 
 
+def _check_grid(suite: Suite, test: ImageData) -> None:
+    """Refuse epsilons beyond images of this shape. Raises: BadParameter."""
+    try:
+        check_radii(suite.epsilons, suite.norm, test.shape)
+    except ValueError as error:
+        raise BadParameter(str(error)) from None
+
+
 def _subjects(
     suite: Suite, file: str, folder: Path, defenses: Sequence[tuple[Entry, Defense]]
 ) -> list[Subject]:
@@ -159,11 +184,11 @@ def _subjects(
     """
     subjects: list[Subject] = []
     for number, model in enumerate(suite.models, 1):
-        with _blame(file, f"models[{number}]"):
+        with blamed(file, f"models[{number}]"):
             registry.bind("models", model.spec, besides=ModelEntry.model_fields)
             factory = registry.find("models", model.name).load()
             if _is_ready(model):
-                path = None if model.checkpoint is None else folder / model.checkpoint
+                path = None if model.checkpoint is None else located(model.checkpoint, folder)
                 wrapper = None if path is None or not path.is_file() else wrapper_of(path)
                 nature = Nature.of(factory, wrapper)
                 subjects.append(Subject(model, model.defense, None, wrapper, nature))
@@ -175,6 +200,21 @@ def _subjects(
             for one, plugin in defenses
         ]
     return subjects
+
+
+def _check_apart(subjects: Sequence[Subject], file: str) -> None:
+    """Refuse two subjects that tables would call the same: `a x b` and `c`, `a` and `b x c`.
+
+    Raises: BadSuite.
+    """
+    seen: set[str] = set()
+    for one in subjects:
+        if one.title in seen:
+            raise BadSuite(
+                f"{file}: two pairs of model and defense are called '{one.title}': "
+                "give a model or a defense another label"
+            )
+        seen.add(one.title)
 
 
 def _is_ready(model: ModelEntry) -> bool:
@@ -193,7 +233,7 @@ def try_models(plan: Plan, file: str, titles: Container[str]) -> None:
     """
     for number, model in enumerate(plan.suite.models, 1):
         if model.title in titles:
-            with _blame(file, f"models[{number}]"):
+            with blamed(file, f"models[{number}]"):
                 try_model(model.spec, plan.train, plan.checkpoint(model))
 
 
@@ -206,7 +246,7 @@ def load_split(dataset: Dataset, name: str, split: Split) -> ImageData:
         return dataset.load(split)
     except QuintainError:
         raise
-    except Exception as error:  # the plugin's own code: a file that it cannot open, ...
+    except (Exception, SystemExit) as error:  # the plugin's own code
         raise BadData(f"dataset '{name}', {split} split: {_reason(error)}") from error
 
 
@@ -246,10 +286,11 @@ def try_model(model: dict[str, Any], train: ImageData, checkpoint: Path | None =
             spec = InputSpec(train.shape, train.n_classes, mean, std)
             network = build_network(model, spec, seed=0)
         with torch.no_grad():
-            logits = network.eval()(train.images.read(torch.tensor([0, 0])))
+            images = train.images.read(torch.tensor([0, 0]))
+            logits = evaluation_mode(network)(images.to(dtype_of(network)))
     except QuintainError:
         raise
-    except Exception as error:  # the plugin's own code, on a shape that it may not expect
+    except (Exception, SystemExit) as error:  # the plugin's own code
         raise BadParameter(f"'{name}' cannot take {shape} images: {_reason(error)}") from error
     found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if found != (2, train.n_classes + rejects(network)):
@@ -260,7 +301,7 @@ def try_model(model: dict[str, Any], train: ImageData, checkpoint: Path | None =
         )
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
@@ -272,29 +313,41 @@ def open_ready(path: Path | None, model: dict[str, Any], data: ImageData) -> nn.
     Raises: BadCheckpoint when that is missing, damaged or for another network; BadParameter.
     """
     made_from = None if path is None else read_about(path).get("model")
-    if made_from is not None and dict(made_from) != model:
-        raise BadCheckpoint(f"checkpoint {path} is of the model {made_from}, not {model}")
+    if made_from is not None and made_from != model:
+        raise BadCheckpoint(
+            f"checkpoint {path} is of the model {short(str(made_from))}, not {model}"
+        )
     mean, std = channel_statistics(data)
     network = build_network(model, InputSpec(data.shape, data.n_classes, mean, std), seed=0)
     if path is not None:
         wrap = getattr(wrapper_of(path), "wrap", None)
         network = network if wrap is None else wrap(network)
         load_checkpoint(path, network)
-    return network.eval()
+    return evaluation_mode(network)
 
 
 def wrapper_of(path: Path) -> Defense | None:
     """The defense that a checkpoint says its network was trained with; None when it does not say.
 
-    Raises: BadCheckpoint when that defense is not there, or the file is damaged; BadParameter.
+    It is one of those that are registered: a checkpoint is data, and chooses no code to run.
+
+    Raises: BadCheckpoint when that defense is not there, or the file is damaged.
     """
     spec = read_about(path).get("defense_spec")
     if spec is None:
         return None
     try:
-        defense: Defense = registry.build("defenses", spec)
+        defense: Defense = registry.build("defenses", spec, from_data=True)
     except UnknownPlugin as error:
-        raise BadCheckpoint(f"checkpoint {path} was trained with an {error}") from None
+        unknown = short(str(error), _SHOWN)
+        raise BadCheckpoint(
+            f"checkpoint {path} was trained with an {unknown}; one of your own loads with "
+            '--plugin FILE.py (in a suite: plugins = ["FILE.py"])'
+        ) from None
+    except Exception as error:  # a spec that somebody else has written
+        reason = str(error) if isinstance(error, QuintainError) else _reason(error)
+        reason = short(reason, _SHOWN)
+        raise BadCheckpoint(f"checkpoint {path}: its defense cannot be used: {reason}") from None
     return defense
 
 
@@ -305,12 +358,3 @@ def _choose(total: int, suite: Suite) -> Tensor:
         raise BadParameter(f"n_examples = {count}, but the test split has {total} images")
     order = torch.randperm(total, generator=torch.Generator().manual_seed(suite.seed))
     return order[:count].sort().values
-
-
-@contextmanager
-def _blame(file: str, key: str) -> Iterator[None]:
-    """Say of an error which file and key it comes from."""
-    try:
-        yield
-    except QuintainError as error:
-        raise BadSuite(f"{file}: {key}: {error}") from error

@@ -53,6 +53,8 @@ class Quick(nn.Module):
     their normalisation stay float32, since bfloat16 has eight bits and 1/255 is the eighth.
     """
 
+    input_dtype = torch.float32
+
     def __init__(self, module: nn.Module, variant: Variant) -> None:
         super().__init__()
         self.module = module

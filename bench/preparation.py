@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .adaptive import Nature, surrogates
 from .datasets.memory import in_memory, select
 from .errors import AccessDenied, BadParameter, closest
+from .modules import evaluation_mode
 from .network import Network
 from .protocols import Access, ImageData, Preparation
 from .random import Draws
@@ -71,9 +72,10 @@ def prepare(
     def open_network(module: nn.Module) -> Network:
         nature = Nature.of_module(module)
         module = Classifier(module) if nature.rejects else module
-        module.to(network.device).eval().requires_grad_(False)
+        evaluation_mode(module.to(network.device)).requires_grad_(False)
         lens = surrogates(nature)
-        return Network(module, network.device, network.batch_size, surrogates=lens)
+        owned = "the attacker's network"
+        return Network(module, network.device, network.batch_size, surrogates=lens, owner=owned)
 
     preparation = Preparation(
         ask,

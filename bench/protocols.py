@@ -52,6 +52,10 @@ class Victim(Protocol):
     (or label -1) and leaves after the step. Any point asked about that turns out to be adversarial
     is remembered by the engine: an attack need not report its successes.
 
+    Where the model's gradient is not finite it is zero instead, and the example counts as attacked
+    only if it is broken. Images, logits and gradients are float32, whatever the model computes in.
+    A logit may be -inf, of a class that is masked. To ask about NaN fails the cell.
+
     rows: (N,) int64, which example of the batch each of the N inputs belongs to; without it the
     inputs are one for each example, in order.
     """
@@ -99,7 +103,9 @@ class Victim(Protocol):
 class Problem:
     """What an attack is given: a batch of B examples, each at its own epsilon, step and restart.
 
-    x: (B, C, H, W) float32 in [0, 1], the clean images. Not to be changed.
+    Nothing of it may be written into: a cell whose attack does so fails.
+
+    x: (B, C, H, W) float32 in [0, 1], the clean images.
     y: (B,) the labels to leave, or the classes to reach when `targeted`.
     ball: the points allowed, with their projection, steepest step and random start.
     victim: the model under attack.
@@ -155,7 +161,8 @@ class Attack(Protocol[S]):
         version = "1"           change it whenever the numbers change
         norms = all three       which norms it can attack in
         targetable = True       whether it can aim at a class
-        monotone = True         whether failing at an epsilon tells that smaller ones fail too
+        monotone = True         whether failing at an epsilon tells that smaller ones fail too;
+                                of a single step nothing is inferred in any case
         asks_iterates = False   True when the victim has been asked about every x_adv already
         stays_in_ball = True    False when x_adv may leave the ball on its way, as the iterates of
                                 minimum-norm attacks do; read by the conformance kit
@@ -200,13 +207,32 @@ class WholeAttack(Protocol):
 class Cascade:
     """Attacks one after another, each on the examples and epsilons that those before it left."""
 
-    attacks: "tuple[Attack[Any] | WholeAttack | Cascade, ...]"
+    attacks: "tuple[Attack[Any] | WholeAttack | Cascade | Alternatives, ...]"
 
     @property
     def access(self) -> Access:
         """The highest that any of them needs."""
-        levels: tuple[Access, ...] = ("decision", "score", "white-box")
-        return max((one.access for one in self.attacks), key=levels.index)
+        return _highest(self.attacks)
+
+
+@dataclass(frozen=True)
+class Alternatives:
+    """A stage of a cascade: the first of these attacks that works in the norm at hand.
+
+    And that can aim, where there are classes to reach. All have the same access.
+    """
+
+    attacks: "tuple[Attack[Any] | WholeAttack, ...]"
+
+    @property
+    def access(self) -> Access:
+        """Theirs."""
+        return _highest(self.attacks)
+
+
+def _highest(attacks: "Iterable[Attack[Any] | WholeAttack | Cascade | Alternatives]") -> Access:
+    levels: tuple[Access, ...] = ("decision", "score", "white-box")
+    return max((one.access for one in attacks), key=levels.index)
 
 
 class Loss(Protocol):
@@ -445,6 +471,9 @@ class Defense(Protocol):
     Models that are not ordinary are attacked with surrogates and means over draws, and a second
     time naively. A layer that makes a model so has the same attribute, and a method `surrogate(x)`
     where the identity is no good stand-in for it.
+
+    A method `check(training)`, if any, is called before any work: it raises BadParameter for a
+    hyper-parameter that `fit` would miss or could not use. There is no way to `obtain` there.
 
     If `fit` returns another module than it was given, a method `wrap(model) -> nn.Module` lets the
     cache make that module again before it fills in the weights; without one it is not cached.

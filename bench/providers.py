@@ -58,14 +58,30 @@ def provide(kind: str, singular: str, name: str) -> Provided:
             raise BadPlugin(f"plugin file {path} has no factory '{attribute}'")
         return Provided(_of_inputs(made) if kind == "models" else made, name, "", path)
     prefix, _, inner = name.partition(":")
-    known = prefixes(kind)
+    return _of_library(_provider(kind, singular, name), singular, prefix, inner)
+
+
+def check_name(kind: str, singular: str, name: str) -> None:
+    """Look whether there are a provider or a file for a name with a colon. Imports nothing.
+
+    Raises: UnknownPlugin; BadPlugin.
+    """
+    found = local.reference(name)
+    if found is None:
+        _provider(kind, singular, name)
+    else:
+        local.module_name(found[0])
+
+
+def _provider(kind: str, singular: str, name: str) -> metadata.EntryPoint:
+    prefix, known = name.partition(":")[0], prefixes(kind)
     if prefix not in known:
         near = closest(prefix, known) or "."
         raise UnknownPlugin(
             f"unknown {singular} '{name}'{near} There are the prefixes: "
             + ", ".join([*(f"{one}:" for one in known), "FILE.py:"])
         )
-    return _of_library(known[prefix], singular, prefix, inner)
+    return known[prefix]
 
 
 @cache
@@ -73,7 +89,7 @@ def _of_library(entry: metadata.EntryPoint, singular: str, prefix: str, name: st
     title = f"{singular} '{prefix}:{name}'"
     try:
         provider = entry.load()()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadPlugin(f"{title}: its provider fails: {type(error).__name__}: {error}") from error
     package = provider.package
     if not _is_there(package):
@@ -89,7 +105,7 @@ def _of_library(entry: metadata.EntryPoint, singular: str, prefix: str, name: st
         return Provided(provider.factory(name), f"{package} {release}", code)
     except QuintainError:
         raise
-    except Exception as error:  # the library's own code, or something that it needs itself
+    except (Exception, SystemExit) as error:  # the library's own code, or what it needs
         raise BadPlugin(f"{title}: {type(error).__name__}: {error}") from error
 
 
@@ -101,7 +117,7 @@ def forget() -> None:
 def _is_there(package: str) -> bool:
     try:
         return importlib.util.find_spec(package) is not None
-    except (ImportError, ValueError):
+    except (Exception, SystemExit):  # a package around it may break in any way
         return False
 
 

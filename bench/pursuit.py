@@ -19,16 +19,19 @@ from .adaptive import adapts
 from .book import Book
 from .errors import CellError
 from .judge import Claim, Judge
-from .ledger import UNLIMITED
+from .ledger import UNLIMITED, Ledger
 from .network import SMALLEST_BATCH, Network
 from .protocols import Access, Images, Problem, Progress, WholeAttack
 from .random import Draws
-from .search import Search
+from .search import Search, Try
 from .settings import Settings
 from .slots import Candidate, Slots, open_slots
 from .stepping import Captured, capture_graph, repeat
+from .unanswered import Stage
 from .victim import GuardedVictim
+from .watched_inputs import refuse_change, watched
 
+_NOT_AN_IMAGE = "the attack's x_adv is not finite"
 _LONG = 4.0  # steps of a walk are as long as those of an attack that takes so many
 
 
@@ -125,6 +128,7 @@ class Pursuit:
         if field.look_every > 1:
             on_cuda = field.network.device.type == "cuda"
             self.advance = Captured(self._advance_some, capture_graph if on_cuda else repeat)
+        self.stage = Stage()
         self.total = len(owners)
         self.decided = 0
 
@@ -138,7 +142,7 @@ class Pursuit:
         slots = self._enter(entering) if entering else None
         while slots is not None:
             self.advance(slots, 1 if self._walking else self.field.look_every)
-            self.hunting.check()
+            self._check(slots)
             leaving = self._leaving(slots)
             if leaving:
                 rows = torch.tensor(leaving, device=slots.step.device)
@@ -147,6 +151,15 @@ class Pursuit:
                 slots = self._refill(slots, rows)
                 self.field.progress.update(self.decided, self.total, self.note)
         self.judge.settle()
+
+    def _check(self, slots: Slots) -> None:
+        """See what a GPU has to say of the logits. Raises: CellError, blaming the attack if due."""
+        try:
+            self.hunting.check()
+        except CellError:
+            if slots.iterates.isfinite().all():
+                raise
+            raise CellError(_NOT_AN_IMAGE) from None
 
     def _candidates(self, most: int) -> list[Candidate]:
         """Return tries to begin: the next ones of examples under attack, then fresh examples."""
@@ -184,7 +197,7 @@ class Pursuit:
             field.examples,
             [self._allowance(one) for one in candidates],
         )
-        slots.state = self.attack.start(self._problem(slots))
+        slots.state = watched(self.attack.start, self._problem(slots))
         return slots
 
     def _allowance(self, candidate: Candidate) -> int:
@@ -231,14 +244,14 @@ class Pursuit:
     def _advance_all(self, slots: Slots, times: int) -> None:
         """Take one step of every row: all are under way when the host looks after each step."""
         assert times == 1
-        slots.state = self.attack.step(self._problem(slots), slots.state)
+        slots.state = watched(self.attack.step, self._problem(slots), slots.state)
         slots.step = slots.step + 1
         slots.check()
 
     def _advance_some(self, slots: Slots) -> None:
         """Take one step of every row that is not done."""
         going = ~self._done(slots)
-        state = self.attack.step(self._problem(slots, going), slots.state)
+        state = watched(self.attack.step, self._problem(slots, going), slots.state)
         slots.state = table.choose(going, state, slots.state)
         slots.step = slots.step + going
         slots.check()
@@ -251,6 +264,14 @@ class Pursuit:
         """
         overlooking = self.settings.oblivious and self.field.network.rejects
         return overlooking and not getattr(self.attack, "minimum_norm", False)
+
+    @property
+    def _follows(self) -> bool:
+        """Whether x_adv is where the attack is: not the best that it has found, nor an answer."""
+        keeps_best = all(
+            getattr(self.attack, one, False) for one in ("minimum_norm", "asks_iterates")
+        )
+        return not (keeps_best or isinstance(self.attack, _OneStep))
 
     def _done(self, slots: Slots) -> Tensor:
         """(B,) bool: rows that take no further step."""
@@ -305,18 +326,25 @@ class Pursuit:
         ledger, book = gone.ledger, self.book
         last, nearest = gone.iterates, ledger.nearest
         if not last[~ledger.exhausted].isfinite().all():
-            raise CellError("the attack's x_adv is not finite")
-        columns = (ledger.distance, ledger.lead, ledger.exhausted)
+            raise CellError(_NOT_AN_IMAGE)
+        self._compare(ledger, candidates)
+        still = (last == ledger.ball.x).flatten(1).all(dim=1).tolist()
+        columns = (ledger.distance, ledger.lead, ledger.exhausted, ledger.fault)
         counts = (ledger.forward, ledger.backward, ledger.queries)
         solved = ledger.solved.tolist()
-        for place, (one, distance, lead, spent, forward, backward, queries) in enumerate(
+        for place, (one, distance, lead, spent, fault, forward, backward, queries) in enumerate(
             zip(candidates, *(column.tolist() for column in columns + counts), strict=True)
         ):
             self._book_solved(one, solved[place])
             book.forward[one.owner] += forward
             book.backward[one.owner] += backward
             book.queries[one.owner, one.attempt.point] += queries
+            if not one.attempt.brief:
+                self.stage.note(one.owner, self._claimed(one.attempt), fault, spent=spent)
             hit = nearest[place].clone() if distance < float("inf") else None
+            if self._follows and not (one.attempt.brief or spent):
+                ended = book.stayed if still[place] and hit is None else book.moved
+                ended[one.owner] = True
             if self.field.network.rejects and not (self.settings.oblivious or spent):
                 self._weigh(one, last[place])
             one.search.report(last[place].clone(), hit, distance, spent=spent, lead=lead)
@@ -325,6 +353,28 @@ class Pursuit:
                 self.continuing.append(Candidate(one.owner, one.search, attempt, one.clean))
             else:
                 self._finish(one, spent=spent)
+
+    def _compare(self, ledger: Ledger, candidates: Sequence[Candidate]) -> None:
+        """Compare what the attack was given with what it still is.
+
+        Raises: CellError where the attack has written into it.
+        """
+        owners = torch.tensor([one.owner for one in candidates])
+        radii = [self.settings.radii[one.attempt.point] for one in candidates]
+        refuse_change(
+            {
+                "problem.x": (ledger.ball.x, torch.stack([one.clean for one in candidates])),
+                "problem.y": (ledger.y, self.field.goals[owners]),
+                "problem.epsilon": (ledger.ball.epsilon, torch.tensor(radii, dtype=torch.float64)),
+            }
+        )
+
+    def _claimed(self, attempt: Try) -> int:
+        """The smallest point that counts as robust when this attempt fails there.
+
+        An attack that looks for the nearest adversarial point claims that there is no nearer one.
+        """
+        return 0 if getattr(self.attack, "minimum_norm", False) else attempt.point
 
     def _weigh(self, one: Candidate, last: Tensor) -> None:
         """Let the judge see what the model's detector makes of where a whole try ended."""
@@ -336,7 +386,7 @@ class Pursuit:
         """Book how many queries of the example's budget had been asked when points fell."""
         book, point = self.book, one.attempt.point
         before = book.queries[one.owner]
-        alone = self.settings.search == "exhaustive" and one.attempt.enough is None
+        alone = not self.judge.covers  # every point is an experiment of its own
         asked = int(before[point] if alone else before.sum())
         for at, count in enumerate(solved):
             if count and not book.solved[one.owner, at] and (at == point or not alone):

@@ -10,8 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .errors import RunDirectoryError
-from .files import write_atomically
+from .errors import RunDirectoryError, reason
+from .files import check_regular, write_atomically
 from .tables import Cell
 
 _ABOUT, _SEAL = b"quintain", b"quintain.sha256"
@@ -38,6 +38,7 @@ def read_cell(path: Path, sha256: str | None = None) -> Cell:
     Raises: RunDirectoryError when the file is damaged, be it by a bit, or not one of ours.
     """
     try:
+        check_regular(path)
         content = path.read_bytes()
         table = pq.ParquetFile(io.BytesIO(content)).read(use_threads=False)
         about = table.schema.metadata[_ABOUT]
@@ -50,8 +51,7 @@ def read_cell(path: Path, sha256: str | None = None) -> Cell:
         parsed: dict[str, Any] = json.loads(about)
         records: pd.DataFrame = table.to_pandas()
     except Exception as error:  # what Arrow raises on damaged files is not documented
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise RunDirectoryError(f"records file {path} cannot be read: {reason}") from None
+        raise RunDirectoryError(f"records file {path} cannot be read: {reason(error)}") from None
     return Cell(parsed, records)
 
 

@@ -8,6 +8,7 @@ import ast
 import importlib.util
 import inspect
 import json
+import shlex
 import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,11 +27,16 @@ from .errors import (
     QuintainError,
     UnknownPlugin,
     closest,
+    reason,
+    synonym,
 )
+from .inert import short
 from .source_digest import installed_digest, source_digest
 
 Kind = Literal["models", "attacks", "defenses", "datasets", "gradients", "losses", "bases"]
 KINDS: tuple[Kind, ...] = typing.get_args(Kind)
+
+_BESIDE = ("epsilons", "norm", "seed", "targets", "batch_size")
 
 Spec = str | Mapping[str, Any]
 _NAMESPACE = f"{__package__.partition('.')[0]}."
@@ -78,7 +84,7 @@ class Plugin:
         module, _, attribute = self.target.partition(":")
         try:
             found = getattr(importlib.import_module(module), attribute)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise BadPlugin(
                 f"{_singular(self.kind)} '{self.name}' ({self.source}) cannot be loaded from "
                 f"{self.target}: {type(error).__name__}: {error}"
@@ -86,7 +92,10 @@ class Plugin:
         return typing.cast(Callable[..., Any], found)
 
     def summary(self) -> str:
-        """First line of the factory's docstring, read from its source without importing it."""
+        """First line of the factory's docstring, read from its source without importing it.
+
+        The packages around its module are imported. Where one of them breaks, the line says so.
+        """
         module, _, attribute = self.target.partition(":")
         try:
             spec = importlib.util.find_spec(module)
@@ -95,8 +104,8 @@ class Plugin:
                 if spec and spec.origin
                 else None
             )
-        except (ImportError, OSError, SyntaxError, ValueError):
-            return ""
+        except (Exception, SystemExit) as error:  # a package's own code may raise anything
+            return f"cannot be loaded from {self.target}: {type(error).__name__}: {reason(error)}"
         for node in tree.body if tree else ():
             if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == attribute:
                 return (ast.get_docstring(node) or "").partition("\n")[0]
@@ -104,6 +113,7 @@ class Plugin:
 
 
 _local: dict[tuple[Kind, str], Plugin] = {}
+_permitted: set[Path | str] = set()  # files, and names with a colon, that the user asked for
 
 
 def register(kind: Kind, name: str) -> Callable[[F], F]:
@@ -147,7 +157,8 @@ def load_file(path: Path) -> tuple[Plugin, ...]:
 
     Raises: BadPlugin when it is missing, fails, or registers nothing; DuplicatePlugin.
     """
-    path = path.expanduser().resolve()
+    path = local.absolute(path)
+    _permitted.add(path)
     name = local.module_name(path)
     known = [one for one in _local.values() if one.target.partition(":")[0] == name]
     if known:
@@ -176,12 +187,74 @@ def registered(factory: object) -> Plugin | None:
     return next(own, None) or _installed_targets().get(target)
 
 
+def load_named(name: str, folder: Path) -> None:
+    """Load what the user names as a plugin: a file, relative to a folder, or a name with a colon.
+
+    The latter, such as `notes.py:Mine` or `torchvision:resnet18`, may then stand in specs that come
+    from data.
+
+    Raises: BadPlugin; DuplicatePlugin.
+    """
+    if not _is_code(name):
+        load_file(folder / name)
+        return
+    asked_for = _asked_for(name)
+    if isinstance(asked_for, Path):
+        local.module_name(asked_for)
+    _permitted.add(asked_for)
+
+
+def refuse_code(spec: Any) -> None:
+    """Refuse a spec that comes from data, such as a checkpoint's, and names code at any depth.
+
+    Data may name what is registered. What a name with a colon stands for, a file of Python or
+    another library's part, is run only where the user has named it too (`load_named`).
+
+    Raises: BadPlugin, with the option that permits it.
+    """
+    for text in _texts(spec):
+        if _is_code(text) and _asked_for(text) not in _permitted:
+            shown = short(text)
+            raise BadPlugin(
+                f"'{shown}' is code, which no data may choose to run; if you trust it, name it "
+                f"yourself: --plugin {shlex.quote(shown)} (in a suite: plugins = "
+                f"[{json.dumps(shown)}])"
+            )
+
+
+def _texts(spec: Any) -> Iterator[str]:
+    """Every text in a spec, at any depth. What is deeper than Python's stack raises nothing."""
+    todo = [spec]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, Mapping):
+            todo += [*one.keys(), *one.values()]
+        elif isinstance(one, Iterable):
+            todo += list(one)
+
+
+def _is_code(name: str) -> bool:
+    """Whether a name with a colon stands for a file of Python or for another library's part."""
+    prefix, colon, _ = name.partition(":")
+    library = bool(colon) and any(prefix in providers.prefixes(kind) for kind in KINDS)
+    return library or local.reference(name) is not None
+
+
+def _asked_for(name: str) -> Path | str:
+    """What the user permits by such a name: a file, or the very name."""
+    reference = local.reference(name)
+    return name if reference is None else reference[0]
+
+
 def code_of(described: Any) -> list[str]:
     """Name the code of all plugins that a spec, or a plugin's configuration, names at any depth."""
     if isinstance(described, str):
         named = {one.code for (_, name), one in _local.items() if name == described}
         found = local.reference(described)
-        return sorted(named | ({source_digest(found[0])} if found else set()))
+        there = found is not None and found[0].is_file()
+        return sorted(named | ({source_digest(found[0])} if found and there else set()))
     if not isinstance(described, (Mapping, list, tuple)):
         return []
     inner = described.values() if isinstance(described, Mapping) else described
@@ -202,7 +275,7 @@ def names_files(spec: Any) -> bool:
 @contextmanager
 def temporary() -> Iterator[None]:
     """Forget at the end whatever was registered or found installed within."""
-    before = dict(_local)
+    before, permitted = dict(_local), set(_permitted)
     _forget_installed()
     try:
         yield
@@ -213,6 +286,7 @@ def temporary() -> Iterator[None]:
                 sys.modules.pop(module, None)
         _local.clear()
         _local.update(before)
+        _permitted.intersection_update(permitted)
         _forget_installed()
 
 
@@ -242,8 +316,28 @@ def find(kind: Kind, name: str) -> Plugin:
     if ":" in name:
         found = providers.provide(kind, _singular(kind), name)
         return Plugin(kind, name, found.source, name, found.factory, found.release, found.file)
+    raise _unknown(kind, name, known)
+
+
+def check_name(kind: Kind, name: str) -> None:
+    """Look whether a plugin of this name may be there, importing nothing: a command's first look.
+
+    Of a name with a colon it is seen whether the file is there, or what the prefix stands for.
+
+    Raises: as find.
+    """
+    known = _available(kind)
+    if name in known:
+        return
+    if ":" in name:
+        providers.check_name(kind, _singular(kind), name)
+    else:
+        raise _unknown(kind, name, known)
+
+
+def _unknown(kind: Kind, name: str, known: Iterable[str]) -> UnknownPlugin:
     listed = [*sorted(known), *(f"{prefix}:NAME" for prefix in providers.prefixes(kind))]
-    raise UnknownPlugin(
+    return UnknownPlugin(
         f"unknown {_singular(kind)} '{name}'{closest(name, known) or '.'} "
         f"There are: {', '.join(listed)}"
     )
@@ -288,7 +382,7 @@ def bind(kind: Kind, spec: Spec, *, besides: Iterable[str] = ()) -> Callable[...
     for key, value in given.items():
         if key not in accepted:
             takes = f"it takes {', '.join(accepted)}" if accepted else "it takes none"
-            near = closest(key, [*accepted, *besides]) or ";"
+            near = _beside(kind, key) or closest(key, [*accepted, *besides]) or ";"
             raise BadParameter(f"{label} has no parameter '{key}'{near} {takes}")
         values[key] = _convert(label, key, value, schema)
     for key in schema.required - values.keys():
@@ -296,23 +390,34 @@ def bind(kind: Kind, spec: Spec, *, besides: Iterable[str] = ()) -> Callable[...
     return partial(schema.factory, **values)
 
 
-def build(kind: Kind, spec: Spec, *, besides: Iterable[str] = ()) -> Any:
+def build(kind: Kind, spec: Spec, *, besides: Iterable[str] = (), from_data: bool = False) -> Any:
     """Make a plugin (anything but a model, which is bound and then called with its input's shape).
 
+    from_data: whether the spec was not written by the user but read from a checkpoint or the like.
+
     Raises: as bind; BadParameter for a value that the plugin refuses; BadPlugin when it cannot
-    import what it needs.
+    import what it needs, or as refuse_code.
     """
+    if from_data:
+        refuse_code(spec)
     factory = bind(kind, spec, besides=besides)
     try:
         return factory()
     except ImportError as error:
         raise BadPlugin(f"{_singular(kind)} '{_split(kind, spec)[0]}': {error}") from error
-    except (TypeError, ValueError) as error:
-        if isinstance(error, QuintainError):
-            raise
+    except QuintainError:
+        raise
+    except (Exception, SystemExit) as error:  # the plugin's own code
         label = f"{_singular(kind)} '{_split(kind, spec)[0]}'"
-        reason = " ".join(str(error).split())
-        raise BadParameter(f"{label}: {type(error).__name__}: {reason}") from error
+        raise BadParameter(f"{label}: {type(error).__name__}: {reason(error)}") from error
+
+
+def _beside(kind: Kind, key: str) -> str:
+    """Say that a parameter given to an attack is set beside the attacks, if it is such a one."""
+    shared = key if key in _BESIDE else synonym(key, _BESIDE)
+    if kind != "attacks" or shared is None:
+        return ""
+    return f"; '{shared}' is set once for all attacks, beside them;"
 
 
 def through(kind: Kind, spec: Spec, source: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -335,6 +440,16 @@ def hyperparameters(kind: Kind, name: str) -> tuple[str, ...]:
     return tuple(_schema(find(kind, name)).accepted)
 
 
+def parameters(kind: Kind, name: str) -> dict[str, tuple[Any, Any]]:
+    """The hyper-parameters that a plugin takes: name -> (annotation, default).
+
+    The default is `inspect.Parameter.empty` where one must be given.
+    """
+    schema = _schema(find(kind, name))
+    given = inspect.signature(schema.factory).parameters
+    return {key: (annotation, given[key].default) for key, annotation in schema.accepted.items()}
+
+
 def _available(kind: Kind) -> dict[str, Plugin]:
     if kind not in KINDS:
         raise UnknownPlugin(f"unknown kind of plugin '{kind}'{closest(kind, KINDS)}")
@@ -346,9 +461,11 @@ def _available(kind: Kind) -> dict[str, Plugin]:
 def _installed(kind: Kind) -> dict[str, Plugin]:
     """What the installed distributions bring. To read it takes longer than all other look-ups."""
     found: dict[str, Plugin] = {}
+    releases: dict[int, tuple[str, str]] = {}  # each is read from the disk, so only once
     for entry in metadata.entry_points(group=f"quintain.{kind}"):
-        distribution = entry.dist.name if entry.dist else "unknown distribution"
-        version = entry.dist.version if entry.dist else ""
+        if id(entry.dist) not in releases:
+            releases[id(entry.dist)] = _release(entry.dist)
+        distribution, version = releases[id(entry.dist)]
         plugin = Plugin(kind, entry.name, distribution, entry.value, release=version)
         taken = found.get(entry.name)
         if taken is not None and taken != plugin:
@@ -363,6 +480,13 @@ def _installed(kind: Kind) -> dict[str, Plugin]:
 @cache
 def _installed_targets() -> dict[str, Plugin]:
     return {one.target: one for kind in KINDS for one in _installed(kind).values()}
+
+
+def _release(distribution: metadata.Distribution | None) -> tuple[str, str]:
+    """Name and version of what an entry point belongs to."""
+    if distribution is None:
+        return "unknown distribution", ""
+    return distribution.name, distribution.version
 
 
 def _split(kind: Kind, spec: Spec) -> tuple[str, dict[str, Any]]:
@@ -418,7 +542,7 @@ def _convert(label: str, key: str, value: Any, schema: _Schema) -> Any:
     if adapter is None:
         return value
     try:
-        return adapter.validate_json(json.dumps(value), strict=True)
+        return adapter.validate_json(json.dumps(value, default=_plain), strict=True)
     except (ValidationError, TypeError) as error:
         names = typing.get_args(annotation) if typing.get_origin(annotation) is Literal else ()
         if names and isinstance(value, str):
@@ -430,6 +554,13 @@ def _convert(label: str, key: str, value: Any, schema: _Schema) -> Any:
         problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         shown = inspect.formatannotation(annotation)
         raise BadParameter(f"{label}: {key} = {value!r} is not {shown}: {problem}") from None
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy's or torch's as one of Python's. Raises: TypeError for what is none."""
+    if getattr(value, "ndim", None) != 0:
+        raise TypeError(f"a {type(value).__name__} is no plain value")
+    return value.item()
 
 
 def _adapter(annotation: Any) -> Any:

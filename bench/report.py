@@ -1,19 +1,21 @@
 """Tables for people: Markdown, LaTeX, HTML and CSV of the same figures. No torch here."""
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import pandas as pd
 from tabulate import tabulate
 
-Format = Literal["csv", "markdown", "latex", "html"]
-FORMATS: tuple[Format, ...] = ("csv", "markdown", "latex", "html")
+from .formats import Format
+from .inert import markdown, plain
+from .spreadsheet import to_csv
 
 _CELL = ["model", "defense", "attack"]
 _CERTIFIED = "certified_accuracy"
 _FRACTIONS = ("clean_accuracy", "robust_accuracy", "curve_area", _CERTIFIED)
 _HASHES = ("config_hash", "weights_hash")
+_POINTS, _WIDE = 5, 300
 _BESIDES = ["dataset", "norm", "n_examples", "attacks", "flags", "parameters", *_HASHES]
 
 
@@ -23,14 +25,46 @@ def run_summary(tradeoff: pd.DataFrame, leaderboard: pd.DataFrame) -> str:
     epsilon = leaderboard.iloc[0]["epsilon"]
     flagged = tradeoff[tradeoff["flags"] != ""].drop_duplicates(_CELL)
     rows = zip(*(flagged[name] for name in (*_CELL, "flags")), strict=True)
-    flags = [f"- {model} x {defense} x {attack}: {flag}" for model, defense, attack, flag in rows]
+    flags = ["- {} x {} x {}: {}".format(*map(markdown, row)) for row in rows]
+    dataset = markdown(str(first["dataset"]))
     parts = [
-        f"Robust accuracy on {first['dataset']}, {first['norm']}, {first['n_examples']} examples:",
+        f"Robust accuracy on {dataset}, {first['norm']}, {first['n_examples']} examples:",
         tradeoff_table(tradeoff),
         f"Leaderboard, by the worst case over the attacks at epsilon {epsilon}:",
         leaderboard_table(leaderboard.drop(columns=_BESIDES)).rstrip(),
     ]
     return "\n\n".join(parts + ["Flags:\n\n" + "\n".join(flags)] * bool(flags))
+
+
+def summary(attack: str, curve: pd.DataFrame, flags: Sequence[str]) -> str:
+    """Ten lines at most on one evaluation: the attack, a row for each epsilon, the flags.
+
+    Of a long curve rows that are evenly spread are shown, the first and the last among them.
+    """
+    first = curve.iloc[0]
+    clean, count = float(first["clean_accuracy"]), int(first["n_examples"])
+    head = f"Result of {attack or 'certificates'}"
+    count_line = f"{count:,} examples, clean accuracy {clean:.3f}"
+    left = len(curve) - _POINTS
+    rows = curve if left <= 0 else curve.iloc[_spread(len(curve), _POINTS)]
+    width = max(len("epsilon"), *(len(str(one)) for one in rows["epsilon"]))
+    lines = [
+        f"  {row['epsilon']!s:{width}}  {row['robust_accuracy']:.3f} "
+        f"({row['ci_low']:.3f} to {row['ci_high']:.3f})"
+        for row in rows.to_dict("records")
+    ]
+    more = [f"  {left} more epsilons: see curve"] if left > 0 else []
+    said = f"flags: {'; '.join(flags)}" if flags else "no flags"
+    shown = [head, count_line, f"  {'epsilon':{width}}  robust accuracy (95% interval)"]
+    return "\n".join(
+        textwrap.shorten(one, _WIDE, placeholder=" ...") if one[0] != " " else one
+        for one in [*shown, *lines, *more, said]
+    )
+
+
+def _spread(total: int, count: int) -> list[int]:
+    """Numbers below the total, evenly spread, with both ends."""
+    return [round(number * (total - 1) / (count - 1)) for number in range(count)]
 
 
 def tradeoff_table(tradeoff: pd.DataFrame) -> str:
@@ -54,7 +88,7 @@ def leaderboard_table(table: pd.DataFrame, form: Format = "markdown") -> str:
     They also leave out the certified accuracy where no model has one.
     """
     if form == "csv":
-        return str(table.to_csv(index=False, lineterminator="\n"))
+        return to_csv(table)
     shown = table.copy()
     interval = [
         f"{low:.3f} to {high:.3f}"
@@ -69,9 +103,9 @@ def leaderboard_table(table: pd.DataFrame, form: Format = "markdown") -> str:
         shown[name] = shown[name].str[:10]
     shown = shown.rename(columns=lambda name: str(name).replace("_", " "))
     if form == "latex":
-        return str(shown.to_latex(index=False, escape=True))
+        return str(_plain(shown).to_latex(index=False, escape=True))
     if form == "html":
-        return str(shown.to_html(index=False, border=0)) + "\n"
+        return str(_plain(shown).to_html(index=False, border=0)) + "\n"
     return _markdown(shown) + "\n"
 
 
@@ -80,8 +114,13 @@ def _blank_or(form: str) -> Callable[[float], str]:
     return lambda value: "" if math.isnan(value) else form.format(value)
 
 
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Without control characters; what is markup to LaTeX or HTML is escaped by pandas."""
+    return table.map(lambda value: plain(value) if isinstance(value, str) else value)
+
+
 def _markdown(table: pd.DataFrame, align: Sequence[str] | None = None) -> str:
-    escaped = table.map(lambda value: str(value).replace("|", "\\|"))
+    escaped = table.map(lambda value: markdown(str(value)))
     return str(
         tabulate(
             escaped,

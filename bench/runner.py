@@ -3,7 +3,7 @@
 import time
 import traceback
 from collections import defaultdict
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import local
 from .certification import certify, remembered
 from .certified import CERTIFICATE
 from .checkpoints import weights_hash
@@ -26,9 +25,12 @@ from .hashing import configuration, hash_file
 from .keys import Keys
 from .logbook import Logbook
 from .manifest import software
+from .model_checks import Checked
 from .network import frozen
+from .paths import relative_to
 from .plan import Plan, make_plan, open_ready, try_models
 from .preparation import Attackers
+from .privacy import private
 from .probe import probe
 from .progress import Bar, Lines
 from .protocols import Certificates, Trained
@@ -39,7 +41,8 @@ from .standings import Standings
 from .suite import Suite
 from .survey import Finished, Place, Survey, finished
 from .tables import Cell
-from .training import obtain, train_proxy
+from .threads import threads_for
+from .training import obtain, sweep, train_proxy
 from .trial import Choice, recall
 
 
@@ -69,11 +72,12 @@ def run_suite(
     Raises: QuintainError before any work when the suite, the data, the checkpoints or the directory
     cannot be used. A cell that fails later is reported as failed, and the rest go on.
     """
-    with local.relative_to(folder):
+    with relative_to(folder):
         with recorded() as files:
             plan = make_plan(suite, file, folder)
         if cache is not None:
             _check_cache(cache)
+            sweep(cache)
         keys = Keys(plan, device)
         survey = Survey(keys, RunDirectory(out), cache)
         try_models(plan, file, survey.unfinished(plan))
@@ -109,6 +113,7 @@ class Runner:
         self.lines = Lines()
         self._about: dict[str, Any] = {}  # of the network at work, and what its search uses
         self._choice: Choice | None = None
+        self._checked: Checked = {}
         self._weights: dict[int, str] = {}  # of the networks seen in this run
         self._failures: dict[int, BaseException] = {}
 
@@ -138,25 +143,33 @@ class Runner:
         try:
             trained = self._network(number)
             weights = self._same_weights(number, trained.model)
+            self._choice = self._recall(weights, trained.model)
+            count = parameter_count(trained.model)
             answers = probe(trained.model, self.plan.test.shape, self.device)
         except (Exception, SystemExit) as error:
             for attack in self.plan.attacks_on(number):
                 self.logbook.fail((number, attack), one_line(error))
             return
-        self._choice = self._recall(weights, trained.model)
+        self._checked = {}
         about = self._about = {
             "key": self.keys.networks[number],
             "weights_hash": weights,
             "probe": answers,
-            "parameters": parameter_count(trained.model),
+            "parameters": count,
             "flags": list(trained.flags),
             "history": [dict(one) for one in trained.history],
+            "threads": self._threads(trained.model),
             "precision": None if self._choice is None else self._choice.about(),
         }
         self.logbook.network(number, about)
         for attack in self.logbook.missing(number):
             if (number, attack) not in self.logbook.failed and self._know_source((number, attack)):
                 self._run_cell((number, attack), trained)
+
+    def _threads(self, module: nn.Module) -> int:
+        """With how many threads a network is trained and attacked."""
+        with frozen(module):
+            return threads_for(module, self.plan.test.images.read(torch.tensor([0])), self.device)
 
     def _know_source(self, place: Place) -> bool:
         """Learn the weights of the network that an attack borrows; tell whether that went well."""
@@ -183,11 +196,10 @@ class Runner:
         """
         if self.plan.suite.precision != "auto":
             return None
-        for one in self.survey.manifest.get("networks", []):
-            if one.get("weights_hash") == weights and one.get("precision"):
-                sample = self.plan.test.images.read(torch.arange(min(16, len(self.plan.test))))
-                with frozen(module):
-                    return recall(one["precision"], module, sample.to(self.device))
+        for about in self.survey.precisions(weights):
+            sample = self.plan.test.images.read(torch.arange(min(16, len(self.plan.test))))
+            with frozen(module):
+                return recall(about, module, sample.to(self.device))
         return None
 
     def _run_cell(self, place: Place, trained: Trained) -> None:
@@ -200,8 +212,9 @@ class Runner:
             with self._spool(path) as spool:
                 cell = self._compute(place, trained, key, path, spool)
         except (Exception, SystemExit) as error:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path.with_suffix(".error.txt"), traceback.format_exc())
+            with suppress(OSError):  # the reason is in the manifest as well
+                said = private(traceback.format_exc(), self.plan.folder)
+                write_text(path.with_suffix(".error.txt"), said)
             self.logbook.fail(place, one_line(error))
             self.lines.say(f"{subject.title} x {attack.title}: FAILED: {one_line(error)}")
             return
@@ -267,7 +280,8 @@ class Runner:
             "query_budget": settings.query_budget,
             "seconds": round(seconds, 3),
             "device": str(self.device),
-            "dtype": "float32" if result.choice is None else result.choice.variant.dtype,
+            "dtype": result.dtype,
+            "model_dtype": result.model_dtype,
             "flags": [*trained.flags, *result.flags],
             "report": dict(result.report),
             "parameters": parameter_count(trained.model),
@@ -305,6 +319,7 @@ class Runner:
             images=plan.test.images,
             labels=plan.test.labels,
             indices=plan.indices,
+            checked=self._checked,
         )
         member = plan.attacks[place[1]].member
         if isinstance(member, Certification):

@@ -121,7 +121,7 @@ class Bracket(Descent):
     smaller epsilons: every point up to the first broken one is tried from the attack's own start.
     "sweep" is for those under a query budget: down from the largest, every point, whatever fails.
 
-    warm: whether to start where the last try ended; one long step from there is another attack.
+    warm: whether to start where the last try ended; a single step from there is another attack.
     """
 
     order: Order = "bisect"
@@ -320,16 +320,19 @@ class Nearest(Descent):
 class Exhaustive:
     """Try every point on its own, from the clean image, and infer nothing.
 
-    before: points that earlier attacks have broken.
+    before: points that earlier attacks have broken. shared: whether the points share a query
+    budget; then the largest is tried first, and none after the budget is spent.
     """
 
     grid: tuple[float, ...]
     restarts: int
     before: frozenset[int] = frozenset()
+    shared: bool = False
     images: dict[int, Tensor] = field(default_factory=dict)
     attacked: set[int] = field(default_factory=set)
-    _point: int = 0
+    _done: int = 0  # points
     _restart: int = 0
+    _spent: bool = False
 
     @property
     def broken(self) -> set[int]:
@@ -338,14 +341,22 @@ class Exhaustive:
 
     @property
     def decided(self) -> bool:
-        """Whether every point was tried: each has a budget of its own."""
-        return self._point >= len(self.grid)
+        """Whether every point was tried, as far as it was not broken before."""
+        self._skip()
+        return self._done >= len(self.grid)
+
+    @property
+    def _point(self) -> int:
+        return len(self.grid) - 1 - self._done if self.shared else self._done
+
+    def _skip(self) -> None:
+        """Pass over points that are broken."""
+        while self._done < len(self.grid) and self._point in self.broken:
+            self._done += 1
 
     def next(self) -> Try | None:
         """Return the next restart, else the next point that is not broken yet."""
-        while self._point in self.broken:
-            self._point += 1
-        return Try(self._point, self._restart, None) if self._point < len(self.grid) else None
+        return None if self._spent or self.decided else Try(self._point, self._restart, None)
 
     def report(
         self,
@@ -358,11 +369,14 @@ class Exhaustive:
     ) -> None:
         """Go on to the next point when this one is broken or out of restarts or queries."""
         self.attacked.add(self._point)
-        broken = found is not None and distance <= self.grid[self._point]
-        if found is not None and broken:
+        self._spent = spent and self.shared
+        if found is not None and distance <= self.grid[self._point]:
             self.images[self._point] = found
-        if not broken and not spent and self._restart + 1 < self.restarts:
+            self._restart = 0
+        elif self._spent:
+            return
+        elif not spent and self._restart + 1 < self.restarts:
             self._restart += 1
         else:
             self._restart = 0
-            self._point += 1
+            self._done += 1

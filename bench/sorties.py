@@ -10,6 +10,7 @@ from .evaluation import check_members
 from .protocols import Defense
 from .settings import Certification, Member, single
 from .suite import CERTIFIED, NAIVELY, TRANSFER, AttackEntry, ModelEntry, Suite
+from .targets import Targets
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Sortie:
     """An attack, or what stands in its place; the subjects that it meets, how it looks at them.
 
     meets: numbers of subjects. source: the subject whose gradients it borrows, if it does.
+    targets: the rule by which it gets classes to reach, if it is targeted.
     """
 
     entry: AttackEntry
@@ -54,6 +56,7 @@ class Sortie:
     meets: frozenset[int]
     source: int | None = None
     approach: Approach = Approach()
+    targets: Targets | None = None
 
     @property
     def naive(self) -> bool:
@@ -64,13 +67,19 @@ class Sortie:
 def sorties_of(
     attacks: Sequence[tuple[AttackEntry, Member]], suite: Suite, subjects: Sequence[Subject]
 ) -> list[Sortie]:
-    """Every attack against all subjects, and beside it, where it needs help, without that help."""
+    """Every attack against all subjects, and beside it, where it needs help, without that help.
+
+    Where the suite names targets, those that can aim also run targeted.
+
+    Raises: BadParameter when it names targets and none can aim.
+    """
     made = []
     for entry, member in attacks:
         white = member.attack.access == "white-box"
         samples = entry.eot_samples or suite.eot_samples
-        approach = Approach(samples=samples) if white else Approach()
-        made.append(Sortie(entry, member, frozenset(range(len(subjects))), approach=approach))
+        adaptive = Approach(samples=samples) if white else Approach()
+        everyone = frozenset(range(len(subjects)))
+        made.append(Sortie(entry, member, everyone, approach=adaptive))
         parts = [one.attack for one in single([member])]
         helped: dict[Approach, set[int]] = {}
         for number, one in enumerate(subjects):
@@ -79,6 +88,13 @@ def sorties_of(
         named = entry.model_copy(update={"label": entry.title + NAIVELY})
         for approach, meets in helped.items():
             made.append(Sortie(named, member, frozenset(meets), approach=approach))
+        if suite.targets is not None and all(getattr(one, "targetable", True) for one in parts):
+            title = f"{entry.title} ({suite.targets})"
+            aiming = entry.model_copy(update={"label": title})
+            made.append(Sortie(aiming, member, everyone, None, adaptive, suite.targets))
+    if suite.targets is not None and all(one.targets is None for one in made):
+        names = ", ".join(entry.title for entry, _ in attacks)
+        raise BadParameter(f"targets = {suite.targets!r}: none of the attacks can aim ({names})")
     return made
 
 

@@ -10,28 +10,18 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-from pyarrow import csv
 
-from . import certified, detection, queries, statistics, tables, transfers
+from . import certified, detection, queries, spreadsheet, statistics, tables, transfers
 from .directory import RunDirectory
-from .queries import QUERIES_COLUMNS
+from .stored_tables import read_table, whole_counts
 from .survey import Finished
-from .tables import LEADERBOARD_COLUMNS, TRADEOFF_COLUMNS, Cell, leaderboard, tradeoff
+from .tables import Cell, leaderboard, tradeoff
 
 Titled = tuple[Finished, Mapping[str, Any]]  # a cell, and what it is called in this run
 _NAMES = ("tradeoff.csv", "leaderboard.csv", "queries.csv")
 _OPTIONAL = {  # only where there is something for them
     "transfer.csv": transfers.transfers,
     "detection.csv": detection.detections,
-}
-_TEXTS = ["dataset", "model", "defense", "attack", "access", "norm", "epsilon", "flags"]
-_TEXTS += ["device", "dtype", "attacks", "config_hash", "weights_hash", "search"]
-_COUNTS = ["rank", "n_examples", "verified", "seed", "setup_queries", "parameters"]
-_COUNTS += ["query_budget", "queries", "n_attacked", "successes"]
-_TYPES = {
-    **dict.fromkeys(TRADEOFF_COLUMNS + LEADERBOARD_COLUMNS + QUERIES_COLUMNS, pa.float64()),
-    **dict.fromkeys(_TEXTS, pa.string()),
-    **dict.fromkeys(_COUNTS, pa.int64()),
 }
 
 
@@ -64,13 +54,17 @@ def up_to_date(
         return {}, None
     made_of = _made_of(cells, failed)
     if before == {"made_of": made_of, **_hashes(files)}:
-        return before, Standings(*map(read_table, files[: len(_NAMES)]))
+        try:
+            return before, Standings(*map(read_table, files[: len(_NAMES)]))
+        except pa.ArrowInvalid:  # written by a version that wrote a column otherwise
+            pass
     contents = [one.read() for one, _ in cells]
     named = [
         Cell({**cell.about, **titles}, cell.records)
         for cell, (_, titles) in zip(contents, cells, strict=True)
     ]
-    made = Standings(tradeoff(named, failed), leaderboard(named, failed), queries.queries(named))
+    tables_made = tradeoff(named, failed), leaderboard(named, failed), queries.queries(named)
+    made = Standings(*map(whole_counts, tables_made))
     for name, table in zip(_NAMES, (made.tradeoff, made.leaderboard, made.queries), strict=True):
         directory.write_table(name, table)
     for name, make in _OPTIONAL.items():
@@ -82,21 +76,9 @@ def up_to_date(
     return {"made_of": made_of, **_hashes(files)}, made
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a table as it was when it was written: no title is taken for a number or for nothing."""
-    table: pd.DataFrame = csv.read_csv(
-        path,
-        parse_options=csv.ParseOptions(newlines_in_values=True),
-        convert_options=csv.ConvertOptions(
-            column_types=_TYPES, null_values=[""], strings_can_be_null=False
-        ),
-    ).to_pandas()
-    return table
-
-
 def _made_of(cells: Sequence[Titled], failed: Sequence[tuple[str, ...]]) -> str:
     """Name everything that the tables follow from."""
-    modules = tables, certified, queries, transfers, detection, statistics
+    modules = tables, certified, queries, transfers, detection, statistics, spreadsheet
     code = [inspect.getsource(one) for one in modules]
     listed = [[one.key, one.sha256, list(titles.values())] for one, titles in cells]
     return _sha256(json.dumps([code, pd.__version__, listed, failed]).encode())

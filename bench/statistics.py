@@ -4,16 +4,18 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from scipy.integrate import trapezoid
-from scipy.stats import binomtest
 
 
 @lru_cache(maxsize=65536)
 def interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927), as fractions in [0, 1].
 
-    Raises: ValueError when there are no trials, or more successes than trials.
+    Raises: ValueError when there are no trials, or successes are not from 0 to the trials.
     """
+    if trials < 1 or not 0 <= successes <= trials:  # some releases of SciPy return NaN
+        raise ValueError(f"{successes} of {trials} is no proportion")
+    from scipy.stats import binomtest  # not when tables are only read: it takes long to import
+
     found = binomtest(successes, trials).proportion_ci(confidence_level=confidence, method="wilson")
     return float(found.low), float(found.high)
 
@@ -23,6 +25,8 @@ def curve_area(epsilons: Sequence[float], accuracies: Sequence[float], clean: fl
 
     The curve starts at (0, clean). 1 is perfect at every epsilon of the grid, 0 is never right.
     """
+    from scipy.integrate import trapezoid  # as above
+
     x = np.array([0.0, *epsilons])
     y = np.array([clean, *accuracies])
     order = np.argsort(x, kind="stable")

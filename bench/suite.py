@@ -1,6 +1,8 @@
 """Suite files: what a benchmark runs, in TOML, checked before any work is done."""
 
-import tomllib
+import os
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from importlib import resources
@@ -17,14 +19,19 @@ from pydantic import (
     model_validator,
 )
 
-from .errors import BadSuite, closest
-from .grid import Epsilon, Norm, parse_grid
+from .errors import BadSuite, closest, reason
+from .files import check_regular
+from .grid import Epsilon, Norm, check_radii, parse_grid
+from .targets import RULES, read_targets
+from .toml import BadTOML, read_toml, shortened
 
 DEFAULT = "quickstart"
 TRANSFER = "transfer from "  # how the attacks of the transfer matrix are called
 NAIVELY = " (naive)"  # how those end that do not know of the defense
 CERTIFIED = "certified"  # how the tables call a network's own certificates
 _TAKEN = ("worst-case", CERTIFIED)
+_UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # Unicode's control characters, halves of pairs, line ends
+_LONGEST = 100  # bytes of a folder's name
 
 
 class ExactFloat(float):
@@ -41,6 +48,11 @@ class ExactFloat(float):
 
 def _named(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
+
+
+def _listed(value: object) -> object:
+    """One entry that is not in a list is a list of one."""
+    return [value] if isinstance(value, (str, dict)) else value
 
 
 class Entry(BaseModel):
@@ -86,6 +98,11 @@ class AttackEntry(Entry):
     eot_samples: Annotated[int, Field(ge=1)] | None = None
 
 
+Models = Annotated[list[Annotated[ModelEntry, BeforeValidator(_named)]], BeforeValidator(_listed)]
+Defenses = Annotated[list[Annotated[Entry, BeforeValidator(_named)]], BeforeValidator(_listed)]
+Attacks = Annotated[list[Annotated[AttackEntry, BeforeValidator(_named)]], BeforeValidator(_listed)]
+
+
 def _transfer(value: object) -> object:
     """`true` is the plain transfer attack, `false` none."""
     if isinstance(value, bool):
@@ -93,11 +110,16 @@ def _transfer(value: object) -> object:
     return _named(value)
 
 
+def _aim(value: object) -> object:
+    return None if value is None else read_targets(value)
+
+
 Grid = Annotated[
     tuple[Epsilon, ...],
     BeforeValidator(parse_grid),
     PlainSerializer(lambda grid: [one.text for one in grid]),
 ]
+Aim = Annotated[Any, BeforeValidator(_aim)]
 Radius = Annotated[Epsilon, BeforeValidator(Epsilon.parse), PlainSerializer(lambda one: one.text)]
 
 
@@ -108,6 +130,8 @@ class Suite(BaseModel):
     leaderboard_epsilon: where the leaderboard compares; by default the middle of the grid.
     eot_samples: draws of a stochastic model that a white-box attack's gradients are means over.
     plugins: Python files to load, relative to the suite's.
+    targets: every attack that can aim also runs targeted, at a class for each example: "random",
+        "least-likely", "next", or one class. Its rows are its own, and not in the worst case.
     transfer: an attack that follows a gradient: it attacks every subject by the gradients of every
         other one. true: MI-FGSM.
     """
@@ -123,6 +147,7 @@ class Suite(BaseModel):
     n_examples: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     norm: Norm = "Linf"
+    targets: Aim = None
     epsilons: Grid
     leaderboard_epsilon: Radius | None = None
     search: Literal["bracket", "exhaustive"] = "bracket"
@@ -131,18 +156,24 @@ class Suite(BaseModel):
     eot_samples: Annotated[int, Field(ge=1)] = 10
     batch_size: Annotated[int, Field(ge=1)] | None = None
     save_adversarials: bool = False
-    models: Annotated[list[ModelEntry], Field(min_length=1)]
-    defenses: list[Entry] = [Entry(name="none")]
-    attacks: Annotated[list[AttackEntry], Field(min_length=1)] = [AttackEntry(name="strongest")]
+    models: Annotated[Models, Field(min_length=1)]
+    defenses: Defenses = [Entry(name="none")]
+    attacks: Annotated[Attacks, Field(min_length=1)] = [AttackEntry(name="strongest")]
     transfer: Annotated[AttackEntry | None, BeforeValidator(_transfer)] = None
 
     @model_validator(mode="after")
     def _combinations(self) -> "Suite":
         for kind in ("models", "defenses", "attacks"):
-            titles = Counter(entry.title for entry in getattr(self, kind))
+            entries = getattr(self, kind)
+            for entry in entries:
+                _check_title(entry.title)
+            titles = Counter(_as_seen(entry.title) for entry in entries)
             for title, count in titles.items():
                 if count > 1:
                     raise ValueError(f"two {kind} are called '{title}': give one a label")
+        _check_title(self.dataset.title)
+        for model in self.models:
+            _check_title(model.defense)
         for taken in _TAKEN:
             if any(entry.title == taken for entry in self.attacks):
                 raise ValueError(f"an attack cannot be called '{taken}': the tables use that name")
@@ -152,6 +183,9 @@ class Suite(BaseModel):
             )
         if any(entry.title.endswith(NAIVELY) for entry in self.attacks):
             raise ValueError(f"an attack cannot be called '...{NAIVELY}': the tables use that name")
+        if any(entry.title.endswith(f" ({rule})") for entry in self.attacks for rule in RULES):
+            raise ValueError("an attack cannot be called '... (random)', '... (next)' and the like")
+        check_radii(self.epsilons, self.norm)
         wanted = self.leaderboard_epsilon
         if wanted is not None and wanted not in self.epsilons:
             grid = ", ".join(one.text for one in self.epsilons)
@@ -165,9 +199,40 @@ class Suite(BaseModel):
         at = len(self.epsilons) // 2 if wanted is None else self.epsilons.index(wanted)
         return self.epsilons[at]
 
+    @property
+    def folder_name(self) -> str:
+        """The name as that of one folder, whatever it holds: `../../x` becomes `x`."""
+        last = re.split(r"[\\/]", self.name)[-1]
+        plain = re.sub(r"[^\w. +,=()-]+", "_", last)
+        short = plain.encode()[:_LONGEST].decode(errors="ignore")
+        return short.strip(". ") or "suite"
+
     def resolved(self) -> dict[str, Any]:
-        """Everything that the suite says, defaults included, as JSON."""
-        return self.model_dump(mode="json")
+        """Everything that the suite says, defaults included, as JSON.
+
+        What came with a later version is left out where it is not used: older runs go on.
+        """
+        said = self.model_dump(mode="json")
+        if self.targets is None:
+            del said["targets"]
+        return said
+
+
+def _check_title(title: str) -> None:
+    """Refuse a name that would break a table's line, or that nobody can see. Raises: ValueError."""
+    breaking = [one for one in title if unicodedata.category(one) in _UNSEEN]
+    if breaking:
+        raise ValueError(
+            f"the name {shortened(title)} holds {shortened(breaking[0])}: names go into tables, "
+            "so they take letters, digits, signs and plain spaces"
+        )
+    if not title.strip():
+        raise ValueError(f"the name {shortened(title)} is empty: give it a label")
+
+
+def _as_seen(title: str) -> str:
+    """A title as a reader of the tables sees it: not how its letters are encoded or spaced."""
+    return " ".join(unicodedata.normalize("NFC", title).split())
 
 
 def bundled() -> tuple[str, ...]:
@@ -186,16 +251,17 @@ def read_suite(name: str) -> tuple[Suite, str, Path]:
     if name in bundled() and not path.is_file():
         text = resources.files("quintain.bench.suites").joinpath(f"{name}.toml").read_text("utf-8")
         return parse_suite(text, name, name), text, Path.cwd()
-    if not path.is_file():
+    if not os.path.exists(path) or path.is_dir():
         known = bundled()
         raise BadSuite(
             f"no suite '{name}': neither a file nor a bundled suite{closest(name, known) or ';'} "
             f"bundled: {', '.join(known)}"
         )
     try:
-        text = path.read_text("utf-8")
+        check_regular(path)
+        text = path.read_text("utf-8-sig")  # Windows editors begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
-        raise BadSuite(f"suite {name} cannot be read: {error}") from None
+        raise BadSuite(f"suite {name} cannot be read: {reason(error)}") from None
     return parse_suite(text, name, path.stem), text, path.resolve().parent
 
 
@@ -205,8 +271,8 @@ def parse_suite(text: str, file: str, name: str) -> Suite:
     Raises: BadSuite.
     """
     try:
-        raw = tomllib.loads(text, parse_float=ExactFloat)
-    except tomllib.TOMLDecodeError as error:
+        raw = read_toml(text, parse_float=ExactFloat)
+    except BadTOML as error:
         raise BadSuite(f"{file}: not valid TOML: {error}") from None
     try:
         return Suite.model_validate({"name": name, **raw})
@@ -230,5 +296,5 @@ def _explain(fault: Mapping[str, Any]) -> str:
         return f"key '{where}' is missing"
     if not where:
         return message
-    got = "" if fault["type"] == "value_error" else f", not {fault['input']!r}"
+    got = "" if fault["type"] == "value_error" else f", not {shortened(fault['input'])}"
     return f"{where}: {message[:1].lower()}{message[1:]}{got}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from .directory import RunDirectory, read_manifest
 from .errors import RunDirectoryError
+from .files import check_regular
 from .files_read import unchanged
 from .hashing import hash_file
 from .keys import Keys
@@ -105,6 +106,12 @@ class Survey:
             if (number, attack) not in self.done or (number, attack) in gone
         }
 
+    def precisions(self, weights: str) -> list[Mapping[str, Any]]:
+        """What the searches on networks of these weights computed in, as the manifest says it."""
+        networks = _by(self.manifest.get("networks"), "key").values()
+        found = [one.get("precision") for one in networks if one.get("weights_hash") == weights]
+        return [one for one in found if isinstance(one, Mapping)]
+
     def path(self, key: str) -> Path | None:
         """Where a cell's records are, whatever its titles were when they were written."""
         name = self._names.get(key[:16])
@@ -117,13 +124,14 @@ class Survey:
             return None
         listed = self._listed.get(key, {})
         try:
+            check_regular(path)
             sha256 = hash_file(path)
             if sha256 == listed.get("sha256"):
                 weights, files = tuple(listed["weights"]), listed["files"]
                 found = Finished(path, key, sha256, weights, files, listed.get("adversarials"))
             else:
                 found = finished(path, sha256, read_cell(path))
-        except (OSError, RunDirectoryError, KeyError):
+        except (OSError, RunDirectoryError, KeyError, TypeError):
             return None
         same = found.key == key and unchanged(found.files, self._folder)
         return found if same and (not self._saving or found.saved) else None

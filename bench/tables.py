@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from . import black_box
 from .certified import FLAG, contradicted, flag, is_certificate, without_attack
 from .queries import SUMMARY_COLUMNS, counts_queries, query_summary
 from .statistics import curve_area, interval
@@ -64,7 +65,8 @@ LEADERBOARD_COLUMNS = [
     "certified_accuracy",
 ]
 
-_NOTABLE = 0.05  # share of examples that black-box attacks alone break, above which it is a flag
+# Of a naive attack, which must be blind, they say nothing against the worst case.
+_OF_GRADIENTS = ("vanishing-gradients", "inaccurate-gradients", "misleading-gradients")
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,9 @@ def worst_case(
 ) -> Cell:
     """Combine the attacks on one model: an example is broken where any of them breaks it.
 
+    Also where one of them does so at a smaller epsilon, whose ball lies within: that an attack of a
+    single step fails at a larger one does not make the example robust there.
+
     missing: attacks whose cells failed; the combination is then flagged as incomplete.
     certificates: of the model, which finds of the attacks may contradict; nothing else is taken
     from them, since what is not certified is not broken.
@@ -146,10 +151,10 @@ def worst_case(
     combined = combined.drop(columns=alone, errors="ignore")
     for cell in cells[1:]:
         other = cell.records.sort_values("index", ignore_index=True)
-        for name in ("broken", "attacked"):
-            combined[name] = list(_grid(combined, name) | _grid(other, name))
+        combined["attacked"] = list(_grid(combined, "attacked") | _grid(other, "attacked"))
         for name in ("forward", "backward", "queries"):
             combined[name] += other[name]
+    combined["broken"] = list(np.logical_or.reduce([_broken(cell) for cell in cells]))
     flags = {flag for cell in cells for flag in _telling(cell)}
     ended = {flag for flag in flags if flag.startswith("budget-ended")}
     if not all(ended & set(cell.about["flags"]) for cell in cells):
@@ -157,9 +162,7 @@ def worst_case(
     flags |= {f"failed:{attack}" for attack in missing}
     contradictions = int(contradicted(cells, certificates).sum())
     flags = {one for one in flags if not one.startswith(FLAG)} | {*flag(contradictions)}
-    beaten = _black_box_alone(cells)
-    if beaten > _NOTABLE * len(combined):
-        flags.add(f"black-box-beats-white-box:{beaten}")
+    flags = black_box.largest(flags | {*black_box.flags_of(_black_box_alone(cells), len(combined))})
     about = first.about | {
         "attack": WORST_CASE,
         "access": "+".join(sorted({str(cell.about["access"]) for cell in cells})),
@@ -175,11 +178,8 @@ def worst_case(
 def _telling(cell: Cell) -> list[str]:
     """Flags that make the worst case doubtful: not that a naive attack was blind, as it must be."""
     naive = bool(cell.about.get("naive"))
-    return [
-        flag
-        for flag in cell.about["flags"]
-        if not (naive and flag.startswith("vanishing-gradients"))
-    ]
+    blind = (*_OF_GRADIENTS, "no-progress", black_box.FLAG)
+    return [flag for flag in cell.about["flags"] if not (naive and flag.startswith(blind))]
 
 
 def tradeoff(cells: Iterable[Cell], failed: Iterable[tuple[str, ...]] = ()) -> pd.DataFrame:
@@ -191,7 +191,8 @@ def tradeoff(cells: Iterable[Cell], failed: Iterable[tuple[str, ...]] = ()) -> p
     for group, missing in _experiments(cells, failed):
         attacks, certificates = _apart(group)
         worst = [worst_case(attacks, missing, certificates)] if attacks else []
-        for cell in (*attacks, *worst, *([certificates] if certificates else [])):
+        targeted = [cell for cell in group if _is_targeted(cell)]
+        for cell in (*attacks, *worst, *targeted, *([certificates] if certificates else [])):
             rows.extend(_rows(cell))
     return pd.DataFrame(rows, columns=TRADEOFF_COLUMNS)
 
@@ -209,9 +210,14 @@ def leaderboard(cells: Iterable[Cell], failed: Iterable[tuple[str, ...]] = ()) -
         if attacks:
             worst = worst_case(attacks, missing, certificates)
             rows.append(_standing(attacks, worst, certificates))
-    table = pd.DataFrame(rows, columns=LEADERBOARD_COLUMNS)
+    return ranked(pd.DataFrame(rows, columns=LEADERBOARD_COLUMNS))
+
+
+def ranked(table: pd.DataFrame) -> pd.DataFrame:
+    """Put the rows of one or more leaderboards in their order, and number them."""
     threat = ["dataset", "norm", "epsilon"]
     order = ["robust_accuracy", "curve_area", "clean_accuracy"]
+    table = table.copy()
     table["incomplete"] = table["flags"].str.contains(r"failed:(?!certified(?:;|$))")
     table = table.sort_values(
         [*threat, "incomplete", *order, "model", "defense"],
@@ -271,10 +277,15 @@ def _headline(curve: pd.DataFrame, cell: Cell) -> dict[Any, Any]:
 
 
 def _apart(group: Sequence[Cell]) -> tuple[list[Cell], Cell | None]:
-    """The attacks on one model, and its certificates if there are any."""
+    """The untargeted attacks on one model, and its certificates if there are any."""
     certificates = [cell for cell in group if is_certificate(cell)]
-    attacks = [cell for cell in group if not is_certificate(cell)]
+    attacks = [cell for cell in group if not (is_certificate(cell) or _is_targeted(cell))]
     return attacks, certificates[0] if certificates else None
+
+
+def _is_targeted(cell: Cell) -> bool:
+    """Whether its attack was to reach a certain class: what it leaves is not robust."""
+    return "targets" in cell.about
 
 
 def _joint(keys: Sequence[str]) -> str:
@@ -282,21 +293,18 @@ def _joint(keys: Sequence[str]) -> str:
 
 
 def _black_box_alone(cells: Sequence[Cell]) -> int:
-    """How many examples only black-box attacks break, at the epsilon where they are most.
-
-    A gradient that points the right way does not lose to guesses: more than a few is a sign that
-    the white-box attacks are being misled (Carlini et al. 2019, arXiv:1902.06705, section 5).
-    """
+    """How many examples only black-box attacks break, at the epsilon where they are most."""
     white = [_broken(cell) for cell in cells if cell.about["access"] == "white-box"]
     black = [_broken(cell) for cell in cells if cell.about["access"] != "white-box"]
     if not white or not black:
         return 0
-    alone = np.logical_or.reduce(black) & ~np.logical_or.reduce(white)
-    return int(alone.sum(axis=0).max())
+    return black_box.beaten(np.logical_or.reduce(white), np.logical_or.reduce(black))
 
 
 def _broken(cell: Cell) -> "np.ndarray[Any, np.dtype[np.bool_]]":
-    return _grid(cell.records.sort_values("index"), "broken")
+    """(N, E) bool, by index: whether the attack breaks an example there or at a smaller epsilon."""
+    found = _grid(cell.records.sort_values("index"), "broken")
+    return np.asarray(np.logical_or.accumulate(found, axis=1), dtype=bool)
 
 
 def _experiments(

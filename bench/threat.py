@@ -11,7 +11,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from .grid import NORMS, Epsilon, Norm, parse_grid
+from .grid import NORMS, Epsilon, Norm, check_radii, parse_grid
 from .random import Draws
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "L2Ball",
     "LinfBall",
     "Norm",
+    "check_radii",
     "make_ball",
     "measure",
     "parse_grid",
@@ -129,8 +130,8 @@ class LinfBall(Ball):
         return points.clamp(self.lower, self.upper)
 
     def steepest(self, gradient: Tensor, points: Tensor) -> Tensor:
-        """Sign of the gradient."""
-        return gradient.sign()
+        """Sign of the gradient; NaN, whose sign would be 0, stays NaN, and so does infinity."""
+        return gradient.sign().add_(gradient, alpha=0)
 
     def random(self, draws: Draws) -> Tensor:
         """Every coordinate uniform over [-epsilon, epsilon]."""
@@ -180,8 +181,10 @@ class L2Ball(Ball):
 class L1Ball(Ball):
     """The cross-polytope of radius epsilon around x.
 
-    share: the part of the coordinates that one steepest step moves, as in SLIDE
-    (Tramer & Boneh 2019, arXiv:1904.13000). Coordinates that the box holds back do not count.
+    share: the part of the coordinates that one steepest step moves, in the manner of SLIDE
+    (Tramer & Boneh 2019, arXiv:1904.13000), whose program moves 1%. That finds a little more in
+    many steps (docs/attacks-measured.md), but a single step of it, such as FGSM's, would move one
+    pixel of a small image, and the box ends that. Coordinates that the box holds back do not count.
     """
 
     norm = "L1"
@@ -212,9 +215,8 @@ class L1Ball(Ball):
         count = max(1, round(self.share * flat.shape[1]))
         chosen = torch.zeros_like(flat).scatter(1, free.topk(count, dim=1).indices, 1.0)
         direction = flat.sign() * chosen * (free > 0)
-        return (direction / direction.abs().sum(dim=1, keepdim=True).clamp(min=1.0)).reshape(
-            gradient.shape
-        )
+        direction = direction / direction.abs().sum(dim=1, keepdim=True).clamp(min=1.0)
+        return direction.add(flat, alpha=0).reshape(gradient.shape)  # NaN stays NaN
 
     def random(self, draws: Draws) -> Tensor:
         """Uniform over the ball: exponential sizes over their sum with one more, random signs."""

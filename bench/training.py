@@ -2,12 +2,13 @@
 
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import nn
 
 from . import registry
@@ -15,7 +16,9 @@ from .checkpoints import load_checkpoint, read_about, save_checkpoint
 from .datasets.memory import channel_statistics, fingerprint
 from .desk import Desk
 from .errors import BadCheckpoint, BadParameter, CellError
+from .files import meant_for
 from .hashing import configuration, hash_json
+from .modules import evaluation_mode, has_plain_state, needs_a_pass
 from .partial import Partial
 from .progress import say
 from .protocols import (
@@ -24,9 +27,12 @@ from .protocols import (
     InputSpec,
     Keeper,
     Progress,
+    Silent,
     Trained,
     Training,
 )
+from .switches import torch_defaults
+from .threads import suited_threads
 from .threat import Norm
 
 
@@ -73,6 +79,18 @@ class Order:
         )
 
 
+def check_defense(
+    defense: Defense, data: ImageData, norm: Norm, epsilon: float | None, seed: int = 0
+) -> None:
+    """Have a defense say, before any work, what it could not train with.
+
+    Raises: BadParameter and BadData, as the defense does.
+    """
+    check: Callable[[Training], None] | None = getattr(defense, "check", None)
+    if check is not None:
+        check(Training(data, seed, torch.device("cpu"), Silent(), norm, epsilon))
+
+
 def architecture(model: Mapping[str, Any]) -> dict[str, Any]:
     """What an architecture is, as JSON: its spec, and the version and the code of its plugin."""
     plugin = registry.find("models", model["name"])
@@ -97,11 +115,18 @@ def build_network(model: Mapping[str, Any], inputs: InputSpec, seed: int) -> nn.
             network: nn.Module = factory(inputs)
         except TypeError as error:
             raise BadParameter(f"model '{model['name']}': {error}") from None
+        if needs_a_pass(network):
+            with torch.no_grad():
+                evaluation_mode(network)(torch.zeros(2, *inputs.shape))
+            network.train()
     network.built_for = inputs  # type: ignore[assignment]
-    # On a CPU it took from a sixth to all of the time of forward passes and input gradients.
-    return network.to(memory_format=torch.channels_last)
+    with suppress(NotImplementedError):  # of quantised weights
+        # On a CPU it took from a sixth to all of the time of forward passes and input gradients.
+        network.to(memory_format=torch.channels_last)
+    return network
 
 
+@torch_defaults()
 def obtain(
     order: Order, cache: Path | None, progress: Progress, desk: Desk | None = None
 ) -> Trained:
@@ -127,7 +152,7 @@ def obtain(
                 if about["key"] != key:  # somebody put another network here
                     raise BadCheckpoint(f"{path} holds another network")
                 return Trained(
-                    module.to(order.device).eval(),
+                    evaluation_mode(module.to(order.device)),
                     tuple(about["history"]),
                     tuple(about["flags"]),
                     about.get("epoch", 0),
@@ -140,6 +165,16 @@ def obtain(
             _keep(path, trained, order, key)
         partial.discard()
     return trained
+
+
+def sweep(cache: Path) -> None:
+    """Remove what killed processes were just writing into the cache, unless one still writes it."""
+    for one in (cache / "networks").glob(".*.tmp"):
+        meant = meant_for(one.name)
+        if meant is not None:
+            lock = one.with_name(f"{meant.partition('.')[0]}.lock")
+            with suppress(Timeout, OSError), FileLock(lock, timeout=0):
+                one.unlink(missing_ok=True)
 
 
 def about_training(trained: Trained, defense: Defense) -> dict[str, Any]:
@@ -230,9 +265,11 @@ def _train(
         keeper,
         None if desk is None else desk.recorder(key),
     )
-    trained = order.defense.fit(built, training)
-    trained.model.to(order.device).eval()
-    return trained, trained.model is built or hasattr(order.defense, "wrap")
+    with suited_threads(built, torch.zeros(1, *order.data.shape), order.device):
+        trained = order.defense.fit(built, training)
+    evaluation_mode(trained.model.to(order.device))
+    again = trained.model is built or hasattr(order.defense, "wrap")
+    return trained, again and has_plain_state(trained.model)
 
 
 def _wrapped(order: Order) -> nn.Module:

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
+from .multiply_adds import multiply_adds
 from .network import Network
 from .precision import Dtype, Quick, Refused, Variant, alike, input_gradient, quicken
 from .settings import Precision
@@ -104,40 +104,16 @@ def choose(
     return Choice(None, 0.0, ratios, refused)
 
 
-def multiply_adds(module: nn.Module, x: Tensor) -> float:
-    """Count those of a forward pass for one row of x: convolutions and matrix products."""
-    with _Counter() as counter, torch.no_grad():
-        module(x)
-    return float(counter.total) / len(x)
-
-
-class _Counter(TorchFunctionMode):
-    """Counts multiply-adds; torch's own counter takes seconds to import."""
-
-    total = 0.0
-
-    def __torch_function__(self, function: Any, _: Any, given: Any = (), named: Any = None) -> Any:
-        result = function(*given, **(named or {}))
-        name = getattr(function, "__name__", "")
-        if name in ("linear", "conv1d", "conv2d", "conv3d"):
-            weight = given[1] if len(given) > 1 else named["weight"]
-            self.total += result.numel() * weight[0].numel()
-        elif name in ("matmul", "__matmul__", "mm", "bmm"):
-            self.total += result.numel() * given[0].shape[-1]
-        return result
-
-
 def recall(about: Mapping[str, Any], module: nn.Module, images: Tensor) -> Choice | None:
     """Make an earlier choice again, as `about` described it; None when it cannot be."""
     known = {str(one): one for one in (Variant(), *_variants(images.device), *_forced())}
-    variant = known.get(about["variant"])
-    if variant is None:
-        return None
     try:
+        variant = known[about["variant"]]
         network = None if variant == Variant() else quicken(module, variant, images)
-    except Exception:  # as in choose
+        ratios, refused = dict(about["ratios"]), dict(about["refused"])
+        return Choice(network, float(about["tolerance"]), ratios, refused)
+    except Exception:  # as in choose; or the description is damaged
         return None
-    return Choice(network, about["tolerance"], about["ratios"], about["refused"])
 
 
 def check_faithful(module: nn.Module, copied: Quick, x: Tensor, *, closely: bool) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor
 from . import rows as table
 from .errors import AccessDenied
 from .ledger import Ledger
-from .network import Network
+from .network import Network, Pulled
 from .protocols import Access, Answer, Lens
 from .random import Draws
 from .rejection import reading
@@ -31,7 +31,7 @@ class GuardedVictim:
     random numbers. samples: of which each gradient is the mean over so many, each one a question;
     what counts is then the mean of the logits. oblivious: whether the attack sees the classifier
     alone of a network that may reject. Otherwise what it sees, and what counts as adversarial, has
-    the rejection merged in.
+    the rejection merged in. A gradient that is not finite is noted in the ledger, and zero.
     """
 
     def __init__(
@@ -93,9 +93,10 @@ class GuardedVictim:
             noise = self._noise()
             asked, admitted = self._admit(x, None)
             one = network.gradient(
-                asked, lambda logits: objective(self._read(logits)), lens, setting, noise
+                asked, lambda logits: objective(self._read(logits).float()), lens, setting, noise
             )
-            answers.append(replace(one, logits=self._read(one.logits)))
+            gradient = self._usable(one, admitted)
+            answers.append(Answer(gradient, one.loss, self._read(one.logits)))
             self._ledger.backward += 1 if admitted is None else admitted
         answer = answers[0] if self._samples == 1 else _mean(answers)
         logits, tolerance = answer.logits, self._fast.tolerance if lens is None else 0.0
@@ -103,6 +104,7 @@ class GuardedVictim:
             logits, tolerance = self._settled(asked, logits, admitted, tolerance), 0.0
         if lens is None or getattr(lens, "faithful", False):
             self._observe(asked, logits, admitted, tolerance)
+        answer = replace(answer, logits=answer.logits.float())
         if admitted is None or not self._limited:
             return answer
         nan = torch.where(admitted, 0.0, torch.nan)
@@ -112,6 +114,19 @@ class GuardedVictim:
             answer.logits + nan[:, None],
         )
 
+    def _usable(self, answer: Pulled, admitted: Tensor | None) -> Tensor:
+        """The gradient, zero where it is not finite, which is noted of the example.
+
+        So an attack goes on along the pixels that have one, and its other examples as ever.
+        """
+        gradient = answer.gradient
+        if (
+            not gradient.is_cuda and gradient.sum().isfinite()
+        ):  # one pass; a GPU would be waited for
+            return gradient
+        self._ledger.note_fault(gradient, answer.slope, admitted)
+        return gradient.nan_to_num(0.0, 0.0, 0.0)
+
     def differentiable(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """(N, K) logits with their graph. White-box only."""
         self._require("gradients", "white-box")
@@ -119,26 +134,19 @@ class GuardedVictim:
         for _ in range(self._samples):
             noise = self._noise(rows)
             asked, admitted = self._admit(x, rows)
-            drawn = self._read(self._network.attached(asked, noise), rows)
-            draws.append(self._counted(drawn, rows, admitted))
+            pulled = _PulledBack(self._ledger, rows, admitted)
+            drawn = self._network.attached(pulled.watched(asked), noise)
+            draws.append(pulled.counted(self._read(drawn, rows)))
         logits = draws[0] if self._samples == 1 else torch.stack(draws).mean(dim=0)
         self._look(asked.detach(), logits.detach(), rows, admitted)
+        logits = logits.float()
         return logits if admitted is None else logits.masked_fill(~admitted[:, None], torch.nan)
-
-    def _counted(self, logits: Tensor, rows: Tensor | None, admitted: Tensor | None) -> Tensor:
-        """The logits; a backward pass is counted when they are pulled back."""
-
-        def count(gradient: Tensor) -> None:
-            self._ledger.backward += _per_owner(rows, admitted, len(self._ledger.y))
-
-        if logits.requires_grad:
-            logits.register_hook(count)
-        return logits
 
     def scores(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """(N, K) logits. White-box or score access."""
         self._require("scores", "white-box", "score")
         logits, admitted = self._ask(x, rows)
+        logits = logits.float()
         return logits if admitted is None else logits.masked_fill(~admitted[:, None], torch.nan)
 
     def labels(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -357,6 +365,48 @@ class GuardedVictim:
         improved = table.where(first < len(points))
         ledger.nearest[improved] = points[first[improved]]
         ledger.distance.copy_(nearest)
+
+
+class _PulledBack:
+    """What is noted when logits that an attack was given are pulled back to its inputs.
+
+    rows: (N,), whose the inputs are; None when one for each. admitted: (N,) bool, None for all.
+    """
+
+    def __init__(self, ledger: Ledger, rows: Tensor | None, admitted: Tensor | None) -> None:
+        self._ledger = ledger
+        self._rows = rows
+        self._admitted = admitted
+        self._slope: Tensor | None = None
+
+    def watched(self, x: Tensor) -> Tensor:
+        """The inputs, with a look at their gradient, which is zero where it is not finite."""
+        if not (x.requires_grad and torch.is_grad_enabled()):
+            return x
+        x = x.view_as(x)  # the attack's own tensor gets no hooks
+        x.register_hook(self._usable)
+        return x
+
+    def counted(self, logits: Tensor) -> Tensor:
+        """The logits; a backward pass is counted when they are pulled back."""
+        if logits.requires_grad:
+            logits.register_hook(self._count)
+        return logits
+
+    def _count(self, slope: Tensor) -> None:
+        self._slope = slope
+        self._ledger.backward += _per_owner(self._rows, self._admitted, len(self._ledger.y))
+
+    def _usable(self, gradient: Tensor) -> Tensor:
+        if not gradient.is_cuda and gradient.detach().sum().isfinite():
+            return gradient
+        assert self._slope is not None
+        if self._rows is None:
+            self._ledger.note_fault(gradient, self._slope, self._admitted)
+        else:
+            asked = torch.ones_like(self._rows) if self._admitted is None else self._admitted
+            self._ledger.note_faults(gradient, self._slope, asked, self._rows)
+        return gradient.nan_to_num(0.0, 0.0, 0.0)
 
 
 def fooled(logits: Tensor, y: Tensor, *, targeted: bool, tolerance: float = 0.0) -> Tensor:

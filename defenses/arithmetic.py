@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,11 @@ def compiled(model: nn.Module, wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    model.compile()
+
+    def call(*given: Any, **named: Any) -> Any:  # older releases skip torch's own `_call_impl`
+        return model._call_impl(*given, **named)
+
+    model._compiled_call_impl = torch.compile(call)
     try:
         yield
     except Exception as error:

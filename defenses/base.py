@@ -33,6 +33,17 @@ class Wrapper:
         """Whether the network may reject its input."""
         return bool(getattr(self.base, "rejects", False))
 
+    def check(self, training: Training) -> None:
+        """Refuse what the base could not train with. Raises: BadParameter; BadData."""
+        checked(self.base, training)
+
+
+def checked(base: Defense, training: Training) -> None:
+    """Have a defense check its hyper-parameters, if it does. Raises: BadParameter; BadData."""
+    check: Callable[[Training], None] | None = getattr(base, "check", None)
+    if check is not None:
+        check(training)
+
 
 def trained_base(base: Defense, model: nn.Module, training: Training) -> Trained:
     """Return what `base` makes of the model: of another like it, which defenses can share, or of

@@ -54,6 +54,11 @@ class Detection(Wrapper, ABC):
     def fitted(self, network: nn.Module, examples: Examples) -> nn.Module:
         """Make the detector of a network, from the examples that it was trained on."""
 
+    def check(self, training: Training) -> None:
+        """Refuse a base that holds out nothing. Raises: BadParameter; BadData."""
+        super().check(training)
+        _validation_share(self.base)
+
     def fit(self, model: nn.Module, training: Training) -> Trained:
         """Train what the base makes of the model, fit the detector, and set its threshold.
 

@@ -18,6 +18,7 @@ from .recipe import at_least, one_of, require
 Combination = Literal["probabilities", "logits"]
 
 _SEEDS = 2**32
+_MOST = 1000  # networks; a checkpoint may ask for any number
 _OWN = 3  # networks of the model at hand, if nothing is said
 
 
@@ -45,6 +46,8 @@ class Ensemble(Wrapper):
 
     def __post_init__(self) -> None:
         at_least("size", self.size, 1)
+        if (self.size or 1) > _MOST:
+            raise BadParameter(f"size = {self.size} must be {_MOST} at most")
         one_of("combination", self.combination, get_args(Combination))
         if not self.members and self.size == 1:
             raise BadParameter("an ensemble of one network is none: size must be 2 or more")

@@ -33,14 +33,21 @@ class GaussianNoise(Recipe):
         super().__post_init__()
         positive("sigma", self.sigma)
 
+    def check(self, training: Training) -> None:
+        """Refuse to train without a sigma. Raises: BadParameter."""
+        self._spread()
+
     def fit(self, model: nn.Module, training: Training) -> Trained:
         """Train the model in place.
 
         Raises: BadParameter without a sigma; CellError when training diverges.
         """
+        return train(model, training, self, _Noisy(self._spread(), self.label_smoothing))
+
+    def _spread(self) -> float:
         if self.sigma is None:
             raise BadParameter("gaussian-noise needs a sigma, such as sigma = 0.25")
-        return train(model, training, self, _Noisy(self.sigma, self.label_smoothing))
+        return self.sigma
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from ..bench.errors import BadParameter
 from ..bench.protocols import Certificates, Trained, Training
 from ..bench.random import Draws
-from ..bench.threat import Epsilon, Norm
+from ..bench.threat import Norm
 from .adversary import Adversary
 from .method import Batch, History, Objective, classification, hard
 from .propagation import around, leads, propagate, surely_around
 from .recipe import Recipe, at_least, require
+from .threatened import radius
 from .training import train
 
 _HALVINGS = 24  # of the radii from 0 to 1: they are found to within 6e-8
@@ -110,7 +111,7 @@ class IntervalBounds(Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.epsilon is not None:
-            _radius(self.epsilon)
+            radius(self.epsilon, "Linf", method="interval-bounds")
         require("margin", self.margin, 1.0 <= self.margin < 10.0, "at least 1 and below 10")
         require("kappa", self.kappa, 0.0 <= self.kappa <= 1.0, "between 0 and 1")
         at_least("warmup_epochs", self.warmup_epochs, 0)
@@ -121,13 +122,21 @@ class IntervalBounds(Recipe):
                 f"warmup_epochs + ramp_epochs = {whole} must be below epochs = {self.epochs}"
             )
 
+    def check(self, training: Training) -> None:
+        """Refuse to train without an epsilon. Raises: BadParameter."""
+        self._epsilon(training)
+
+    def _epsilon(self, training: Training) -> float:
+        written = training.epsilon if self.epsilon is None else self.epsilon
+        return radius(written, "Linf", method="interval-bounds")
+
     def fit(self, model: nn.Module, training: Training) -> Trained:
         """Train the model in place; return it with its certificates.
 
         Raises: BadParameter without an epsilon, in a norm other than Linf, or for a layer without a
         rule; CellError when training diverges.
         """
-        epsilon = _radius(training.epsilon if self.epsilon is None else self.epsilon)
+        epsilon = self._epsilon(training)
         method = _Bounded(
             epsilon=epsilon,
             box=self.margin * epsilon,
@@ -202,15 +211,3 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-
-
-def _radius(written: float | str | None) -> float:
-    if written is None:
-        raise BadParameter(
-            'interval-bounds needs an epsilon, such as epsilon = "8/255", here or in the threat '
-            "that it trains against"
-        )
-    try:
-        return Epsilon.parse(written).value
-    except ValueError as error:
-        raise BadParameter(str(error)) from None

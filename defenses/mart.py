@@ -47,14 +47,19 @@ class MART(Stepping):
                 "image"
             )
 
+    def check(self, training: Training) -> None:
+        """Refuse what cannot be trained with or on. Raises: BadParameter; BadData."""
+        super().check(training)
+        if training.data.labels.dim() != 1:
+            raise BadData("mart needs a class for each image: it cannot train on probabilities")
+
     def fit(self, model: nn.Module, training: Training) -> Trained:
         """Train the model in place.
 
         Raises: BadParameter without an epsilon; BadData when labels are probabilities; CellError
         when training diverges.
         """
-        if training.data.labels.dim() != 1:
-            raise BadData("mart needs a class for each image: it cannot train on probabilities")
+        self.check(training)
         norm, epsilon = self.threat(training)
         attack = Adversary(norm, epsilon, self.steps, self.pace, nearby)
         return self.harden(model, training, attack, self.loss)

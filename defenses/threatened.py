@@ -1,12 +1,13 @@
 """The hyper-parameters that every adversarially trained defense shares, and how it is trained."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
 from ..bench.errors import BadParameter
 from ..bench.protocols import Trained, Training
-from ..bench.threat import NORMS, Epsilon, Norm
+from ..bench.threat import NORMS, Epsilon, Norm, check_radii
 from .adversary import Adversary
 from .hardening import AdversarialLoss, Attacker, Hardening
 from .recipe import Recipe, at_least, one_of, positive, require
@@ -49,7 +50,7 @@ class Threatened(Recipe):
         if self.norm is not None:
             one_of("norm", self.norm, NORMS)
         if self.epsilon is not None:
-            _radius(self.epsilon)
+            radius(self.epsilon, self.norm)
         size = self.weight_perturbation
         require("weight_perturbation", size, 0.0 <= size < 1.0, "at least 0 and below 1")
         for name in ("warmup_epochs", "weight_perturbation_warmup"):
@@ -61,10 +62,18 @@ class Threatened(Recipe):
     def threat(self, training: Training) -> tuple[Norm, float]:
         """Norm and epsilon to train against.
 
-        Raises: BadParameter without an epsilon.
+        Raises: BadParameter without an epsilon, or for one beyond every image.
         """
         epsilon = training.epsilon if self.epsilon is None else self.epsilon
-        return self.norm or training.norm, _radius(epsilon)
+        norm = self.norm or training.norm
+        return norm, radius(epsilon, norm, training.data.shape)
+
+    def check(self, training: Training) -> None:
+        """Refuse to train without an epsilon, or with one beyond every image.
+
+        Raises: BadParameter.
+        """
+        self.threat(training)
 
     def harden(
         self,
@@ -116,13 +125,25 @@ class Stepping(Threatened):
         return self.step_size or PGD_REACH / self.steps
 
 
-def _radius(written: float | str | None) -> float:
+def radius(
+    written: float | str | None,
+    norm: Norm | None,
+    shape: Sequence[int] | None = None,
+    method: str = "adversarial training",
+) -> float:
+    """Read an epsilon. shape: (C, H, W) of the images, where it is known already.
+
+    Raises: BadParameter when it is missing, no radius, or beyond every image in the norm.
+    """
     if written is None:
         raise BadParameter(
-            'adversarial training needs an epsilon, such as epsilon = "8/255", '
+            f'{method} needs an epsilon, such as epsilon = "8/255", '
             "here or in the threat that it trains against"
         )
     try:
-        return Epsilon.parse(written).value
+        epsilon = Epsilon.parse(written)
+        if norm is not None:
+            check_radii([epsilon], norm, shape)
+        return epsilon.value
     except ValueError as error:
         raise BadParameter(str(error)) from None

@@ -1,5 +1,6 @@
 """Validation between epochs: how a network does on what was held out, and which one did best."""
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -74,7 +75,7 @@ class Best:
         self.waited += 1
         if score > self.score:
             self.score, self.epoch, self.waited = score, int(record["epoch"]), 0
-            self.weights = {name: one.clone() for name, one in model.state_dict().items()}
+            self.weights = copy.deepcopy(dict(model.state_dict()))
 
     def state_dict(self) -> dict[str, Any]:
         """What a run that goes on needs of it."""

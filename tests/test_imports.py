@@ -110,12 +110,13 @@ def test_the_harness_reaches_plugins_through_the_registry(module):
 @pytest.mark.parametrize("module", [one for one in SOURCES if one.startswith("bench.datasets.")])
 def test_datasets_know_the_seams_and_each_other(module):
     for one in imported(module)[0]:
-        assert one.startswith("bench.datasets") or one.removeprefix("bench.") in SEAMS | {"paths"}
+        known = SEAMS | {"paths", "files"}
+        assert one.startswith("bench.datasets") or one.removeprefix("bench.") in known
 
 
 BENCHMARK_SEES = {
-    "api", "checkpoints", "commands", "datasets.memory", "errors", "files", "paths", "plan",
-    "progress", "protocols", "registry", "settings", "threat", "training",
+    "api", "checkpoints", "commands", "datasets.memory", "errors", "files", "inert", "paths",
+    "plan", "progress", "protocols", "registry", "settings", "spreadsheet", "threat", "training",
 }  # fmt: skip
 BELOW = {
     "bench.speed.contenders": {"engine", "evaluation", "gallery", "network", "pursuit", "trial"},

@@ -41,6 +41,8 @@ class Proxy:
 
     Deviation: made images are clipped to [0, 1]. Networks are trained from the same first weights
     in each round, instead of going on.
+
+    Raises: BadParameter, UnknownPlugin for a value, or a part, that cannot be used.
     """
 
     monotone: ClassVar[bool] = False
@@ -70,6 +72,20 @@ class Proxy:
                 "architecture must name at least one model, and each once: "
                 "equal ones would be trained to equal weights"
             )
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        """Refuse specs of plugins that cannot be built: before any work, not when they are used.
+
+        Defaults are known to be right; what they name is not imported for that.
+        """
+        if self.architecture != "resnet":
+            for spec in self.architectures:
+                registry.bind("models", spec)
+        if self.seeds != "same":
+            registry.bind("datasets", self.seeds)
+        if self.training:
+            registry.build("defenses", {"name": "none", **self.training})
 
     @property
     def access(self) -> Access:

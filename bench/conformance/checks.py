@@ -11,12 +11,18 @@ from ..errors import AccessDenied
 from ..hashing import configuration
 from ..protocols import Access
 from ..threat import NORMS, make_ball
-from .comparisons import beat_noise, same_outcome
+from .comparisons import (
+    beat_noise,
+    go_as_far_as_allowed,
+    keep_up_with_descent,
+    same_outcome,
+)
 from .report import Failed, NotTried
 from .trial import Setup, Trial
 
 _BUDGETS = (1, 2, 17, 100)
 _FEW = 5
+_FEWER = 3
 
 
 def builds(trial: Trial) -> None:
@@ -112,6 +118,11 @@ def model(trial: Trial) -> None:
     _refuse_all(trial, "model")
 
 
+def switches(trial: Trial) -> None:
+    """It leaves torch's switches as they are: grad mode, default dtype and device, and others."""
+    _refuse_all(trial, "switches")
+
+
 def counts(trial: Trial) -> None:
     """It asks through the victim only, so that the counts in the records are true."""
     run = trial.usual()
@@ -177,6 +188,28 @@ def noise(trial: Trial) -> None:
         beat_noise(trial, run, point=1)
 
 
+def reach(trial: Trial) -> None:
+    """It uses all of epsilon where it has to, unless it looks for the nearest point."""
+    attack = trial.attack
+    inside = getattr(attack, "stays_in_ball", True) and not getattr(attack, "minimum_norm", False)
+    if inside and not getattr(attack, "baseline", False):
+        for norm in trial.norms:
+            run = trial.run(
+                Setup(norm, "exhaustive", early_leaving=False, count=_FEWER, small=True)
+            )
+            run.refuse_new(trial.usual())
+            go_as_far_as_allowed(trial, run)
+
+
+def descent(trial: Trial) -> None:
+    """With gradients it breaks at least half of the examples that plain gradient steps break."""
+    attack = trial.attack
+    if attack.access == "white-box" and not getattr(attack, "baseline", False):
+        for norm in trial.norms:
+            run = trial.run(Setup(norm, "exhaustive", largest=True))  # no help by the search
+            keep_up_with_descent(trial, run)
+
+
 def targeted(trial: Trial) -> None:
     """It reaches target classes more often than random noise, unless it says it cannot aim."""
     if getattr(trial.attack, "targetable", True):
@@ -197,6 +230,7 @@ CHECKS: tuple[Callable[[Trial], None], ...] = (
     ball,
     inputs,
     model,
+    switches,
     counts,
     seed,
     batches,
@@ -204,6 +238,8 @@ CHECKS: tuple[Callable[[Trial], None], ...] = (
     exhaustive,
     budget,
     noise,
+    reach,
+    descent,
     targeted,
 )
 

@@ -9,6 +9,8 @@ from .report import Failed
 from .trial import Run, Trial
 
 _MARGIN = EXAMPLES // 10  # examples more than noise breaks, at least
+_FAR = 0.75  # of epsilon; in L2 the box holds some back
+_STEPS = 10  # of a plain descent
 _COUNTED = ["under_attack", "smallest_epsilon", "forward", "backward", "queries"]
 
 
@@ -23,6 +25,35 @@ def beat_noise(trial: Trial, run: Run, point: int) -> None:
         raise Failed(
             f"{setup.norm}, epsilon {epsilon:g}: it breaks {broken} of {EXAMPLES} examples, the "
             f"best of {NOISE_DRAWS} random points {by_noise}; expected at least {wanted}"
+        )
+
+
+def go_as_far_as_allowed(trial: Trial, run: Run) -> None:
+    """Raise Failed when most of its attempts in vain stayed well inside the ball."""
+    result = run.finished()
+    epsilon = run.setup.grid[0]
+    unbroken = [
+        int(row["index"]) for row in result.records.to_dict("records") if not row["broken"][0]
+    ]
+    reached = [run.watch.reached[example, epsilon] for example in unbroken]
+    if reached and sorted(reached)[len(reached) // 2] < _FAR:
+        raise Failed(
+            f"{run.setup.norm}, epsilon {epsilon:g}: of examples that it does not break, x_adv "
+            f"comes no farther than {max(reached):.2f} of epsilon; expected at least {_FAR:g}"
+        )
+
+
+def keep_up_with_descent(trial: Trial, run: Run) -> None:
+    """Raise Failed when the run broke fewer than half of what plain gradient steps break."""
+    records = run.finished().records
+    norm, epsilon = run.setup.norm, run.setup.grid[0]
+    steps = min(_STEPS, int(getattr(trial.attack, "steps", _STEPS)))
+    broken = sum(one[0] for one in records["broken"])
+    by_descent = trial.ground.descent(norm, epsilon, steps)
+    if 2 * broken < by_descent:
+        raise Failed(
+            f"{norm}, epsilon {epsilon:g}: it breaks {broken} of {EXAMPLES} examples, {steps} "
+            f"plain gradient step{'s' * (steps > 1)} {by_descent}; expected at least half of that"
         )
 
 

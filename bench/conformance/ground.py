@@ -18,6 +18,7 @@ from ..victim import fooled
 
 EXAMPLES = 24
 NOISE_DRAWS = 25
+_PATH = 2.5  # in epsilons, of all steps of a descent
 GRIDS: Mapping[Norm, tuple[float, ...]] = {
     "Linf": (0.1, 0.15, 0.2),
     "L2": (0.5, 0.75, 1.0),
@@ -28,6 +29,8 @@ TARGETED_GRIDS: Mapping[Norm, tuple[float, ...]] = {
     "L2": (0.75, 1.5),
     "L1": (1.5, 3.0),
 }
+# Where hardly an example can be broken, so that an attack has to go as far as it may.
+SMALL_GRIDS: Mapping[Norm, tuple[float, ...]] = {"Linf": (0.02,), "L2": (0.1,), "L1": (0.2,)}
 _OWNED = 400  # images that the attacker has
 
 _proxies: dict[str, nn.Module] = {}
@@ -65,6 +68,25 @@ class Ground:
             with torch.no_grad():
                 logits = self.network(ball.project(self.images + far))
             broken |= fooled(logits, goals, targeted=targeted)
+        return int(broken.sum())
+
+    def descent(self, norm: Norm, epsilon: float, steps: int) -> int:
+        """How many examples fall to plain projected gradient steps, from the clean image.
+
+        Source: Madry et al. 2018 (arXiv:1706.06083), without a random start.
+        """
+        count = len(self.images)
+        ball = make_ball(norm, self.images, torch.full((count,), epsilon))
+        broken = torch.zeros(count, dtype=torch.bool)
+        size = ball.radius * min(1.0, _PATH / steps)
+        points = self.images
+        for _ in range(steps):
+            x = points.detach().requires_grad_()
+            loss = cross_entropy(self.network(x), self.labels, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, x)
+            points = ball.project(points + size * ball.steepest(gradient, points))
+            with torch.no_grad():
+                broken |= fooled(self.network(points), self.labels, targeted=False)
         return int(broken.sum())
 
 

@@ -3,13 +3,12 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from .. import registry
-from ..errors import BadPlugin, UnknownPlugin
+from ..lookup import attacks_named
 from ..protocols import Cascade
 from ..settings import Member, single
 from .checks import CHECKS
@@ -24,7 +23,7 @@ def check_plugin(plugin: str) -> list[Report]:
     """
     return [
         check_attack(name, build, one.source)
-        for one in _attacks(plugin)
+        for one in attacks_named(plugin)
         for name, build in _parts(one.name)
     ]
 
@@ -95,27 +94,3 @@ def _outcome(check: Callable[[Trial], None], trial: Trial) -> Outcome:
 
 def _demand(check: Callable[[Trial], None]) -> str:
     return (check.__doc__ or "").partition("\n")[0]
-
-
-def _attacks(plugin: str) -> tuple[registry.Plugin, ...]:
-    path = Path(plugin)
-    if path.suffix == ".py" or path.is_file():
-        found = tuple(one for one in registry.load_file(path) if one.kind == "attacks")
-        if not found:
-            raise BadPlugin(f"plugin file {path} registers no attack, and the kit checks attacks")
-        return found
-    for kind in registry.KINDS:
-        if kind != "attacks" and any(one.name == plugin for one in registry.plugins(kind)):
-            known = ", ".join(one.name for one in registry.plugins("attacks"))
-            raise UnknownPlugin(f"'{plugin}' is among the {kind}; the kit checks attacks: {known}")
-    try:
-        return (registry.find("attacks", plugin),)
-    except UnknownPlugin as error:
-        raise UnknownPlugin(
-            f"{error}; an attack of your own: give its file{_near(plugin)}"
-        ) from None
-
-
-def _near(plugin: str) -> str:
-    guess = Path(f"{plugin.replace('-', '_')}.py")
-    return f", {guess}" if guess.is_file() else ""

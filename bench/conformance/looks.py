@@ -3,6 +3,7 @@
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..protocols import Problem
@@ -32,6 +33,20 @@ def _leaves(value: Any, name: str) -> list[tuple[str, Any]]:
         return [(name, value)]
     parts = [_leaves(getattr(value, one.name), f"{name}.{one.name}") for one in fields(value)]
     return [leaf for part in parts for leaf in part]
+
+
+def torch_switches() -> dict[str, Any]:
+    """Switches of the process that an attack must put back when it has changed them."""
+    return {
+        "grad mode": torch.is_grad_enabled(),
+        "inference mode": torch.is_inference_mode_enabled(),
+        "autocast": torch.is_autocast_enabled("cpu"),
+        "the default dtype": torch.get_default_dtype(),
+        "the default device": str(torch.get_default_device()),
+        "deterministic mode": torch.are_deterministic_algorithms_enabled(),
+        "the precision of matrix products": torch.get_float32_matmul_precision(),
+        "the number of threads": torch.get_num_threads(),
+    }
 
 
 def model_state(module: nn.Module) -> list[tuple[str, Any]]:

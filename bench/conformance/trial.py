@@ -17,7 +17,7 @@ from ..preparation import Attackers
 from ..protocols import Silent
 from ..settings import Member, SearchName, Settings
 from ..threat import NORMS, Epsilon, Norm
-from .ground import GRIDS, TARGETED_GRIDS, Ground, proving_ground, train_stand_in
+from .ground import GRIDS, SMALL_GRIDS, TARGETED_GRIDS, Ground, proving_ground, train_stand_in
 from .report import Failed, NotTried
 from .watch import Stop, Watch
 from .watched import WatchedSteps, WatchedWhole
@@ -27,7 +27,8 @@ from .watched import WatchedSteps, WatchedWhole
 class Setup:
     """How a run differs from the usual one.
 
-    count: how many of the ground's examples. turned: last example first. repeat: tells apart runs
+    count: how many of the ground's examples. turned: last example first. small: at an epsilon that
+    breaks hardly any. largest: at the largest epsilon of the grid alone. repeat: tells apart runs
     that should come out the same.
     """
 
@@ -39,11 +40,17 @@ class Setup:
     turned: bool = False
     query_budget: int | None = None
     targeted: bool = False
+    small: bool = False
+    largest: bool = False
     repeat: int = 0
 
     @property
     def grid(self) -> tuple[float, ...]:
         """Epsilons, ascending."""
+        if self.small:
+            return SMALL_GRIDS[self.norm]
+        if self.largest:
+            return GRIDS[self.norm][-1:]
         return (TARGETED_GRIDS if self.targeted else GRIDS)[self.norm]
 
     def settings(self) -> Settings:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..protocols import Problem
 from ..threat import measure
-from .looks import described, model_state, place, raw, same, state_tensors
+from .looks import described, model_state, place, raw, same, state_tensors, torch_switches
 
 
 class Stop(Exception):
@@ -21,13 +21,15 @@ class Watch:
     """What was seen in one run.
 
     faults: check -> the first thing that was wrong. last: (example, restart, epsilon) -> the last
-    iterate (C, H, W). queries, backward, tries: counted here for each example. batch: how many
-    examples the attack was shown last.
+    iterate (C, H, W). reached: (example, epsilon) -> how far from x its steps came, in epsilons.
+    queries, backward, tries: counted here for each example. batch: how many examples the attack was
+    shown last.
     """
 
     def __init__(self, module: nn.Module, attack: Any) -> None:
         self.faults: dict[str, str] = {}
         self.last: dict[tuple[int, int, float], Tensor] = {}
+        self.reached: dict[tuple[int, float], float] = {}
         self.queries: Counter[int] = Counter()
         self.backward: Counter[int] = Counter()
         self.tries: Counter[int] = Counter()
@@ -60,11 +62,15 @@ class Watch:
             **state_tensors(state),
         }
         before = {name: value.clone() for name, value in parts.items()}
+        switches = torch_switches()
         self._in_attack = True
         try:
             yield
         finally:
             self._in_attack = False
+            for name, now in torch_switches().items():
+                if now != switches[name]:
+                    self.fault("switches", f"{name} was {switches[name]}, and is {now} after it")
             for name, value in parts.items():
                 if not same(value, before[name]):
                     self.fault("inputs", f"{name} was changed in place")
@@ -95,7 +101,11 @@ class Watch:
             problem.epsilon.tolist(),
             strict=True,
         )
+        distance = measure(x_adv.double() - x.double(), problem.ball.norm) / problem.epsilon
         for row, owner in enumerate(owners):
+            if done:
+                at = owner[0], owner[2]
+                self.reached[at] = max(float(distance[row]), self.reached.get(at, 0.0))
             self.tries[owner[0]] += begins
             self.last[owner] = x_adv[row].clone()
             if done and self._asks and live[row]:

@@ -21,6 +21,11 @@ def check_images(images: object, first: int = 0) -> None:
         raise BadData(f"images must be a torch.Tensor, not {type(images).__name__}")
     if images.dim() != 4:
         raise BadData(f"images must have shape (N, C, H, W), not {tuple(images.shape)}")
+    if _channels_last(images):
+        raise BadData(
+            f"images look channel-last, {tuple(images.shape)}: (N, C, H, W) is needed; pass "
+            "images.permute(0, 3, 1, 2)"
+        )
     if images.numel() == 0:
         raise BadData(f"there are no images: their shape is {tuple(images.shape)}")
     if images.is_complex() or images.dtype == torch.bool:
@@ -36,7 +41,7 @@ def check_images(images: object, first: int = 0) -> None:
             f"{_remedy(low, high)} (image {first + index} holds {value:.9g})"
         )
     if not images.is_floating_point():
-        raise BadData(f"images must be floating point, not {images.dtype}")
+        raise BadData(f"images must be floating point in [0, 1], not {images.dtype}; divide by 255")
 
 
 def check_labels(labels: object, n_classes: int, count: int) -> None:
@@ -90,6 +95,13 @@ def _check_probabilities(labels: Tensor, n_classes: int) -> None:
     if off.any():
         index, total = _first(labels.double().sum(dim=1), off)
         raise BadData(f"labels must sum to 1: the row at index {index} sums to {total:g}")
+
+
+def _channels_last(images: Tensor) -> bool:
+    """Whether the last axis holds the channels: colours there, and no such number in front."""
+    _, first, second, last = images.shape
+    colours = last in (3, 4) or (last == 1 and first == second)
+    return colours and min(first, second) >= 8
 
 
 def _remedy(low: float, high: float) -> str:

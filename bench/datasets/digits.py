@@ -1,9 +1,13 @@
 """Handwritten digits that come with the install: scikit-learn's, upsampled."""
 
+import importlib.util
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -52,10 +56,8 @@ class Digits:
 
         Raises: BadData for a split that does not exist.
         """
-        from sklearn.datasets import load_digits
-
         check_split(split)
-        scans, targets = load_digits(return_X_y=True)
+        scans, targets = _scans()
         labels = torch.as_tensor(targets, dtype=torch.int64)
         held_out = _held_out(labels, self.test_share)
         chosen = held_out if split == "test" else ~held_out
@@ -65,6 +67,23 @@ class Digits:
             labels[chosen],
             [str(digit) for digit in range(_CLASSES)],
         )
+
+
+def _scans() -> tuple[NDArray[Any], NDArray[Any]]:
+    """(1797, 64) grey levels, and (1797,) labels, out of scikit-learn's own file.
+
+    To import scikit-learn takes as long as half of a run with nothing to do, so it is asked only
+    where its file lies elsewhere.
+    """
+    package = importlib.util.find_spec("sklearn")
+    folder = Path(package.origin).parent if package and package.origin else Path()
+    file = folder / "datasets" / "data" / "digits.csv.gz"
+    if not file.is_file():
+        from sklearn.datasets import load_digits
+
+        return load_digits(return_X_y=True)  # type: ignore[no-any-return]
+    table = np.loadtxt(file, delimiter=",")
+    return table[:, :-1], table[:, -1]
 
 
 def _upsample(images: Tensor, size: int) -> Tensor:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import BadData
+from ..files import check_regular
+from ..paths import printable
 from ..protocols import Images
 from .memory import TensorImages
 
@@ -28,7 +30,8 @@ class Decoder:
     """How a file becomes pixels.
 
     resize: what the shorter side is scaled to; crop: the side of the central square that is kept.
-    None for both leaves images as they are. Transparency is dropped.
+    None for both leaves images as they are. Transparency is dropped, of several images in a file
+    the first is read, and orientation in EXIF is not applied, as torchvision does.
     """
 
     resize: int | None = None
@@ -38,7 +41,8 @@ class Decoder:
     def __call__(self, path: Path) -> NDArray[np.uint8]:
         """Decode one file: (C, H, W).
 
-        Raises: BadData, naming the file, when it is not a sound image of 8 bits a channel.
+        Raises: BadData, naming the file, when it is not a sound image of 8 bits a channel, or has
+            more pixels than Pillow takes for harmless (89 million).
         """
         try:
             return self._decode(path)
@@ -51,10 +55,11 @@ class Decoder:
         from PIL import Image
         from torchvision.transforms import functional
 
+        check_regular(path)
         with Image.open(path) as file:
-            if file.mode not in _EIGHT_BIT_MODES:
-                raise BadData(f"image {path} has mode {file.mode}: 8 bits a channel are needed")
-            image: Any = file.convert("L" if self.grayscale else "RGB")
+            _check_header(path, file)
+            image: Any = file.convert("RGBA") if "transparency" in file.info else file
+            image = image.convert("L" if self.grayscale else "RGB")
         if self.resize is not None:
             image = functional.resize(image, [self.resize])
         if self.crop is not None:
@@ -153,22 +158,37 @@ def open_files(
     return files, files.shape
 
 
+def _check_header(path: Path, file: Any) -> None:
+    """Refuse what would not come out as it is stored, before it is decoded. Raises: BadData."""
+    from PIL import Image
+
+    shown, (width, height) = printable(path), file.size
+    if file.mode not in _EIGHT_BIT_MODES:
+        raise BadData(f"image {shown} has mode {file.mode}: 8 bits a channel are needed")
+    if any(";16" in str(tile) for tile in getattr(file, "tile", ())):  # Pillow drops the low byte
+        raise BadData(f"image {shown} has 16 bits a channel: 8 bits a channel are needed")
+    most = Image.MAX_IMAGE_PIXELS
+    if most is not None and width * height > most:
+        raise BadData(f"image {shown} is {width}x{height} pixels: at most {most:,} can be read")
+
+
 def _unreadable(path: Path, error: BaseException) -> BadData:
-    return BadData(f"image {path} cannot be read: {one_line(error)}")
+    return BadData(f"image {printable(path)} cannot be read: {one_line(error)}")
 
 
 def _different_size(
     path: Path, found: Sequence[int], first: Path, expected: Sequence[int]
 ) -> BadData:
     return BadData(
-        f"image {path} is {found[1]}x{found[0]} pixels, but {first} is "
+        f"image {printable(path)} is {found[1]}x{found[0]} pixels, but {printable(first)} is "
         f"{expected[1]}x{expected[0]}; set size to bring all images to one size"
     )
 
 
 def one_line(error: BaseException) -> str:
     """Put an error's text on one line of moderate length."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).encode("utf-8", "backslashreplace").decode().split())
+    text = text or type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."
 
 
@@ -178,6 +198,7 @@ def _check_sizes(files: FileImages) -> None:
     for name in files.paths:
         path = files.root / name
         try:
+            check_regular(path)
             with Image.open(path) as image:
                 width, height = image.size
         except Exception as error:  # as in Decoder

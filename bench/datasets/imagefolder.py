@@ -1,15 +1,18 @@
 """A folder of images, with one subfolder for each class."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 
 from ..errors import BadData, BadParameter, closest
+from ..paths import located, printable
 from ..protocols import ImageData
 from .checks import check_split
-from .files import Decoder, one_line, open_files
+from .files import Decoder, open_files
+from .listing import class_folders, folders_in, images_below
 
 
 @dataclass(frozen=True)
@@ -17,9 +20,14 @@ class ImageFolder:
     """A folder of images: ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png.
 
     Classes are numbered in alphabetical order of their folders, as torchvision's ImageFolder does
-    it. Sets below 1 GiB are decoded into memory; larger ones are read on demand.
+    it. Hidden files and folders (`.ipynb_checkpoints`, `._x.png`) and those that file managers make
+    (`__MACOSX`, `@eaDir`) are left out, and no folder is read twice for a class, whatever links
+    lead to it. Sets below 1 GiB are decoded into memory; larger ones are read on demand.
 
-    root: the folder that holds the two splits.
+    Pixels are taken as they are stored, as torchvision does: a JPEG's EXIF orientation does not
+    turn it. Of a file with several images the first is read; transparency is dropped.
+
+    root: the folder that holds the two splits, relative to the suite's folder.
     size: None when all images have one size; else the shorter side is scaled to `size` pixels and
         the central square kept.
     grayscale: one channel instead of three.
@@ -35,7 +43,7 @@ class ImageFolder:
     train: str = "train"
     test: str = "test"
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     def __post_init__(self) -> None:
         if not self.root:
@@ -50,60 +58,43 @@ class ImageFolder:
             the splits' classes differ, or an image is damaged or of another size than the first.
         """
         check_split(split)
-        root = Path(self.root).expanduser()
+        root = located(self.root)
         name, other = (self.train, self.test) if split == "train" else (self.test, self.train)
         folder = _existing(root, name, split)
-        classes = _class_folders(folder)
+        classes = class_folders(folder)
         if (root / other).is_dir():
             _check_agreement(folder, classes, root / other)
-        found = _scan(folder)
-        paths = [str(Path(path).relative_to(folder)) for path, _ in found.samples]
+        paths: list[str] = []
+        targets: list[int] = []
+        for number, found in enumerate(classes.values()):
+            below = images_below(found)
+            paths += below
+            targets += [number] * len(below)
         decoder = Decoder(resize=self.size, crop=self.size, grayscale=self.grayscale)
         images, shape = open_files(folder, paths, decoder)
-        labels = torch.tensor(found.targets, dtype=torch.int64)
-        return ImageData(images, labels, tuple(found.classes), shape)
+        labels = torch.tensor(targets, dtype=torch.int64)
+        return ImageData(images, labels, tuple(classes), shape)
 
 
 def _existing(root: Path, name: str, split: str) -> Path:
     if not root.exists():
-        raise BadData(f"image folder {root} does not exist")
+        raise BadData(f"image folder {printable(root)} does not exist")
     if not root.is_dir():
-        raise BadData(f"image folder {root} is not a folder")
+        raise BadData(f"image folder {printable(root)} is not a folder")
     folder = root / name
     if folder.is_dir():
         return folder
-    there = [one.name for one in _listing(root)]
+    there = [printable(one.name) for one in folders_in(root)]
     holds = f"it holds {', '.join(there[:10])}" if there else "it holds no folders"
     raise BadData(
-        f"image folder {root} has no folder '{name}' for the {split} split"
+        f"image folder {printable(root)} has no folder '{name}' for the {split} split"
         f"{closest(name, there) or ';'} {holds}"
     )
 
 
-def _class_folders(folder: Path) -> tuple[str, ...]:
-    names = tuple(one.name for one in _listing(folder))
-    if not names:
-        raise BadData(f"image folder {folder} holds no class folders")
-    return names
-
-
-def _check_agreement(folder: Path, classes: tuple[str, ...], other: Path) -> None:
-    for one in sorted(set(classes) ^ set(_class_folders(other))):
+def _check_agreement(folder: Path, classes: Mapping[str, Path], other: Path) -> None:
+    for one in sorted({*classes} ^ {*class_folders(other)}):
         holder, lacking = (folder, other) if one in classes else (other, folder)
-        raise BadData(f"class folder '{one}' is in {holder} but not in {lacking}")
-
-
-def _listing(folder: Path) -> list[Path]:
-    try:
-        return sorted(one for one in folder.iterdir() if one.is_dir())
-    except OSError as error:
-        raise BadData(f"image folder {folder} cannot be read: {one_line(error)}") from error
-
-
-def _scan(folder: Path) -> Any:
-    from torchvision import datasets
-
-    try:
-        return datasets.ImageFolder(str(folder))
-    except OSError as error:
-        raise BadData(f"image folder {folder}: {one_line(error)}") from error
+        raise BadData(
+            f"class folder '{one}' is in {printable(holder)} but not in {printable(lacking)}"
+        )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadData, BadParameter
-from ..paths import cache_folder
+from ..paths import cache_folder, located
 from ..protocols import ImageData
 from .checks import check_split
 from .files import Decoder, one_line, open_files
@@ -25,7 +25,8 @@ Split = Literal["train", "test"]
 class _Downloadable(ABC):
     """What the datasets have in common that torchvision downloads; its classes have their names.
 
-    root: where the files are, by default `datasets` in the user's cache folder.
+    root: where the files are, relative to the suite's folder; by default `datasets` in the user's
+        cache folder.
     download: whether files that are missing there are fetched.
     """
 
@@ -40,7 +41,7 @@ class _Downloadable(ABC):
         Raises: BadData when it is not there and cannot be downloaded, or is damaged.
         """
         check_split(split)
-        folder = Path(self.root).expanduser() if self.root else cache_folder() / "datasets"
+        folder = located(self.root) if self.root else cache_folder() / "datasets"
         found = _open(type(self).__name__, folder, self.download, self._which(split))
         return in_memory(*self._parts(found))
 
@@ -103,7 +104,8 @@ class ImageNet:
     unpacks them on first use. Its validation images are the test split. Files are read on demand:
     the shorter side is scaled to `resize` pixels and the central `size` x `size` square kept.
 
-    root: the folder of the archives, by default `datasets/imagenet` in the user's cache folder.
+    root: the folder of the archives, relative to the suite's; by default `datasets/imagenet` in the
+        user's cache folder.
 
     Raises: BadParameter.
     """
@@ -127,7 +129,7 @@ class ImageNet:
         """
         check_split(split)
         own = cache_folder() / "datasets" / "imagenet"
-        folder = Path(self.root).expanduser() if self.root else own
+        folder = located(self.root) if self.root else own
         found = _open_imagenet(folder, split)
         files = Path(found.split_folder)
         paths = [str(Path(path).relative_to(files)) for path, _ in found.samples]

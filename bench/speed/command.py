@@ -8,11 +8,11 @@ import torch
 
 from .. import registry
 from ..api import parse_device
-from ..commands import read_specs, writing
+from ..commands import read_radius, read_specs, writing
 from ..errors import BadParameter, closest
 from ..files import check_writable, write_text
 from ..progress import Lines
-from ..threat import Epsilon
+from ..spreadsheet import to_csv
 from .benchmark import MEASUREMENTS, Effort, run_workload
 from .machine import Machine
 from .peers import installed
@@ -71,7 +71,7 @@ class Request:
         names = {"dataset": self.dataset} if self.dataset else {}
         names |= {"model": self.model, "defense": self.defense} if self.model else {}
         specs = read_specs(names, self.settings)
-        data, largest = specs.get("dataset"), _radius(self.epsilon)
+        data, largest = specs.get("dataset"), read_radius(self.epsilon, "Linf")
         chosen = [built_in(one, data, largest) for one in self.workloads]
         if self.model is not None:
             chosen.append(own(specs["model"], specs["defense"], data, self.checkpoint, largest))
@@ -85,7 +85,7 @@ def bench_command(request: Request) -> str:
     Raises: QuintainError for what cannot be used.
     """
     for plugin in request.plugins:
-        registry.load_file(plugin)
+        registry.load_named(str(plugin), Path.cwd())
     device, effort = parse_device(request.device), request.effort()
     candidates = request.candidates(device)
     for candidate in candidates:
@@ -95,7 +95,7 @@ def bench_command(request: Request) -> str:
         check_writable(path)
     entries, machine = _run(candidates, effort, device, with_peers=request.peers)
     with writing(path):
-        write_text(path, benchmarks_table(entries, machine).to_csv(index=False))
+        write_text(path, to_csv(benchmarks_table(entries, machine)))
     return f"{summary(entries, machine)}\n\nwrote {path}"
 
 
@@ -112,10 +112,3 @@ def _run(
         workload = candidate.ready(device, effort.most_examples)
         entries += run_workload(workload, peers, effort, machine, clock, lines.say)
     return entries, machine
-
-
-def _radius(epsilon: str | None) -> float | None:
-    try:
-        return None if epsilon is None else Epsilon.parse(epsilon).value
-    except ValueError as error:
-        raise BadParameter(str(error)) from None

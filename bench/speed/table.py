@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 from tabulate import tabulate
 
+from ..inert import markdown
 from .machine import Machine
 from .measurements import Score
 from .timing import Spread
@@ -83,7 +84,7 @@ def summary(entries: Sequence[Entry], machine: Machine) -> str:
     ]
     for title in titles:
         here = [entry for entry in entries if (entry.workload, entry.dataset) == title]
-        parts += [f"{title[0]} on {title[1]}:", _markdown(here)]
+        parts += [markdown(f"{title[0]} on {title[1]}") + ":", _markdown(here)]
         parts += _boasts([entry.score for entry in here])
     return "\n\n".join(parts)
 
@@ -96,7 +97,7 @@ def _markdown(entries: Sequence[Entry]) -> str:
         scaled = "" if score.timed == count else f" ({score.timed} of {count} epsilons, scaled)"
         row = {
             "measurement": f"{score.measurement}, {len(score.job.x)} x {score.job.steps} steps",
-            "contender": score.contender + scaled,
+            "contender": markdown(score.contender + scaled),
             "gradients": score.precision,
             "time": f"{score.ratio.median:.3g}",
             "lowest to highest": f"{score.ratio.low:.3g} to {score.ratio.high:.3g}",

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from .. import registry
 from ..datasets.memory import in_memory, select
 from ..errors import BadData, BadParameter, closest
-from ..paths import cache_folder
+from ..paths import usable_cache
 from ..plan import check_training, load_split, open_ready, try_model
 from ..progress import Bar
 from ..protocols import ImageData
-from ..training import Order, obtain
+from ..training import Order, check_defense, obtain
 
 Spec = dict[str, Any]
 
@@ -99,7 +99,8 @@ class Candidate:
         try_model(self.model, self.train, self.checkpoint)
         if self.checkpoint is None:
             check_training(self.train)
-            registry.build("defenses", self.defense)
+            defense = registry.build("defenses", self.defense)
+            check_defense(defense, self.train, "Linf", self.threat)
 
     def ready(self, device: torch.device, count: int) -> Workload:
         """Train the network, or fetch it, and find `count` images that it gets right.
@@ -124,7 +125,7 @@ class Candidate:
             return open_ready(self.checkpoint, self.model, self.train)
         plugin = registry.build("defenses", self.defense)
         order = Order(self.model, plugin, self.train, 0, device, "Linf", self.threat)
-        return obtain(order, cache_folder(), Bar(f"train {self.name}")).model
+        return obtain(order, usable_cache(), Bar(f"train {self.name}")).model
 
 
 def built_in(name: str, dataset: Spec | None, epsilon: float | None) -> Candidate:

@@ -22,8 +22,8 @@ def test_autoattack_is_the_published_cascade():
     first, targeted, fab, square = autoattack().attacks
     assert first == APGD(steps=100, rho=0.75, random_start=True, loss=CrossEntropy())
     assert targeted == TargetedAPGD(steps=100, targets=9, rho=0.75)
-    assert fab == FABT(steps=100, targets=9, alpha_max=0.1, eta=1.05, beta=0.9)
-    assert square == Square(steps=5000, first_share=0.8)
+    assert fab == FABT(steps=100, targets=9, alpha_max=0.1, eta=1.05, beta=0.9, final_search=0)
+    assert square == Square(steps=5001, first_share=0.8, scheduled_over=10_000, published=True)
 
 
 def test_for_randomised_models_it_is_two_attacks_on_20_draws():

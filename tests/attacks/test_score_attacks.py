@@ -1,8 +1,11 @@
 """SimBA, bandits and ZOO: what each of them is, on functions whose answers are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from quintain.attacks.bandits import Bandits
 from quintain.attacks.gradients.bases import Cosines
@@ -97,6 +100,23 @@ def test_the_prior_of_bandits_turns_towards_the_gradient(norm):
         assert (prior.abs() <= 1.0).all()
 
 
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_the_prior_of_bandits_takes_the_authors_step(norm):
+    """Their update: the slope along the noise, both scaled by the exploration, times the rate."""
+    at = problem(norm, count=1)
+    attack = Bandits(steps=1, tile=1)
+    state = attack.start(at)
+    moved = attack._learnt(at, state).double()
+    exploration, reach, rate = {"Linf": (1.0, 0.1, 100.0), "L2": (0.01, 0.01, 0.1)}[norm]
+    noise = exploration * at.draws.normal((1, 4, 4), "exploration") / 4.0
+    unit = noise / noise.norm()
+    loss = [functional.cross_entropy(at.victim.scores(at.x + sign * reach * unit), at.y)
+            for sign in (1.0, -1.0)]  # fmt: skip
+    step = rate * ((loss[0] - loss[1]) / (reach * exploration) * noise).double()
+    expected = step if norm == "L2" else step.tanh()
+    assert torch.allclose(moved, expected, rtol=0.02, atol=1e-6)
+
+
 def test_the_exponentiated_gradient_is_the_papers():
     """(1 + p) e^m and (1 - p) e^-m over their sum, on [-1, 1]."""
     prior, move = torch.tensor([-0.9, 0.0, 0.3, 0.999]).double(), torch.tensor(0.7).double()
@@ -113,7 +133,7 @@ def test_tiles_share_one_value():
 
 
 def test_zoo_comes_near_the_nearest_point_of_a_linear_model(linear):
-    attack = ZOO(steps=600, searches=4, coordinates=16)
+    attack = ZOO(steps=600, searches=4, coordinates=16, first_weight=1.0)
     result = evaluate(linear.module, linear.images[:12], linear.labels[:12], attack, norm="L2",
                       epsilons=[1e-4, 2.0])  # fmt: skip
     ratio = result.records["distance"] / linear.distances["L2"][:12]
@@ -121,9 +141,26 @@ def test_zoo_comes_near_the_nearest_point_of_a_linear_model(linear):
     assert ratio.median() < 1.15
 
 
+def test_zoo_gets_somewhere_on_images_of_32x32_with_its_defaults():
+    """Linear, the nearest point is 0.5 away: 32 coordinates a step would not get there in 60."""
+    random = torch.Generator().manual_seed(0)
+    x = 0.4 + 0.2 * torch.rand(1, 3, 32, 32, generator=random)
+    weight = torch.randn(3072, generator=random)
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 2))
+    with torch.no_grad():
+        module[1].weight.copy_(torch.stack([-weight, weight]) / 2)
+        score = weight @ x.flatten() + 0.5 * weight.norm()
+        module[1].bias.copy_(torch.stack([score, -score]) / 2)
+    y = torch.zeros(1, dtype=torch.int64)
+    result = evaluate(module, x, y, replace(ZOO(), steps=60), norm="L2", epsilons=[0.9])
+    assert 0.5 < result.records["distance"].item() < 0.9
+    assert (ZOO().steps, ZOO().coordinates, ZOO().learning_rate) == (1000, 128, 0.01)
+    assert (ZOO().searches, ZOO().first_weight, ZOO().spacing) == (1, 0.5, 1e-4)
+
+
 def test_zoo_bisects_its_constant():
     at = problem(count=1)
-    attack = ZOO(steps=8, searches=4, coordinates=2)
+    attack = ZOO(steps=8, searches=4, coordinates=2, first_weight=1.0)
     weights = [float(one.weight) for one in walk(attack, at, 8)[1:]]
     assert weights == [1, 1, 10, 10, 100, 100, 1000, 1000]  # nothing is broken so soon
     state = walk(attack, at, 1)[-1]

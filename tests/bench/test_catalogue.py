@@ -21,14 +21,8 @@ def rows(*, count_passes):
     return [one.row() for one in catalogue.entries(count_passes=count_passes)]
 
 
-def without_cost(row):
-    return [cell for number, cell in enumerate(row) if number != COST]
-
-
 def test_the_page_lists_every_attack_as_its_plugin_describes_it():
-    assert [without_cost(one) for one in shown()] == [
-        without_cost(one) for one in rows(count_passes=False)
-    ]
+    assert shown() == rows(count_passes=False)
     assert len(shown()) == len(registry.plugins("attacks"))
     assert all(one[COST] for one in shown())
 
@@ -36,6 +30,35 @@ def test_the_page_lists_every_attack_as_its_plugin_describes_it():
 def test_every_attack_names_its_source_unless_it_is_a_baseline():
     nameless = {one[0] for one in shown() if not one[-2]}
     assert nameless == {"`noise`", "`grey`", "`salt-and-pepper`"}
+
+
+def test_every_attack_has_been_counted():
+    """Another attack, or another name: python -m quintain.bench.catalogue"""
+    counted = catalogue.passes()
+    assert list(counted) == [one.name for one in registry.plugins("attacks")]
+    assert all(counted.values())
+
+
+def test_the_table_runs_no_attack(quintain, monkeypatch):
+    monkeypatch.delattr(catalogue, "assess")
+    answer = quintain("list", "attacks", "--table")
+    assert answer.code == 0
+    lines = answer.out.strip().splitlines()[2:]
+    assert [[cell.strip() for cell in one.strip("|").split("|")] for one in lines] == shown()
+
+
+def test_an_attack_of_somebody_elses_is_listed_without_a_count():
+    @registry.attack("elsewhere")
+    class Elsewhere:
+        """An attack of somebody else's."""
+
+        access = "score"
+
+        def run(self, problem):
+            return problem.x
+
+    (found,) = [one for one in catalogue.entries(count_passes=False) if one.name == "elsewhere"]
+    assert (found.access, found.cost) == ("score", "")
 
 
 @pytest.mark.slow

@@ -103,7 +103,7 @@ def test_one_of_another_network_is_refused_by_what_differs(saved):
         load_checkpoint(saved, module)
     with pytest.raises(BadCheckpoint, match=r"lacks 2\.weight|lacks 2\.bias"):
         load_checkpoint(saved, nn.Sequential(*network(), nn.Linear(2, 2)))
-    with pytest.raises(BadCheckpoint, match=r"for another network: it also holds 1\."):
+    with pytest.raises(BadCheckpoint, match=r"is for another network: it also holds 1\."):
         load_checkpoint(saved, nn.Sequential(network()[0]))
 
 

@@ -234,6 +234,47 @@ class DoesNothing(Honest):
         return State(problem.x)
 
 
+class HalfOfEpsilon(Honest):
+    def step(self, problem, state):
+        x_adv = super().step(problem, state).x_adv
+        return State(problem.ball.project(problem.x + (x_adv - problem.x) / 2))
+
+
+@dataclass(frozen=True)
+class OneStepOfTen(Honest):
+    steps: int = 10
+
+    def start(self, problem):
+        return State(problem.initial(random_start=False))
+
+    def moved(self, problem, x):
+        direction = problem.ball.steepest(self.gradient(problem, x), x)
+        return x + 0.25 * problem.ball.radius * direction
+
+    def step(self, problem, state):
+        moved = super().step(problem, state)
+        first = (problem.step == 0).reshape(-1, 1, 1, 1)
+        return State(torch.where(first, moved.x_adv, state.x_adv))
+
+
+class OneStepOfTenFromAnywhere(OneStepOfTen):
+    def start(self, problem):
+        return State(problem.initial(random_start=True))
+
+
+class LeaksGradMode(Honest):
+    def step(self, problem, state):
+        state = super().step(problem, state)
+        torch.set_grad_enabled(False)
+        return state
+
+
+class LeaksDefaultDtype(Honest):
+    def start(self, problem):
+        torch.set_default_dtype(torch.float64)
+        return super().start(problem)
+
+
 class IgnoresTargets(Honest):
     def gradient(self, problem, x):
         def objective(logits):
@@ -327,24 +368,29 @@ class UnknownNorm(Honest):
     [
         (OutsideBall, {"ball"}),
         (OutsideBox, {"box"}),
-        (FixedRadius, {"ball", "noise", "targeted"}),
+        (FixedRadius, {"ball", "noise", "descent", "targeted"}),
         (FirstEpsilon, {"batches"}),
-        (SomeoneElse, {"ball", "batches", "single", "noise", "targeted"}),
-        (ChangesImages, {"inputs", "ball", "noise"}),
+        (SomeoneElse, {"ball", "batches", "single", "noise", "descent", "targeted"}),
+        (ChangesImages, {"inputs", "runs"}),
         (ChangesState, {"inputs"}),
         (NotFinite, {"finite", "runs"}),
         (LosesAnAxis, {"shape", "runs"}),
         (StateIsNoDataclass, {"shape", "runs"}),
         (MeanLoss, {"shape"}),
-        (TrainMode, {"model", "seed", "batches", "single"}),
-        (ChangesWeights, {"model"}),
+        (TrainMode, {"model", "runs"}),
+        (ChangesWeights, {"model", "runs"}),
         (BehindTheVictim, {"counts"}),
         (ClaimsToHaveAsked, {"counts"}),
         (OwnRandomness, {"seed", "batches", "single"}),
         (SeededRandomness, {"batches", "single"}),
         (MoreThanItClaims, {"access", "runs"}),
         (ScoresWithoutAccess, {"access", "runs"}),
-        (DoesNothing, {"noise", "targeted"}),
+        (DoesNothing, {"noise", "reach", "descent", "targeted"}),
+        (HalfOfEpsilon, {"reach", "descent"}),
+        (OneStepOfTen, {"reach", "descent"}),
+        (OneStepOfTenFromAnywhere, {"descent"}),
+        (LeaksGradMode, {"switches"}),
+        (LeaksDefaultDtype, {"switches"}),
         (IgnoresTargets, {"targeted"}),
         (NeedsAnswers, {"budget"}),
         (AsksForEver, {"budget"}),
@@ -373,7 +419,7 @@ def test_a_crash_is_told_with_its_line_and_the_rest_is_not_tried():
     assert seen["runs"].seen.startswith("Linf: KeyError: 'oh' (line ")
     assert seen["ball"].verdict == seen["budget"].verdict == "skip"
     lines = report.text().splitlines()
-    assert lines[-1].startswith("crashes: 2 of 18 checks passed, 15 not tried")
+    assert lines[-1].startswith("crashes: 2 of 21 checks passed, 18 not tried")
     assert sum("->" in line for line in lines) == 1
 
 
@@ -434,7 +480,7 @@ def test_a_file_has_all_its_attacks_checked(tmp_path, capsys):
         main(["check", str(path)])
     assert ended.value.code == 1
     shown = capsys.readouterr()
-    assert "first: 18 of 18 checks passed" in shown.out
+    assert "first: 21 of 21 checks passed" in shown.out
     assert f"RuntimeError: as always (line 16 of {path})" in shown.out
     assert "Traceback" not in shown.out + shown.err
 
@@ -443,7 +489,7 @@ def test_check_exits_with_0_when_all_is_well(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["check", "fgsm"])
     assert ended.value.code == 0
-    assert capsys.readouterr().out.endswith("fgsm: 18 of 18 checks passed\n")
+    assert capsys.readouterr().out.endswith("fgsm: 21 of 21 checks passed\n")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
-from quintain.bench.directory import opened, read_cells, read_manifest
+from quintain.bench.directory import RunDirectory, opened, read_cells, read_manifest
 from quintain.bench.errors import RunDirectoryError
 from quintain.bench.records import write_cell
 from quintain.bench.tables import Cell
@@ -137,3 +137,12 @@ def test_what_is_no_run_directory_cannot_be_read(tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps({"cells": [{"status": "done"}]}))
     with pytest.raises(RunDirectoryError, match=r"manifest\.json"):
         read_cells(tmp_path)
+
+
+@pytest.mark.parametrize("letter", ["\N{CJK UNIFIED IDEOGRAPH-4E00}", "\U00020000", "x"])
+def test_the_name_of_a_records_file_is_short_in_bytes(tmp_path, letter):
+    path = RunDirectory(tmp_path).records(*[letter * 60] * 3, key="k" * 64)
+    assert len(path.name.encode()) < 200
+    path.parent.mkdir()
+    path.with_suffix(".error.txt").write_text("")
+    assert path.name.startswith(letter)

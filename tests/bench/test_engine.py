@@ -404,21 +404,108 @@ def test_tries_start_from_the_last_iterate_inside_the_new_ball(digits):
     assert (~warm).sum() >= 70  # each example's first try starts at its clean image
 
 
-def test_failures_of_one_long_step_tell_nothing_of_smaller_epsilons():
-    """It fools the model at 0.25 but steps past that region at 0.4, where a bisection begins."""
+class Band(nn.Module):
+    """A class at means around 0.75 alone: what fools it at 0.25 steps past that region at 0.4."""
 
-    class Band(nn.Module):
-        def forward(self, x):
-            mean = x.flatten(1).mean(dim=1, keepdim=True)
-            return torch.cat([(mean - 0.75).abs() - 0.05, torch.zeros_like(mean)], dim=1)
+    def forward(self, x):
+        mean = x.flatten(1).mean(dim=1, keepdim=True)
+        return torch.cat([(mean - 0.75).abs() - 0.05, torch.zeros_like(mean)], dim=1)
 
+
+BAND = [0.25, 0.4, 0.45]
+LEAPS = [
+    Scripted(brightest, steps=1),
+    Whole(lambda p: brightest(p, p.x), monotone=False),
+    PGD(steps=1, step_size=1.0, random_start=False),
+]
+
+
+def test_failures_of_long_steps_tell_nothing_of_smaller_epsilons():
     x, y = grey(1)
-    grid = [0.25, 0.4, 0.45]
-    for attack in (Scripted(brightest, monotone=False), Whole(lambda p: brightest(p, p.x),
-                                                              monotone=False)):  # fmt: skip
-        result = evaluate(Band(), x, y, attack, epsilons=grid)
+    result = evaluate(Band(), x, y, Scripted(brightest, steps=2, monotone=False), epsilons=BAND)
+    assert result.records["broken"][0] == [True, True, True]
+    assert result.records["attacked"][0] == [True, False, False]
+
+
+@pytest.mark.parametrize("attack", LEAPS)
+def test_a_single_step_is_an_attack_of_its_own_at_each_epsilon(attack):
+    x, y = grey(2)
+    result = evaluate(Band(), x, y, attack, epsilons=BAND)
+    exhaustive = evaluate(Band(), x, y, attack, epsilons=BAND, search="exhaustive")
+    assert result.records["broken"].tolist() == [[True, False, False]] * 2
+    assert result.curve["robust_accuracy"].tolist() == [0.0, 1.0, 1.0]  # it goes up again
+    pd.testing.assert_frame_equal(result.records, exhaustive.records)
+    assert (result.records["smallest_epsilon"] == "0.25").all()
+    assert result.records["attacked"].map(all).all()
+    assert torch.equal(result.adversarials(0.4), x)
+
+
+@pytest.mark.parametrize("attack", LEAPS)
+def test_in_a_cascade_what_a_single_step_breaks_is_broken_at_all_larger_epsilons(attack):
+    x, y = grey(1)
+    for attacks in ([attack, PGD(steps=2)], [PGD(steps=2), attack]):
+        result = evaluate(Band(), x, y, attacks, epsilons=BAND)
         assert result.records["broken"][0] == [True, True, True]
-        assert result.records["attacked"][0] == [True, False, False]
+
+
+def test_single_steps_share_the_budget_of_a_curve_from_the_largest_epsilon_down():
+    x, y = grey(1)
+    for budget, attacked in ((1, [2]), (2, [1, 2]), (3, [0, 1, 2])):
+        result = evaluate(
+            Band(), x, y, Scripted(brightest, steps=1), epsilons=BAND, query_budget=budget
+        )
+        assert result.records["queries"][0] == budget
+        tried = [at for at, one in enumerate(result.records["attacked"][0]) if one]
+        assert tried == attacked
+        assert (f"budget-ended:{1}" in result.flags) == (budget < 3)
+
+
+# ------------------------------------------------------------------------------------- no progress
+
+
+class Flat(nn.Module):
+    """A model that nothing changes and nothing can be learnt from."""
+
+    def forward(self, x):
+        rows = x.flatten(1).sum(dim=1, keepdim=True) * 0.0
+        return torch.cat([rows, rows + 1.0], dim=1)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [PGD(steps=3, random_start=False), PGD(steps=1, random_start=False),
+     {"name": "zoo", "steps": 3, "coordinates": 2}, {"name": "simba", "steps": 3}],
+)  # fmt: skip
+def test_an_attack_that_ends_where_it_began_is_flagged(attack):
+    x, y = grey(3)
+    y = torch.ones_like(y)
+    settings = {"norm": "L2", "epsilons": [0.1, 0.2]}
+    assert "no-progress:3" in evaluate(Flat(), x, y, attack, **settings).flags
+    if isinstance(attack, PGD):  # it has moved away
+        both = [attack, PGD(steps=2)]
+        flags = evaluate(Flat(), x, y, both, **settings).flags
+        assert not any("no-progress" in one for one in flags)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    ["pgd", "square", "fab", "rays", "hop-skip-jump", "ddn", "fmn", "grey",
+     {"name": "zoo", "steps": 20}, {"name": "simba", "steps": 40}],
+)  # fmt: skip
+def test_attacks_that_moved_or_keep_the_clean_image_until_they_succeed_are_not(linear, attack):
+    norm = "Linf" if attack == "rays" else "L2"
+    settings = {"norm": norm, "epsilons": [1e-4], "query_budget": None}
+    x, y = linear.images[:6], linear.labels[:6]
+    steps = {} if attack not in ("square", "rays", "hop-skip-jump") else {"steps": 5}
+    spec = {"name": attack, **steps} if isinstance(attack, str) else attack
+    flags = evaluate(linear.module, x, y, spec, **settings).flags
+    assert not any("no-progress" in one for one in flags)
+
+
+def test_no_progress_is_not_said_of_examples_whose_budget_ended(digits):
+    result = evaluate(Flat(), *grey(2)[:1], torch.ones(2, dtype=torch.int64), "simba",
+                      norm="L2", epsilons=[0.1], query_budget=1)  # fmt: skip
+    assert not any("no-progress" in one for one in result.flags)
 
 
 # ----------------------------------------------------------------------------------- whole attacks

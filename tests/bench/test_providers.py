@@ -87,14 +87,15 @@ def toys(monkeypatch):
         ("foolbox:LinfPGD", "pip install foolbox"),
         ("torchattacks:PGD", "pip install --no-deps torchattacks"),
         ("art:DeepFool", "pip install adversarial-robustness-toolbox"),
-        ("autoattack:standard", "pip install git+https://github.com/fra31/auto-attack"),
+        ("autoattack:standard", "pip install pyautoattack"),
     ],
 )
 def test_a_library_that_is_not_installed_is_answered_with_how_to_get_it(
     name, command, monkeypatch, quintain
 ):
     monkeypatch.setattr(providers.importlib.util, "find_spec", lambda *_: None)
-    package = name.partition(":")[0]
+    prefix = name.partition(":")[0]
+    package = {"autoattack": "pyautoattack"}.get(prefix, prefix)
     with pytest.raises(BadPlugin) as caught:
         registry.build("attacks", name)
     assert str(caught.value) == (
@@ -115,7 +116,7 @@ def test_a_provider_of_anybodys_is_found_and_its_parameters_are_checked(toys):
     toys(installed=True)
     assert registry.build("attacks", {"name": "toy:LinfToy", "wheels": 6}).steps == 6
     found = registry.find("attacks", "toy:L2Toy")
-    assert (found.source, found.digest) == ("toy_library 1.5", "1.5")
+    assert (found.source, found.release) == ("toy_library 1.5", "1.5")
     with pytest.raises(BadParameter, match="'toy:LinfToy' has no parameter 'weels'; did you mean"):
         registry.build("attacks", {"name": "toy:LinfToy", "weels": 6})
     with pytest.raises(BadParameter, match="wheels = 'six' is not"):
@@ -211,8 +212,8 @@ def test_what_is_not_in_a_file_is_said(mine, name, says):
 
 
 def test_what_is_in_the_file_tells_versions_apart(mine):
-    before = registry.find("attacks", "nets/mine.py:Slow").digest
-    assert registry.local_sources({"a": ["nets/mine.py:Slow"]}) == [before]
+    before = registry.find("attacks", "nets/mine.py:Slow").code
+    assert registry.code_of({"a": ["nets/mine.py:Slow"]}) == [before]
     mine.write_text(MINE.replace("99", "98"))
-    assert registry.find("attacks", "nets/mine.py:Slow").digest != before
+    assert registry.find("attacks", "nets/mine.py:Slow").code != before
     assert registry.build("attacks", "nets/mine.py:Slow").steps == 98

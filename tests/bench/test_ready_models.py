@@ -55,7 +55,8 @@ def test_a_model_with_weights_is_attacked_as_it_is(
     table = pd.read_csv(tmp_path / "out" / "tradeoff.csv")
     assert set(table["model"]) == {"mine"}
     assert set(table["defense"]) == {"pretrained"}
-    assert str(suite) in json.loads((tmp_path / "out" / "manifest.json").read_text())["repeat"]
+    repeat = json.loads((tmp_path / "out" / "manifest.json").read_text())["repeat"]
+    assert f"run ../{suite.name} " in repeat
     again = run(quintain, suite, tmp_path / "out")
     assert "1 were there already" in again.out
 

@@ -145,7 +145,8 @@ def test_one_distribution_seen_twice_is_no_error(monkeypatch):
 @pytest.mark.parametrize("target", ["no.such.module:X", "quintain.attacks.pgd:Missing"])
 def test_an_entry_point_that_leads_nowhere_is_a_bad_plugin(monkeypatch, target):
     monkeypatch.setattr(metadata, "entry_points", lambda group: [entry("x", target, "broken")])
-    assert registry.find("attacks", "x").summary() == ""
+    said = registry.find("attacks", "x").summary()
+    assert said.startswith("cannot be loaded from no.such.module:X") == ("no.such" in target)
     with pytest.raises(BadPlugin, match=r"attack 'x' \(broken\) cannot be loaded from"):
         registry.build("attacks", "x")
 
@@ -298,3 +299,33 @@ def test_a_model_is_bound_without_its_first_argument():
         registry.bind("models", {"name": "resnet", "inputs": 3})
     with pytest.raises(BadParameter, match="model 'resnet' has no parameter 'dept'; did you mean"):
         registry.bind("models", {"name": "resnet", "dept": 8})
+
+
+@pytest.mark.parametrize(
+    "code", ["raise RuntimeError('no\\nGPU')", "{}['x']", "raise SystemExit(3)", "import nothing_x"]
+)
+@pytest.mark.parametrize("group", ["quintain.losses", "quintain.providers.attacks"])
+def test_a_broken_installed_package_is_listed_as_broken(
+    code, group, tmp_path, monkeypatch, quintain
+):
+    (tmp_path / "broken_package").mkdir()
+    (tmp_path / "broken_package" / "__init__.py").write_text(code)
+    (tmp_path / "broken_package" / "part.py").write_text("class X:\n    'A part.'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    real = metadata.entry_points
+    point = metadata.EntryPoint("broken", "broken_package.part:X", group)
+
+    def points(group):
+        return [*real(group=group), *([point] if group == point.group else [])]
+
+    monkeypatch.setattr(metadata, "entry_points", points)
+    with registry.temporary():
+        answer = quintain("list")
+        assert answer.code == 0
+        (line,) = [one for one in answer.out.splitlines() if "cannot be loaded" in one]
+        assert line.split()[0].startswith("broken")
+        assert "broken_package.part:X" in line
+        assert "cross-entropy" in answer.out
+        kind, name = ("losses", "broken") if "losses" in group else ("attacks", "broken:x")
+        with pytest.raises(BadPlugin):
+            registry.build(kind, name)

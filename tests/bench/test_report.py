@@ -1,12 +1,14 @@
 import io
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from quintain.bench.report import FORMATS, leaderboard_table, run_summary, tradeoff_table
+from quintain.bench.formats import FORMATS
+from quintain.bench.report import leaderboard_table, run_summary, tradeoff_table
 from quintain.bench.tables import LEADERBOARD_COLUMNS, TRADEOFF_COLUMNS
 
 SHOWN = [
@@ -56,7 +58,7 @@ def board():
 
 def from_markdown(text):
     lines = [line for line in text.splitlines() if line.startswith("|")]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    rows = [[unescape(cell.strip()) for cell in line.strip("|").split("|")] for line in lines]
     assert set("".join(rows[1])) <= set("-: ")
     return [rows[0], *rows[2:]]
 

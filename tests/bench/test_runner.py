@@ -487,11 +487,14 @@ training = { epochs = 1, batch_size = 32, augmentation = "none" }
     assert set(rows["backward_mean"]) == {"0.0"}  # it never asks the victim for a gradient
 
 
-def test_a_run_with_plugins_names_the_file_they_are_beside(tmp_path, quintain, write_suite):
+def test_a_run_with_plugins_names_the_file_they_are_beside(
+    tmp_path, quintain, write_suite, monkeypatch
+):
     (tmp_path / "faults.py").write_text(PLUGIN)
     suite = write_suite(plugins='["faults.py"]', attacks=attacks("raises"))
     assert quintain("run", suite, "--out", tmp_path / "out", "--device", "cpu").code == 0
     _, *arguments = shlex.split(manifest(tmp_path / "out")["repeat"])
+    monkeypatch.chdir(tmp_path / "out")
     arguments = [str(tmp_path / "new") if one == "NEW_DIRECTORY" else one for one in arguments]
     assert quintain(*arguments).code == 0
     new = manifest(tmp_path / "new")
@@ -509,7 +512,7 @@ def test_a_suite_whose_defense_lies_in_a_file_names_where_it_is(tmp_path, quinta
     )
     suite = write_suite(defenses='[[defenses]]\nname = "mine.py:Mine"\n')
     assert quintain("run", suite, "--out", tmp_path / "out", "--device", "cpu").code == 0
-    assert str(suite) in manifest(tmp_path / "out")["repeat"]
+    assert f"run ../{suite.name} " in manifest(tmp_path / "out")["repeat"]
 
 
 def test_an_interrupt_is_said_in_one_line(quintain, write_suite, monkeypatch, tmp_path):

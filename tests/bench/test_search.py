@@ -215,6 +215,24 @@ def test_exhaustive_skips_what_an_earlier_attack_broke():
     assert search.broken == {1, 7}
 
 
+def test_exhaustive_with_a_shared_budget_begins_at_the_largest_and_ends_with_it():
+    search = Exhaustive(GRID, 2, frozenset({7}), shared=True)
+    one = search.next()
+    assert (one.point, one.restart) == (6, 0)
+    search.report(image(0.7), image(0.65), 0.65, spent=False)
+    assert search.next().point == 5
+    search.report(image(0.6), None, math.inf, spent=False)
+    assert (search.next().point, search.next().restart) == (5, 1)
+    search.report(image(0.6), None, math.inf, spent=True)
+    assert search.next() is None
+    assert not search.decided
+    assert search.broken == {6, 7}
+    whole = Exhaustive(GRID, 1, shared=True)
+    assert [one.point for one in play(whole, 0.35)] == [7, 6, 5, 4, 3, 2, 1, 0]
+    assert whole.broken == {3, 4, 5, 6, 7}
+    assert whole.decided
+
+
 def test_a_sweep_tries_every_point_downwards_whatever_fails():
     search = Bracket(GRID, 1, order="sweep")
     tried = []

@@ -127,7 +127,7 @@ def test_faults_within_entries_say_where_they_are():
     assert refused(two).startswith("attacks[2].restarts: ")
     assert refused(SUITE + "[[attacks]]\nsteps = 3\n") == "key 'attacks[2].name' is missing"
     listed = SUITE.replace('[[attacks]]\nname = "pgd"', "")
-    assert refused('attacks = ["pgd"]\n' + listed).startswith("attacks[1]: ")
+    assert refused("attacks = [3]\n" + listed).startswith("attacks[1]: ")
     assert refused("attacks = []\n" + listed).startswith("attacks: ")
 
 
@@ -184,3 +184,82 @@ def test_an_epsilon_is_read_exactly(written, text, value):
 def test_a_grid_of_parsed_epsilons_stays_as_it_is():
     grid = parse_grid(["2/255", 0.5])
     assert parse_grid(list(grid)) == grid
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+def test_a_file_of_a_windows_editor(write_suite, mark, newline):
+    path = write_suite(name="windows.toml")
+    plain = read_suite(str(path))
+    path.write_bytes(mark + path.read_bytes().replace(b"\n", newline))
+    suite, text, _ = read_suite(str(path))
+    assert suite == plain[0]
+    assert text == plain[1]
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        ('attacks = ["fgsm", "pgd"]', '[[attacks]]\nname = "fgsm"\n[[attacks]]\nname = "pgd"'),
+        ('attacks = ["fgsm", { name = "pgd", steps = 3 }]',
+         '[[attacks]]\nname = "fgsm"\n[[attacks]]\nname = "pgd"\nsteps = 3'),
+        ('attacks = "fgsm"', '[[attacks]]\nname = "fgsm"'),
+        ('[attacks]\nname = "fgsm"', '[[attacks]]\nname = "fgsm"'),
+        ('defenses = ["none", "jpeg"]', '[[defenses]]\nname = "none"\n[[defenses]]\nname = "jpeg"'),
+    ],
+)  # fmt: skip
+def test_a_name_works_where_a_table_does(short, long):
+    top = 'dataset = "digits"\nepsilons = [0.1]\n'
+    models = '[[models]]\nname = "resnet"\n'
+    short_models = 'models = ["resnet"]\n'
+    expected = parse_suite(top + models + long, "a.toml", "a")
+    assert parse_suite(top + short_models + short, "a.toml", "a") == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("eps = [0.1]", "epsilons"), ("n_queries = 3", "query_budget"), ("bs = 3", "batch_size"),
+     ("n_ex = 3", "n_examples"), ("target = 3", "targets")],
+)  # fmt: skip
+def test_other_names_of_keys(key, meant):
+    text = f'dataset = "digits"\nepsilons = [0.1]\nmodels = ["resnet"]\n{key}\n'
+    with pytest.raises(BadSuite, match=f"did you mean '{meant}'"):
+        parse_suite(text, "a.toml", "a")
+
+
+def test_paths_of_windows_in_a_suite(write_suite, tmp_path, quintain):
+    """Backslashes separate folders everywhere, unless a file has that very name."""
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets/mine.py").write_text(
+        "from torch import nn\n"
+        "def make():\n"
+        "    return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))\n"
+    )
+    plugin = (
+        "from quintain.bench import registry\n"
+        '@registry.attack("{0}")\n'
+        "class A:\n"
+        '    access = "decision"\n'
+        "    def run(self, problem):\n"
+        "        return problem.x\n"
+    )
+    (tmp_path / "nets/attack.py").write_text(plugin.format("nested"))
+    suite, _, folder = read_suite(
+        str(
+            write_suite(
+                plugins="['nets\\attack.py']",
+                models="\n[[models]]\nname = 'nets\\mine.py:make'\ntrain = false\n",
+                attacks='\n[[attacks]]\nname = "nested"\n',
+            )
+        )
+    )
+    from quintain.bench.paths import relative_to
+    from quintain.bench.plan import make_plan
+
+    with relative_to(folder):
+        plan = make_plan(suite, "tiny.toml", folder)
+    assert plan.subjects[0].model.title == "nets\\mine.py:make"
+    (tmp_path / "nets\\attack.py").write_text(plugin.format("literal"))
+    from quintain.bench.paths import located
+
+    assert located("nets\\attack.py", tmp_path).read_text("utf-8") == plugin.format("literal")

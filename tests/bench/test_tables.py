@@ -142,6 +142,18 @@ def test_the_worst_case_is_taken_for_each_example():
     assert curve_of(first.records, EPSILONS)["robust_accuracy"].tolist() == [1.0, 0.75, 0.5]
 
 
+def test_the_worst_case_takes_in_what_breaks_at_a_smaller_epsilon():
+    """The curve of a single step may go up again; the best of all attacks cannot."""
+    step, other = make(["100", "010", "000"]), make(["000", "000", "001"])
+    worst = worst_case([step, other]).records["broken"]
+    assert [list(one) for one in worst] == [
+        [True, True, True], [False, True, True], [False, False, True],
+    ]  # fmt: skip
+    assert list(worst_case([step]).records["broken"].iloc[0]) == [True] * 3
+    white, black = make(["100"], access="white-box"), make(["111"], access="score")
+    assert worst_case([white, black]).about["flags"] == []  # the step's find holds above too
+
+
 def test_rows_of_one_example_meet_whatever_their_order():
     costs = [(1, 1, 1), (10, 10, 10), (100, 100, 100), (1000, 1000, 1000)]
     straight = make(["000", "111", "001", "011"], costs=costs)

@@ -244,3 +244,20 @@ def test_a_digest_does_not_hang_on_the_order_of_keys():
     assert digest({"a": 1, "b": [0.1]}) == digest({"b": [0.1], "a": 1})
     assert digest({"a": 1}) != digest({"a": 2})
     assert digest([1, 2]) != digest([2, 1])
+
+
+def test_what_killed_processes_were_writing_into_the_cache_is_taken_away(tmp_path):
+    from filelock import FileLock
+
+    folder = tmp_path / "networks"
+    folder.mkdir()
+    names = [".a.safetensors.12.tmp", ".a.partial-2.7.tmp", ".b.safetensors.3.tmp", "c.safetensors"]
+    for name in (*names, ".of-somebody-else"):
+        (folder / name).write_text("")
+    with FileLock(folder / "b.lock"):  # somebody is at work on it
+        training.sweep(tmp_path)
+    left = {one.name for one in folder.iterdir() if not one.name.endswith(".lock")}
+    assert left == {".b.safetensors.3.tmp", "c.safetensors", ".of-somebody-else"}
+    training.sweep(tmp_path)
+    assert not (folder / ".b.safetensors.3.tmp").exists()
+    training.sweep(tmp_path / "nowhere")

@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from quintain.bench import registry, trial
+from quintain.bench.multiply_adds import multiply_adds
 from quintain.bench.precision import Quick, Variant, quicken
 from quintain.bench.protocols import InputSpec
-from quintain.bench.trial import Choice, choose, multiply_adds, recall, time_ratio
+from quintain.bench.suite import read_suite
+from quintain.bench.trial import Choice, choose, recall, time_ratio
 
 CPU = torch.device("cpu")
 FASTEST = "bfloat16+channels-last+folded"
@@ -103,12 +105,10 @@ def test_the_quickstart_stays_in_float32(monkeypatch):
     """Its tables are checked in, and must come out the same on every machine."""
     monkeypatch.setattr(trial, "time_ratio", lambda *_: pytest.fail("a trial was made"))
     images = torch.rand(100, 1, 16, 16)
-    for spec in (
-        {"name": "alexnet", "width": 0.25},
-        {"name": "googlenet", "width": 0.125},
-        {"name": "resnet", "depth": 8},
-    ):
-        module = registry.bind("models", spec)(InputSpec((1, 16, 16), 10, (0.5,), (0.25,))).eval()
+    for one in read_suite("quickstart")[0].models:
+        module = registry.bind("models", one.spec)(
+            InputSpec((1, 16, 16), 10, (0.5,), (0.25,))
+        ).eval()
         assert choose(module, images, len(images), CPU, 128).variant == Variant()
         assert multiply_adds(module, images[:1]) * len(images) < 0.6 * trial._WORTHWHILE
 

@@ -1,3 +1,5 @@
+import importlib.util
+
 import numpy as np
 import pytest
 import torch
@@ -34,6 +36,15 @@ def test_each_scan_keeps_its_label():
         data = Digits(size=8).load(split)
         expected = [by_scan[image.numpy().tobytes()] for image in raw(data)]
         assert data.labels.tolist() == expected
+
+
+def test_the_scans_are_the_same_where_scikit_learn_keeps_its_file_elsewhere(monkeypatch):
+    here = fingerprint(Digits().load("test"))
+    look = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "sklearn" else look(name)
+    )
+    assert fingerprint(Digits().load("test")) == here
 
 
 def test_the_test_split_is_large_and_stratified():

@@ -138,7 +138,7 @@ def test_timm(package):
         ("vit_tiny", True, {}),
     ]
     assert [registry.brings_weights(one) for one in (fresh, ready)] == [False, True]
-    assert registry.find("models", "timm:vit_tiny").digest == "9.9"
+    assert registry.find("models", "timm:vit_tiny").code == "9.9"
     with pytest.raises(UnknownPlugin, match="did you mean 'vit_tiny'"):
         registry.find("models", "timm:vit_tini")
 
