@@ -111,7 +111,8 @@ def _located(name: str, path: tuple[str, ...]) -> Path | None:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError, AttributeError):  # the parent is no package, or is broken
         return None
-    return Path(spec.origin) if spec is not None and spec.origin is not None else None
+    origin = getattr(spec, "origin", None)
+    return None if origin is None else Path(origin)
 
 
 def is_local(file: Path) -> bool:
