@@ -12,12 +12,13 @@ from filelock import FileLock, Timeout
 
 from .errors import RunDirectoryError, reason
 from .files import check_regular, meant_for, write_text
+from .hashing import hash_json
 from .privacy import private_values
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .tables import Cell
+    from .tables import Cell, Lost
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,9 @@ class RunDirectory:
         return there.is_file() and there.read_bytes() != text.encode()
 
     def write_manifest(self, about: Mapping[str, Any]) -> None:
-        """Write the manifest."""
-        write_text(self.manifest, _laid_out(about) + "\n")
+        """Write the manifest, with a hash of all that it says."""
+        sealed = {**about, _SEAL: _seal(about)}
+        write_text(self.manifest, _laid_out(sealed) + "\n")
 
     def write_table(self, name: str, table: "pd.DataFrame") -> None:
         """Write a table as CSV."""
@@ -89,6 +91,7 @@ class RunDirectory:
         write_text(self.path / name, to_csv(table))
 
 
+_SEAL = "seal"
 _TABLES = {"tradeoff.csv", "leaderboard.csv", "queries.csv", "transfer.csv", "detection.csv"}
 _LONGEST = 40  # bytes of a title in a file's name: with three of them it has less than 255
 _OURS = {"manifest.json", "suite.toml", "records", ".lock", *_TABLES}
@@ -168,7 +171,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise _damaged(file, reason(error)) from None
     if not isinstance(about, dict) or not isinstance(about.get("cells"), list):
         raise _damaged(file, "it is not a manifest")
+    seal = about.pop(_SEAL, None)
+    if seal is not None and seal != _seal(about):  # earlier versions wrote none
+        raise _damaged(file, "it was changed after it was written")
     return about
+
+
+def _seal(about: Mapping[str, Any]) -> str:
+    return hash_json(json.loads(json.dumps(about)))
 
 
 def _damaged(file: Path, why: str) -> RunDirectoryError:
@@ -178,31 +188,47 @@ def _damaged(file: Path, why: str) -> RunDirectoryError:
     )
 
 
-def read_cells(path: Path) -> "tuple[list[Cell], list[tuple[str, ...]]]":
-    """Read the finished cells of a run directory, and name those that failed.
+def lost_cell(entry: Mapping[str, Any]) -> "Lost | None":
+    """What a manifest's entry of a cell without records says; None where no table lacks it.
+
+    Raises: KeyError when the entry is not whole.
+    """
+    from .tables import Lost
+
+    if "targets" in entry:  # the worst case does not lack a targeted attack
+        return None
+    names = (entry[name] for name in ("dataset", "norm", "model", "defense", "attack", "status"))
+    rest = (entry.get(name, "") for name in ("leaderboard_epsilon", "recipe", "examples"))
+    return Lost(*names, *rest)
+
+
+def read_cells(path: Path) -> "tuple[list[Cell], list[Lost]]":
+    """Read the finished cells of a run directory, and name those that failed or are missing.
+
+    Each must be the very file that the manifest names.
 
     Raises: RunDirectoryError.
     """
     about = read_manifest(path)  # before what takes long to import
     from .records import read_cell
-    from .tables import Cell
+    from .tables import Cell, Lost
 
     cells: list[Cell] = []
-    failed: list[tuple[str, ...]] = []
+    lost: list[Lost] = []
     try:
         for one in about["cells"]:
-            if one["status"] == "failed" and "targets" in one:
-                continue  # a targeted attack: the worst case does not lack it
-            if one["status"] == "failed":
-                names = ("dataset", "norm", "model", "defense", "attack")
-                failed.append(tuple(one[name] for name in names))
-            else:
-                cell = read_cell(path / one["file"])
-                cells.append(Cell(cell.about | one["titles"], cell.records))
+            if one["status"] != "done":
+                lost += [found] if (found := lost_cell(one)) is not None else []
+                continue
+            file = path / one["file"]
+            cell = read_cell(file, one.get("sha256"))
+            if "key" in one and cell.about.get("key") != one["key"]:
+                raise _damaged(file, "it holds another cell than the manifest says")
+            cells.append(Cell(cell.about | one["titles"], cell.records))
     except (KeyError, TypeError, ValueError) as error:
         why = f"an entry of its cells is not whole ({type(error).__name__}: {reason(error)})"
         raise _damaged(path / "manifest.json", why) from None
-    return cells, failed
+    return cells, lost
 
 
 def _laid_out(value: Any, margin: str = "\n") -> str:

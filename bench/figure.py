@@ -100,7 +100,7 @@ def _caption(shown: Comparison) -> str:
 def _title(one: Subject, shown: Comparison) -> str:
     """What the legend calls it."""
     name = one.defense if len(shown.models) == 1 else f"{one.model} x {one.defense}"
-    return drawn(name if one.complete else f"{name} (an attack failed)")
+    return drawn(name if one.complete else f"{name} (an attack is missing)")
 
 
 def _looks(shown: Comparison) -> dict[tuple[str, str], dict[str, Any]]:

@@ -14,28 +14,28 @@ import pandas as pd
 
 from .directory import read_cells, read_manifest
 from .errors import RunDirectoryError
-from .tables import Cell, leaderboard, ranked, tradeoff
+from .tables import Cell, Lost, leaderboard, ranked, tradeoff
 
 
 @dataclass
 class Gathered:
-    """Finished cells once each, (dataset, norm, model, defense, attack) of failed ones, and tables.
+    """Finished cells once each, those without records, and tables.
 
     stored: trade-off tables and leaderboards of directories without records.
     """
 
     cells: dict[tuple[str, ...], Cell] = field(default_factory=dict)
-    failed: list[tuple[str, ...]] = field(default_factory=list)
+    lost: list[Lost] = field(default_factory=list)
     stored: list[tuple[pd.DataFrame, pd.DataFrame]] = field(default_factory=list)
 
     def tradeoff(self) -> pd.DataFrame:
         """One row for each model x defense x attack x epsilon."""
-        made = tradeoff(self.cells.values(), self.failed)
+        made = tradeoff(self.cells.values(), self.lost)
         return _joined([made, *(one for one, _ in self.stored)])
 
     def leaderboard(self) -> pd.DataFrame:
         """One row for each model x defense, ranked together."""
-        made = leaderboard(self.cells.values(), self.failed)
+        made = leaderboard(self.cells.values(), self.lost)
         return ranked(_joined([made, *(one for _, one in self.stored)]))
 
 
@@ -61,7 +61,7 @@ def gather(directories: Sequence[Path], note: Callable[[str], None]) -> Gathered
             note(f"{directory} has no finished cell")
         for cell in done:
             found.cells[(*cell.subject, cell.about["attack"], cell.about["key"])] = cell
-        found.failed += lost
+        found.lost += lost
     if not found.cells and not found.stored:
         raise RunDirectoryError(f"no finished cell in {', '.join(map(str, directories))}")
     return found

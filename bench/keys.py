@@ -66,6 +66,26 @@ class Keys:
             named.append(self._subjects[source])
         return hash_json(named)
 
+    def recipe(self, attack: int) -> str:
+        """Name what an attack is, on any grid of epsilons and under any title.
+
+        Empty for what not every model meets: naive twins, transfer, certificates; and for targeted
+        attacks, which rank nothing.
+        """
+        sortie = self.plan.attacks[attack]
+        member, settings = sortie.member, self.plan.settings(sortie)
+        apart = sortie.naive or sortie.source is not None or sortie.targets is not None
+        if isinstance(member, Certification) or apart:
+            return ""
+        made_of = {
+            "configuration": configuration(member.attack),
+            "restarts": member.restarts,
+            "search": settings.search,
+            "query_budget": settings.query_budget,
+            "samples": settings.approach.samples,
+        }
+        return hash_json(made_of)[:12]
+
     @cached_property
     def _shared(self) -> str:
         return hash_json(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import registry
-from .directory import RunDirectory
+from .directory import RunDirectory, lost_cell
 from .files import remove
 from .keys import Keys
 from .manifest import hardware, software
@@ -17,6 +17,7 @@ from .probe import same_answers
 from .standings import Standings, up_to_date
 from .survey import Finished, Place, Survey, stale
 
+_MISSING = {"status": "missing"}
 _REST = 10.0  # so many times as long as writing the manifest took, it is left alone
 
 
@@ -100,6 +101,8 @@ class Logbook:
             "attack": sortie.entry.title,
             "leaderboard_epsilon": self._plan.suite.headline.text,
             "epsilons": [one.text for one in self._plan.suite.epsilons],
+            "recipe": self._keys.recipe(place[1]),
+            "examples": self._plan.test_hash[:12],
             **lender,
             **aim,
         }
@@ -107,13 +110,9 @@ class Logbook:
     def close(self) -> Standings | None:
         """Bring the tables up to date, and say that the run is finished."""
         cells = [(one, self.titles(place)) for place, one in sorted(self.done.items())]
-        norm = self._plan.suite.norm
-        lost = [self.titles(place) for place in sorted(self.failed)]
-        lost = [one for one in lost if "targets" not in one]  # the worst case does not lack these
-        failed = [
-            (one["dataset"], norm, one["model"], one["defense"], one["attack"]) for one in lost
-        ]
-        self._tables, standings = up_to_date(self.directory, self._tables, cells, failed)
+        entries = [self._entry(place) for place in self._places() if place not in self.done]
+        lost = [one for one in map(lost_cell, entries) if one is not None]
+        self._tables, standings = up_to_date(self.directory, self._tables, cells, lost)
         lasting, before = self._lasting(), self._survey.manifest
         idle = not self.failed and not any(one.fresh for one in self.done.values())
         if not (idle and before.get("finished") and lasting.items() <= before.items()):
@@ -151,7 +150,7 @@ class Logbook:
                 {**about, **self._subject(number)}
                 for number, about in sorted(self._networks.items())
             ],
-            "cells": [self._entry(place) for place in sorted({**self.done, **self.failed})],
+            "cells": [self._entry(place) for place in self._places()],
             "tables": dict(self._tables),
         }
 
@@ -159,9 +158,12 @@ class Logbook:
         titles = self.titles(place)
         names = {name: titles[name] for name in ("dataset", "model", "defense", "attack")}
         entry = {**names, "norm": self._plan.suite.norm}
-        if place in self.failed:
-            aim = {name: titles[name] for name in ("targets",) if name in titles}
-            return {**entry, **aim, "status": "failed", "error": self.failed[place]}
+        if place not in self.done:
+            shown = ("targets", "leaderboard_epsilon", "recipe", "examples")
+            entry |= {name: titles[name] for name in shown if name in titles}
+            failed = place in self.failed
+            why = {"status": "failed", "error": self.failed[place]} if failed else _MISSING
+            return {**entry, **why}
         cell = self.done[place]
         return {
             **entry,
@@ -174,6 +176,12 @@ class Logbook:
             "adversarials": cell.adversarials,
             "titles": titles,
         }
+
+    def _places(self) -> list[Place]:
+        """Every cell of the plan, in its order."""
+        plan = self._plan
+        subjects = range(len(plan.subjects))
+        return sorted((number, attack) for number in subjects for attack in plan.attacks_on(number))
 
     def _subject(self, number: int) -> dict[str, str]:
         subject = self._plan.subjects[number]

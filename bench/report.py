@@ -14,7 +14,8 @@ from .spreadsheet import to_csv
 _CELL = ["model", "defense", "attack"]
 _CERTIFIED = "certified_accuracy"
 _FRACTIONS = ("clean_accuracy", "robust_accuracy", "curve_area", _CERTIFIED)
-_HASHES = ("config_hash", "weights_hash")
+_HASHES = ("config_hash", "weights_hash", "examples_hash", "attacks_hash")
+_ALIKE = ("examples_hash", "attacks_hash")  # rows rank together where these agree
 _POINTS, _WIDE = 5, 300
 _BESIDES = ["dataset", "norm", "n_examples", "attacks", "flags", "parameters", *_HASHES]
 
@@ -85,7 +86,8 @@ def tradeoff_table(tradeoff: pd.DataFrame) -> str:
 def leaderboard_table(table: pd.DataFrame, form: Format = "markdown") -> str:
     """Write the leaderboard in a format; all but CSV round the figures and shorten the hashes.
 
-    They also leave out the certified accuracy where no model has one.
+    They also leave out the certified accuracy where no model has one, and what rows must share to
+    be ranked together where they all do.
     """
     if form == "csv":
         return to_csv(table)
@@ -97,6 +99,9 @@ def leaderboard_table(table: pd.DataFrame, form: Format = "markdown") -> str:
     shown.insert(list(shown.columns).index("robust_accuracy") + 1, "95% interval", interval)
     if _CERTIFIED in shown and shown[_CERTIFIED].isna().all():
         shown = shown.drop(columns=_CERTIFIED)
+    for name in shown.columns.intersection(_ALIKE):
+        if shown[name].nunique() == 1:
+            shown = shown.drop(columns=name)
     for name in shown.columns.intersection(_FRACTIONS):
         shown[name] = shown[name].map(_blank_or("{:.3f}"))
     for name in shown.columns.intersection(_HASHES):

@@ -15,7 +15,7 @@ from . import certified, detection, queries, spreadsheet, statistics, tables, tr
 from .directory import RunDirectory
 from .stored_tables import read_table, whole_counts
 from .survey import Finished
-from .tables import Cell, leaderboard, tradeoff
+from .tables import Cell, Lost, leaderboard, tradeoff
 
 Titled = tuple[Finished, Mapping[str, Any]]  # a cell, and what it is called in this run
 _NAMES = ("tradeoff.csv", "leaderboard.csv", "queries.csv")
@@ -38,12 +38,12 @@ def up_to_date(
     directory: RunDirectory,
     before: Mapping[str, Any],
     cells: Sequence[Titled],
-    failed: Sequence[tuple[str, ...]],
+    lost: Sequence[Lost],
 ) -> tuple[Mapping[str, Any], Standings | None]:
     """Bring the tables' files up to date with the cells; return what to remember, and the tables.
 
     before: what was to be remembered the last time. The files are made anew if a cell, its title,
-    the failed ones or the code that makes them changed, or if a file is missing or altered.
+    those without records or the code that makes them changed, or if a file is missing or altered.
 
     Raises: RunDirectoryError when a cell cannot be read.
     """
@@ -52,7 +52,7 @@ def up_to_date(
         for file in files:
             file.unlink(missing_ok=True)
         return {}, None
-    made_of = _made_of(cells, failed)
+    made_of = _made_of(cells, lost)
     if before == {"made_of": made_of, **_hashes(files)}:
         try:
             return before, Standings(*map(read_table, files[: len(_NAMES)]))
@@ -63,7 +63,7 @@ def up_to_date(
         Cell({**cell.about, **titles}, cell.records)
         for cell, (_, titles) in zip(contents, cells, strict=True)
     ]
-    tables_made = tradeoff(named, failed), leaderboard(named, failed), queries.queries(named)
+    tables_made = tradeoff(named, lost), leaderboard(named, lost), queries.queries(named)
     made = Standings(*map(whole_counts, tables_made))
     for name, table in zip(_NAMES, (made.tradeoff, made.leaderboard, made.queries), strict=True):
         directory.write_table(name, table)
@@ -76,12 +76,12 @@ def up_to_date(
     return {"made_of": made_of, **_hashes(files)}, made
 
 
-def _made_of(cells: Sequence[Titled], failed: Sequence[tuple[str, ...]]) -> str:
+def _made_of(cells: Sequence[Titled], lost: Sequence[Lost]) -> str:
     """Name everything that the tables follow from."""
     modules = tables, certified, queries, transfers, detection, statistics, spreadsheet
     code = [inspect.getsource(one) for one in modules]
     listed = [[one.key, one.sha256, list(titles.values())] for one, titles in cells]
-    return _sha256(json.dumps([code, pd.__version__, listed, failed]).encode())
+    return _sha256(json.dumps([code, pd.__version__, listed, lost]).encode())
 
 
 def _hashes(files: Sequence[Path]) -> dict[str, str]:

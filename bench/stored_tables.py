@@ -12,6 +12,7 @@ from .tables import LEADERBOARD_COLUMNS, TRADEOFF_COLUMNS
 
 _TEXTS = ["dataset", "model", "defense", "attack", "access", "norm", "epsilon", "flags"]
 _TEXTS += ["device", "dtype", "attacks", "config_hash", "weights_hash", "search"]
+_TEXTS += ["examples_hash", "attacks_hash"]
 _COUNTS = ["rank", "n_examples", "verified", "seed", "setup_queries", "parameters"]
 _COUNTS += ["query_budget", "queries", "n_attacked", "successes"]
 _TYPES = {

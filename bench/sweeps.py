@@ -120,7 +120,7 @@ def _subject(rows: pd.DataFrame, headline: str, seed: str) -> Subject:
         ((0.0, clean), *curve),
         clean,
         points[headline],
-        complete="failed:" not in str(first["flags"]),
+        complete=re.search("(?:^|;)(?:failed|missing):", str(first["flags"])) is None,
     )
 
 

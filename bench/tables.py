@@ -4,13 +4,14 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from . import black_box
 from .certified import FLAG, contradicted, flag, is_certificate, without_attack
+from .grid import Epsilon
 from .queries import SUMMARY_COLUMNS, counts_queries, query_summary
 from .statistics import curve_area, interval
 
@@ -63,10 +64,40 @@ LEADERBOARD_COLUMNS = [
     "config_hash",
     "weights_hash",
     "certified_accuracy",
+    "examples_hash",
+    "attacks_hash",
 ]
 
+_INCOMPLETE = r"(?:failed|missing):(?!certified(?:;|$))"
 # Of a naive attack, which must be blind, they say nothing against the worst case.
 _OF_GRADIENTS = ("vanishing-gradients", "inaccurate-gradients", "misleading-gradients")
+
+
+class Lost(NamedTuple):
+    """A cell without records. why: it `failed`, or is `missing` since the run was interrupted.
+
+    epsilon: where the leaderboard compares. recipe, examples: as of a cell.
+    """
+
+    dataset: str
+    norm: str
+    model: str
+    defense: str
+    attack: str
+    why: str = "failed"
+    epsilon: str = ""
+    recipe: str = ""
+    examples: str = ""
+
+    @property
+    def subject(self) -> tuple[str, ...]:
+        """What was to be attacked, as of a cell."""
+        return self[:4]
+
+    @property
+    def flag(self) -> str:
+        """What the worst case over the other attacks is flagged with."""
+        return f"{self.why}:{self.attack}"
 
 
 @dataclass(frozen=True)
@@ -75,7 +106,9 @@ class Cell:
 
     about: dataset, model, defense, attack, access, norm, epsilons (texts), epsilon_values, seed,
     seconds, device, dtype, flags, report, parameters, key, weights_hash, leaderboard_epsilon,
-    naive (whether it took a model without useful gradients for an ordinary one).
+    naive (whether it took a model without useful gradients for an ordinary one), recipe (what the
+    attack is, whatever it is called; empty for those that not every model meets), examples (a hash
+    of the images attacked).
     """
 
     about: dict[str, Any]
@@ -141,7 +174,7 @@ def worst_case(
     Also where one of them does so at a smaller epsilon, whose ball lies within: that an attack of a
     single step fails at a larger one does not make the example robust there.
 
-    missing: attacks whose cells failed; the combination is then flagged as incomplete.
+    missing: flags of the attacks whose cells are not there, which make the combination incomplete.
     certificates: of the model, which finds of the attacks may contradict; nothing else is taken
     from them, since what is not certified is not broken.
     """
@@ -159,7 +192,7 @@ def worst_case(
     ended = {flag for flag in flags if flag.startswith("budget-ended")}
     if not all(ended & set(cell.about["flags"]) for cell in cells):
         flags -= ended  # what one attack had no queries for, another went on with
-    flags |= {f"failed:{attack}" for attack in missing}
+    flags |= {*missing}
     contradictions = int(contradicted(cells, certificates).sum())
     flags = {one for one in flags if not one.startswith(FLAG)} | {*flag(contradictions)}
     flags = black_box.largest(flags | {*black_box.flags_of(_black_box_alone(cells), len(combined))})
@@ -182,49 +215,63 @@ def _telling(cell: Cell) -> list[str]:
     return [flag for flag in cell.about["flags"] if not (naive and flag.startswith(blind))]
 
 
-def tradeoff(cells: Iterable[Cell], failed: Iterable[tuple[str, ...]] = ()) -> pd.DataFrame:
+def tradeoff(cells: Iterable[Cell], lost: Iterable[Lost] = ()) -> pd.DataFrame:
     """One row for each model x defense x attack x epsilon, worst-case rows included.
 
-    failed: (dataset, norm, model, defense, attack) of the cells that have no records.
+    lost: the cells that have no records.
     """
     rows: list[dict[str, Any]] = []
-    for group, missing in _experiments(cells, failed):
+    for group, missing in _experiments(cells, lost):
         attacks, certificates = _apart(group)
-        worst = [worst_case(attacks, missing, certificates)] if attacks else []
+        flags = [one.flag for one in missing]
+        worst = [worst_case(attacks, flags, certificates)] if attacks else []
         targeted = [cell for cell in group if _is_targeted(cell)]
         for cell in (*attacks, *worst, *targeted, *([certificates] if certificates else [])):
             rows.extend(_rows(cell))
     return pd.DataFrame(rows, columns=TRADEOFF_COLUMNS)
 
 
-def leaderboard(cells: Iterable[Cell], failed: Iterable[tuple[str, ...]] = ()) -> pd.DataFrame:
-    """One row for each model x defense, ranked by worst-case robust accuracy.
+def leaderboard(cells: Iterable[Cell], lost: Iterable[Lost] = ()) -> pd.DataFrame:
+    """One row for each model x defense, ranked by worst-case robust accuracy (`ranked`).
 
-    Ranks count within a dataset, norm and epsilon: numbers of different threats do not compare.
-    Ties are broken by the area below the curve, then by clean accuracy. Rows that lack an attack,
-    because its cell failed, come last: a crash must not help.
+    A model of which no attack's cell is there has a row without numbers. lost: as for `tradeoff`.
     """
-    rows = []
-    for group, missing in _experiments(cells, failed):
+    lost = list(lost)
+    rows, there = [], set()
+    for group, missing in _experiments(cells, lost):
         attacks, certificates = _apart(group)
         if attacks:
-            worst = worst_case(attacks, missing, certificates)
-            rows.append(_standing(attacks, worst, certificates))
+            worst = worst_case(attacks, [one.flag for one in missing], certificates)
+            rows.append(_standing(attacks, worst, certificates, missing))
+            there.add(attacks[0].subject)
+    absent = dict.fromkeys(one.subject for one in lost if one.subject not in there and one.epsilon)
+    rows += [_nothing([one for one in lost if one.subject == subject]) for subject in absent]
     return ranked(pd.DataFrame(rows, columns=LEADERBOARD_COLUMNS))
 
 
 def ranked(table: pd.DataFrame) -> pd.DataFrame:
-    """Put the rows of one or more leaderboards in their order, and number them."""
-    threat = ["dataset", "norm", "epsilon"]
-    order = ["robust_accuracy", "curve_area", "clean_accuracy"]
+    """Put the rows of one or more leaderboards in their order, and rank them.
+
+    A rank is one more than the number of rows with a larger robust accuracy (1, 2, 2, 4), among
+    those that compare: of the same dataset, norm, epsilon, examples and attacks. Rows that lack an
+    attack, since its cell failed or is missing, come after all others, so that a crash cannot help.
+    The area below the curve and the clean accuracy order rows of one rank, and change no rank.
+    """
     table = table.copy()
-    table["incomplete"] = table["flags"].str.contains(r"failed:(?!certified(?:;|$))")
+    for name in ("examples_hash", "attacks_hash"):  # older tables have none
+        table[name] = table[name].fillna("") if name in table else ""
+    table["value"] = [Epsilon.parse(one).value for one in table["epsilon"]]
+    table["incomplete"] = table["flags"].str.contains(_INCOMPLETE)
+    alike = ["dataset", "norm", "value", "examples_hash", "attacks_hash"]
+    order = ["robust_accuracy", "curve_area", "clean_accuracy"]
     table = table.sort_values(
-        [*threat, "incomplete", *order, "model", "defense"],
-        ascending=[True] * 4 + [False] * 3 + [True] * 2,
-    ).drop(columns="incomplete")
-    table["rank"] = table.groupby(threat).cumcount() + 1
-    return table.reset_index(drop=True)
+        [*alike, "incomplete", *order, "model", "defense"],
+        ascending=[True] * 6 + [False] * 3 + [True] * 2,
+    )
+    worth = table["robust_accuracy"] - 2.0 * table["incomplete"]
+    groups = worth.groupby([table[one] for one in alike])
+    table["rank"] = groups.rank(method="min", ascending=False).astype("Int64")
+    return table.drop(columns=["value", "incomplete"]).reset_index(drop=True)
 
 
 def _rows(cell: Cell) -> list[dict[str, Any]]:
@@ -244,7 +291,28 @@ def _rows(cell: Cell) -> list[dict[str, Any]]:
     return [shared | {str(k): v for k, v in row.items()} for row in curve.to_dict("records")]
 
 
-def _standing(group: Sequence[Cell], worst: Cell, certificates: Cell | None) -> dict[str, Any]:
+def _nothing(lost: Sequence[Lost]) -> dict[str, Any]:
+    """The leaderboard's row of a model whose every attack failed or is missing."""
+    first = lost[0]
+    return {
+        "rank": 0,
+        **{name: getattr(first, name) for name in ("dataset", "model", "defense", "norm")},
+        "epsilon": first.epsilon,
+        "flags": ";".join(sorted(one.flag for one in lost)),
+        "attacks": "",
+        "examples_hash": first.examples,
+        "attacks_hash": _attacks_hash([one.recipe for one in lost]),
+    }
+
+
+def _attacks_hash(recipes: Iterable[str]) -> str:
+    """Name the attacks that every model is to meet; rows of other attacks do not compare."""
+    return _joint(sorted({one for one in recipes if one}))[:12]
+
+
+def _standing(
+    group: Sequence[Cell], worst: Cell, certificates: Cell | None, missing: Sequence[Lost]
+) -> dict[str, Any]:
     about = worst.about
     curve = curve_of(worst.records, about["epsilons"])
     at = _headline(curve, worst)
@@ -267,6 +335,11 @@ def _standing(group: Sequence[Cell], worst: Cell, certificates: Cell | None) -> 
         "config_hash": keys[0] if len(keys) == 1 else _joint(keys),
         "weights_hash": about["weights_hash"],
         "certified_accuracy": certified,
+        "examples_hash": about.get("examples", ""),
+        "attacks_hash": _attacks_hash(
+            [cell.about.get("recipe", cell.about["attack"]) for cell in group]
+            + [one.recipe for one in missing]
+        ),
     }
 
 
@@ -308,18 +381,18 @@ def _broken(cell: Cell) -> "np.ndarray[Any, np.dtype[np.bool_]]":
 
 
 def _experiments(
-    cells: Iterable[Cell], failed: Iterable[tuple[str, ...]]
-) -> list[tuple[list[Cell], list[str]]]:
-    """Cells that can be combined, with the attacks that they lack because their cells failed."""
+    cells: Iterable[Cell], lost: Iterable[Lost]
+) -> list[tuple[list[Cell], list[Lost]]]:
+    """Cells that can be combined, with the attacks that they lack."""
     groups: dict[tuple[object, ...], list[Cell]] = {}
     for cell in cells:
         groups.setdefault(cell.experiment, []).append(cell)
-    lost = [(tuple(subject), attack) for *subject, attack in failed]
+    lost = list(lost)
     made = []
     for group in groups.values():
         there = {cell.about["attack"] for cell in group}
-        missing = {name for subject, name in lost if subject == group[0].subject} - there
-        made.append((group, sorted(missing)))
+        missing = {one for one in lost if one.subject == group[0].subject}
+        made.append((group, sorted(one for one in missing if one.attack not in there)))
     return made
 
 
