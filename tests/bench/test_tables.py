@@ -149,7 +149,7 @@ def test_the_worst_case_takes_in_what_breaks_at_a_smaller_epsilon():
     assert [list(one) for one in worst] == [
         [True, True, True], [False, True, True], [False, False, True],
     ]  # fmt: skip
-    assert [list(one) for one in worst_case([step]).records["broken"]][0] == [True] * 3
+    assert list(worst_case([step]).records["broken"].iloc[0]) == [True] * 3
     white, black = make(["100"], access="white-box"), make(["111"], access="score")
     assert worst_case([white, black]).about["flags"] == []  # the step's find holds above too
 
