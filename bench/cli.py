@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from .errors import BadParameter, QuintainError, reason
+from .privacy import private
 from .registry import KINDS
 from .streams import discard, note, open_standard_streams, show
 
@@ -334,7 +335,7 @@ def _our_error(error: Exception) -> str:
             encoding="utf-8",
             errors="backslashreplace",
         ) as file:
-            file.write("".join(traceback.format_exception(error)))
+            file.write(private("".join(traceback.format_exception(error))))
     except OSError:
         return f"{said}; its traceback could not be written"
     return f"{said}; please report it with its traceback, in {file.name}"

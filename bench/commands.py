@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .directory import read_manifest
-from .errors import BadParameter, closest
+from .errors import BadParameter, RunDirectoryError, closest
 from .files import check_writable, write_text
 from .formats import ENDINGS, FORMATS, Format
 from .grid import Epsilon, Norm, check_radii, checked_norm
@@ -37,8 +37,11 @@ def joint_leaderboard(
 
 def _refuse_strangers(directories: Sequence[Path]) -> None:
     """Say that no directory is a run's before what takes long to import. Raises: as `gather`."""
-    if not any((one / "manifest.json").is_file() for one in directories):
+    if len(directories) == 1:
         read_manifest(directories[0])
+    elif not any((one / "manifest.json").is_file() for one in directories):
+        shown = ", ".join(map(str, directories))
+        raise RunDirectoryError(f"no finished cell in {shown}: none is a run directory")
 
 
 def _format(form: str | None, output: Path | None) -> Format:

@@ -132,7 +132,7 @@ def isolated(members: Sequence[Member], settings: Settings) -> bool:
     attack: Any = members[0].attack
     if isinstance(attack, WholeAttack):
         return not getattr(attack, "monotone", True)
-    return getattr(attack, "steps", None) == 1
+    return bool(getattr(attack, "steps", None) == 1)
 
 
 def nearest(attack: Any) -> bool:

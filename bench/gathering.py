@@ -57,7 +57,7 @@ def gather(directories: Sequence[Path], note: Callable[[str], None]) -> Gathered
             note(f"{directory} holds no records: its tables are taken as they were written")
             continue
         done, lost = read_cells(directory)
-        if not done:
+        if not done and len(directories) > 1:
             note(f"{directory} has no finished cell")
         for cell in done:
             found.cells[(*cell.subject, cell.about["attack"], cell.about["key"])] = cell

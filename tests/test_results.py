@@ -46,11 +46,13 @@ def test_the_quickstarts_results_are_whole():
 def test_the_quickstart_shows_what_it_is_there_to_show():
     """Networks that learnt; adversarial training that helps; attacks that do something."""
     table = read_table(QUICKSTART / "tradeoff.csv")
-    headline = table[table["epsilon"] == "0.08"].set_index(["model", "defense", "attack"])
+    headline = (
+        table[table["epsilon"] == "0.08"].set_index(["model", "defense", "attack"]).sort_index()
+    )
     for model in ("alexnet", "googlenet", "resnet"):
         plain, hardened = (headline.loc[model, one] for one in ("none", "adversarial-training"))
         assert plain["clean_accuracy"].min() >= 0.95
-        assert hardened["clean_accuracy"].min() >= 0.8
+        assert hardened["clean_accuracy"].min() >= 0.75
         gain = hardened["robust_accuracy"] - plain["robust_accuracy"]
         assert gain["worst-case"] >= 0.1
         largest = table[(table["model"] == model) & (table["epsilon"] == "0.30")]

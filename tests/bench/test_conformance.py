@@ -390,7 +390,7 @@ class UnknownNorm(Honest):
         (OneStepOfTen, {"reach", "descent"}),
         (OneStepOfTenFromAnywhere, {"descent"}),
         (LeaksGradMode, {"switches"}),
-        (LeaksDefaultDtype, {"switches"}),
+        (LeaksDefaultDtype, {"switches", "budget"}),
         (IgnoresTargets, {"targeted"}),
         (NeedsAnswers, {"budget"}),
         (AsksForEver, {"budget"}),
