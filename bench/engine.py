@@ -33,6 +33,7 @@ class Engine:
         self.fast = fast if field.settings.query_budget is None else None
         self.keep = keep
         self._isolated = False
+        self._stage = Stage()
         self.book = Book.open(
             len(field.images), len(field.settings.grid), rejecting=field.network.rejects
         )
@@ -53,22 +54,20 @@ class Engine:
             note = f"attack {number + 1} of {len(members)}" if len(members) > 1 else ""
             everyone: Sequence[int] = range(len(self.field.images))
             if self.fast is not None and not nearest(member.attack):
-                refuted, stage = self._pursue(number, member, self.fast, everyone, note)
-                everyone = [*{**dict.fromkeys(refuted), **stage.lost(self.book.broken)}]
-                unanswered.close_stage(stage, name, self.book.broken, but=everyone)
-            refuted, stage = self._pursue(number, member, self.field.network, everyone, note)
-            unanswered.close_stage(stage, name, self.book.broken)
+                refuted = self._pursue(number, member, self.fast, everyone, note)
+                lost = self._stage.lost(self.book.broken)
+                everyone = [*{**dict.fromkeys(refuted), **lost}]
+                unanswered.close_stage(self._stage, name, self.book.broken, but=everyone)
+            refuted = self._pursue(number, member, self.field.network, everyone, note)
+            unanswered.close_stage(self._stage, name, self.book.broken)
             self.book.refuted[refuted] = True
         unanswered.check(self.book.broken)
         return self.book
 
     def _pursue(
         self, number: int, member: Member, hunting: Network, owners: Sequence[int], note: str
-    ) -> tuple[list[int], Stage]:
-        """Run one attack; return those whose adversarial examples the true network refuted.
-
-        Also what it met on its way.
-        """
+    ) -> list[int]:
+        """Run one attack; return those whose adversarial examples the true network refuted."""
         field, settings = self.field, self.field.settings
         if isinstance(member.attack, WholeAttack):  # of a single step, which is not to be repeated
             field = replace(field, look_every=1)
@@ -89,8 +88,9 @@ class Engine:
         restarts = member.restarts * getattr(attack, "tries", 1)
         begin = partial(self._search, member.attack, restarts, number == 0)
         pursuit = Pursuit(field, hunting, attack, begin, owners, self.book, judge, note)
+        self._stage = pursuit.stage
         pursuit.run()
-        return judge.refuted, pursuit.stage
+        return judge.refuted
 
     def _search(self, attack: Any, restarts: int, first: bool, owner: int) -> Search:
         """Begin an example's way through the grid with one attack. first: of the cascade."""
