@@ -100,12 +100,12 @@ def leaderboard_table(table: pd.DataFrame, form: Format = "markdown") -> str:
     if _CERTIFIED in shown and shown[_CERTIFIED].isna().all():
         shown = shown.drop(columns=_CERTIFIED)
     for name in shown.columns.intersection(_ALIKE):
-        if shown[name].nunique() == 1:
+        if shown[name].nunique() <= 1:
             shown = shown.drop(columns=name)
     for name in shown.columns.intersection(_FRACTIONS):
         shown[name] = shown[name].map(_blank_or("{:.3f}"))
     for name in shown.columns.intersection(_HASHES):
-        shown[name] = shown[name].str[:10]
+        shown[name] = [str(one)[:10] for one in shown[name]]
     shown = shown.rename(columns=lambda name: str(name).replace("_", " "))
     if form == "latex":
         return str(_plain(shown).to_latex(index=False, escape=True))

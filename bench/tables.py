@@ -257,12 +257,13 @@ def ranked(table: pd.DataFrame) -> pd.DataFrame:
     attack, since its cell failed or is missing, come after all others, so that a crash cannot help.
     The area below the curve and the clean accuracy order rows of one rank, and change no rank.
     """
-    table = table.copy()
-    for name in ("examples_hash", "attacks_hash"):  # older tables have none
-        table[name] = table[name].fillna("") if name in table else ""
+    alike = ["examples_hash", "attacks_hash"]
+    new = [name for name in alike if name not in table]  # older tables have none
+    table = table.assign(**dict.fromkeys(new, ""))
+    table[alike] = table[alike].astype(object).fillna("")
     table["value"] = [Epsilon.parse(one).value for one in table["epsilon"]]
     table["incomplete"] = table["flags"].str.contains(_INCOMPLETE)
-    alike = ["dataset", "norm", "value", "examples_hash", "attacks_hash"]
+    alike = ["dataset", "norm", "value", *alike]
     order = ["robust_accuracy", "curve_area", "clean_accuracy"]
     table = table.sort_values(
         [*alike, "incomplete", *order, "model", "defense"],
@@ -271,7 +272,7 @@ def ranked(table: pd.DataFrame) -> pd.DataFrame:
     worth = table["robust_accuracy"] - 2.0 * table["incomplete"]
     groups = worth.groupby([table[one] for one in alike])
     table["rank"] = groups.rank(method="min", ascending=False).astype("Int64")
-    return table.drop(columns=["value", "incomplete"]).reset_index(drop=True)
+    return table.drop(columns=["value", "incomplete", *new]).reset_index(drop=True)
 
 
 def _rows(cell: Cell) -> list[dict[str, Any]]:

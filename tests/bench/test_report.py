@@ -134,7 +134,7 @@ def test_the_csv_keeps_every_digit(board):
         io.StringIO(text),
         dtype={"epsilon": str},
         keep_default_na=False,
-        na_values={"certified_accuracy": [""]},
+        na_values={name: [""] for name in ("certified_accuracy", "examples_hash", "attacks_hash")},
     )
     pd.testing.assert_frame_equal(back, board, check_exact=True)
 

@@ -7,6 +7,7 @@ from quintain.bench.tables import (
     LEADERBOARD_COLUMNS,
     TRADEOFF_COLUMNS,
     Cell,
+    Lost,
     curve_of,
     leaderboard,
     tradeoff,
@@ -96,7 +97,9 @@ def test_the_columns_are_those_that_were_promised_and_ours_come_after():
     ours = "attacked,setup_queries,fidelity,success_queries_mean,success_queries_median"
     ours += ",censored_queries_mean,censored_queries_median"
     assert ",".join(TRADEOFF_COLUMNS) == f"{TRADEOFF},{ours}"
-    assert ",".join(LEADERBOARD_COLUMNS) == f"{LEADERBOARD},certified_accuracy"
+    assert ",".join(LEADERBOARD_COLUMNS) == (
+        f"{LEADERBOARD},certified_accuracy,examples_hash,attacks_hash"
+    )
     assert list(tradeoff([five()]).columns) == TRADEOFF_COLUMNS
     assert list(leaderboard([five()]).columns) == LEADERBOARD_COLUMNS
 
@@ -177,8 +180,8 @@ def test_the_tradeoff_has_a_row_for_each_attack_and_epsilon_and_the_worst_case()
 
 
 def test_a_failed_attack_has_no_row_and_flags_the_worst_case():
-    lost = ("digits", "Linf", "resnet", "none", "square")
-    elsewhere = ("digits", "Linf", "alexnet", "none", "fgsm")
+    lost = Lost("digits", "Linf", "resnet", "none", "square")
+    elsewhere = Lost("digits", "Linf", "alexnet", "none", "fgsm")
     table = tradeoff([five()], [lost, elsewhere])
     assert "square" not in set(table["attack"])
     assert table[table["attack"] == "pgd"]["flags"].tolist() == [""] * 3
@@ -233,7 +236,7 @@ def test_ranks_follow_robust_accuracy_then_area_then_clean_accuracy_then_name():
     ]
     board = leaderboard(cells)
     assert board["model"].tolist() == ["best", "a-same", "z-same", "c-area"]
-    assert board["rank"].tolist() == [1, 2, 3, 4]
+    assert board["rank"].tolist() == [1, 2, 2, 2]  # only robust accuracy counts
     assert board["robust_accuracy"].tolist() == [0.75, 0.5, 0.5, 0.5]
 
 
@@ -279,13 +282,14 @@ def test_each_threat_is_ranked_on_its_own():
 def test_runs_that_cannot_be_combined_stay_apart(other):
     board = leaderboard([five(), five(attack="fgsm", key="k2", **other)])
     assert sorted(board["attacks"]) == ["fgsm", "pgd"]
-    assert board["rank"].tolist() == [1, 2]
+    assert board["rank"].tolist() == [1, 1]  # other attacks: these rows do not compare
+    assert board["attacks_hash"].nunique() == 2
 
 
 def test_runs_over_other_examples_stay_apart():
     more = make(["111"] * 7, attack="fgsm", key="k2")
     board = leaderboard([five(), more])
-    assert board["n_examples"].tolist() == [5, 7]
+    assert sorted(board["n_examples"]) == [5, 7]
     moved = five(attack="fgsm", key="k2")
     moved.records["index"] += 1
     assert len(leaderboard([five(), moved])) == 2
@@ -299,3 +303,59 @@ def test_a_csv_gives_back_every_epsilon_as_it_was_written():
     lines = [line.split(",") for line in text.splitlines()]
     at = lines[0].index("epsilon")
     assert [line[at] for line in lines[1:4]] == epsilons
+
+
+def test_ranks_count_larger_accuracies_alone():
+    accuracies = {"a": "000", "b": "001", "c": "001", "d": "111"}
+    cells = [make([one] * 4, model=name, weights_hash=name) for name, one in accuracies.items()]
+    for cell in cells:
+        cell.about["leaderboard_epsilon"] = EPSILONS[-1]
+    cells[1].records["broken"] = [[False, False, one == 0] for one in range(4)]
+    cells[2].records["broken"] = [[False, one == 0, one == 0] for one in range(4)]
+    board = leaderboard(cells)
+    assert board["model"].tolist() == ["a", "b", "c", "d"]
+    assert board["rank"].tolist() == [1, 2, 2, 4]
+
+
+def test_a_model_without_any_cell_has_a_row_without_numbers():
+    gone = [
+        Lost("digits", "Linf", "alexnet", "none", name, why, "0.10", "recipe")
+        for name, why in (("pgd", "failed"), ("fgsm", "missing"))
+    ]
+    board = leaderboard([five()], gone)
+    assert sorted(board["model"]) == ["alexnet", "resnet"]
+    row = board[board["model"] == "alexnet"].iloc[0]
+    assert row["flags"] == "failed:pgd;missing:fgsm"
+    assert pd.isna(row["rank"])
+    assert pd.isna(row["robust_accuracy"])
+
+
+def test_what_an_interrupted_run_lacks_is_a_flag_and_ranks_below():
+    whole = [five(recipe="r1"), five(attack="fgsm", key="k2", recipe="r2")]
+    half = make(["000"] * 5, model="half", weights_hash="h", recipe="r1")
+    lost = Lost("digits", "Linf", "half", "none", "fgsm", "missing", "0.10", "r2")
+    board = leaderboard([*whole, half], [lost])
+    assert board["model"].tolist() == ["resnet", "half"]
+    assert board["rank"].tolist() == [1, 2]
+    assert board["flags"].tolist() == ["", "missing:fgsm"]
+
+
+@pytest.mark.parametrize("changed", [{"recipe": "r9"}, {"examples": "other"}])
+def test_what_does_not_compare_is_ranked_apart(changed):
+    about = {"recipe": "r1", "examples": "e"}
+    other = make(["000"] * 5, model="other", weights_hash="o", **{**about, **changed})
+    assert leaderboard([five(**about), other])["rank"].tolist() == [1, 1]
+    same = make(["000"] * 5, model="other", weights_hash="o", **about)
+    assert leaderboard([five(**about), same])["rank"].tolist() == [1, 2]
+
+
+def test_one_epsilon_in_two_spellings_is_ranked_together():
+    def spelled(text, **about):
+        epsilons = ["0.05", text, "0.20"]
+        return five(epsilons=epsilons, leaderboard_epsilon=text, **about)
+
+    cells = [spelled("0.1"), spelled("0.10", model="other", weights_hash="o")]
+    board = leaderboard(cells)
+    assert sorted(board["epsilon"]) == ["0.1", "0.10"]
+    assert board["rank"].tolist() == [1, 1]
+    assert len(board["attacks_hash"].unique()) == 1
