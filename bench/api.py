@@ -8,6 +8,7 @@ from typing import Any, Never, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from . import registry
 from .adaptive import Approach, Nature, naive
@@ -205,7 +206,8 @@ def parse_device(name: str) -> torch.device:
 
 def _inferring(model: nn.Module) -> bool:
     """Whether a model was made in inference mode: then only a copy of it can be differentiated."""
-    return any(one.is_inference() for one in (*model.parameters(), *model.buffers()))
+    held = (*model.parameters(), *model.buffers())
+    return any(not is_lazy(one) and one.is_inference() for one in held)
 
 
 def _ordinary(tensor: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import local, registry
+from . import registry
 from .errors import BadPlugin, BadSuite, QuintainError, UnknownPlugin
 from .paths import relative_to
 from .suite import Suite
@@ -20,7 +20,7 @@ def check_names(suite: Suite, file: str, folder: Path) -> None:
     """
     for one in suite.plugins:
         with blamed(file, "plugins"):
-            local.module_name((folder / one).expanduser().resolve())
+            registry.check_named(one, folder)
     if suite.plugins:
         return
     with relative_to(folder):

@@ -31,6 +31,7 @@ from .errors import (
     synonym,
 )
 from .inert import short
+from .paths import located
 from .source_digest import installed_digest, source_digest
 
 Kind = Literal["models", "attacks", "defenses", "datasets", "gradients", "losses", "bases"]
@@ -196,12 +197,22 @@ def load_named(name: str, folder: Path) -> None:
     Raises: BadPlugin; DuplicatePlugin.
     """
     if not _is_code(name):
-        load_file(folder / name)
+        load_file(located(name, folder))
         return
     asked_for = _asked_for(name)
     if isinstance(asked_for, Path):
         local.module_name(asked_for)
     _permitted.add(asked_for)
+
+
+def check_named(name: str, folder: Path) -> None:
+    """Look whether the file that `load_named` would run is there, running nothing.
+
+    Raises: BadPlugin.
+    """
+    asked_for = _asked_for(name) if _is_code(name) else located(name, folder)
+    if isinstance(asked_for, Path):
+        local.module_name(local.absolute(asked_for))
 
 
 def refuse_code(spec: Any) -> None:

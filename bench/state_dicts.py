@@ -65,8 +65,9 @@ def fitted(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[
     Raises: Misfit, which says how near the names come.
     """
     nearest: Misfit | None = None
-    for ours in _readings(name for name in wanted if not name.startswith(_OWN)):
-        ours |= {name: name for name in wanted if name.startswith(_OWN)}
+    own = {name: name for name in wanted if name.startswith(_OWN)}
+    for reading in _readings(name for name in wanted if not name.startswith(_OWN)):
+        ours = reading | own
         needed = {short_ for short_, name in ours.items() if not _optional(name)}
         for theirs in _readings(tensors):
             missing = [name for name in ours if name in needed and name not in theirs]

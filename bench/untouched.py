@@ -100,7 +100,7 @@ def _places(module: nn.Module) -> Iterator[tuple[str, dict[str, Tensor | None], 
     """Yield each weight's and buffer's name, and the dictionary that it is in, with its key."""
     for prefix, one in module.named_modules():
         for place in (one._parameters, one._buffers):
-            for key in place:
+            for key in list(place.keys()):  # scripted modules have dictionaries of their own
                 yield f"{prefix}.{key}" if prefix else key, place, key
 
 

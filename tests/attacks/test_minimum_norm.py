@@ -6,9 +6,9 @@ import pytest
 from quintain.bench import evaluate, registry
 from quintain.bench.conformance import check_attack
 from quintain.bench.errors import BadParameter
+from quintain.bench.grid import farthest
 from quintain.bench.threat import measure
 
-EVERYWHERE = [1e-6, 100.0]  # no try ends before its last step
 NORMS = {
     "deepfool": ("Linf", "L2"),
     "ddn": ("L2",),
@@ -21,6 +21,11 @@ NORMS = {
 EACH = [(name, norm) for name, norms in NORMS.items() for norm in norms]
 
 
+def everywhere(images, norm="Linf"):
+    """A grid whose largest ball holds every image: no attempt ends before its last step."""
+    return [1e-6, farthest(norm, images.shape[1:])]
+
+
 def factors(known, name, norm, *, targeted=False):
     """(N,): the norm found over the true distance, infinite where none was found."""
     result = evaluate(
@@ -29,12 +34,12 @@ def factors(known, name, norm, *, targeted=False):
         known.labels,
         name,
         norm=norm,
-        epsilons=EVERYWHERE,
+        epsilons=everywhere(known.images, norm),
         targets=known.targets if targeted else None,
     )
     found = result.records["distance"].fillna(np.inf).to_numpy()
     hit = np.isfinite(found)
-    delta = result.adversarials(EVERYWHERE[1]).double() - known.images.double()
+    delta = result.adversarials(everywhere(known.images, norm)[1]).double() - known.images.double()
     assert measure(delta, norm).numpy()[hit] == pytest.approx(found[hit], rel=1e-9)
     return found / (known.targeted if targeted else known.distances)[norm]
 
@@ -113,7 +118,12 @@ def test_ead_aimed_at_a_class(relu):
 def test_what_it_costs(affine, name, asked, gradients):
     norm = NORMS[name["name"]][0]
     records = evaluate(
-        affine.module, affine.images, affine.labels, name, norm=norm, epsilons=EVERYWHERE
+        affine.module,
+        affine.images,
+        affine.labels,
+        name,
+        norm=norm,
+        epsilons=everywhere(affine.images, norm),
     ).records
     assert (records["queries"] == asked).all()
     assert (records["backward"] == gradients).all()
@@ -122,7 +132,7 @@ def test_what_it_costs(affine, name, asked, gradients):
 def test_deepfool_asks_nothing_more_once_it_is_through(linear):
     """The clean image's ranking, its gradient, the look that shows it is through, the last look."""
     records = evaluate(
-        linear.module, linear.images, linear.labels, "deepfool", epsilons=EVERYWHERE
+        linear.module, linear.images, linear.labels, "deepfool", epsilons=everywhere(linear.images)
     ).records
     assert (records["queries"] == 4).all()
     assert (records["backward"] == 2).all()
@@ -132,7 +142,12 @@ def test_deepfool_looks_at_the_likeliest_classes_only(affine):
     def distance(classes):
         attack = {"name": "deepfool", "classes": classes}
         run = evaluate(
-            affine.module, affine.images, affine.labels, attack, norm="L2", epsilons=EVERYWHERE
+            affine.module,
+            affine.images,
+            affine.labels,
+            attack,
+            norm="L2",
+            epsilons=everywhere(affine.images, "L2"),
         )
         return run.records["distance"].to_numpy(), run.records["backward"].to_numpy()
 
@@ -170,7 +185,12 @@ def test_fab_ends_with_a_search_that_brings_its_find_nearer(affine):
     def distance(final_search):
         attack = {"name": "fab", "steps": 8, "final_search": final_search}
         run = evaluate(
-            affine.module, affine.images, affine.labels, attack, norm="L2", epsilons=EVERYWHERE
+            affine.module,
+            affine.images,
+            affine.labels,
+            attack,
+            norm="L2",
+            epsilons=everywhere(affine.images, "L2"),
         )
         return run.records["distance"].to_numpy() / affine.distances["L2"]
 
@@ -210,7 +230,7 @@ def test_parameters_that_make_no_attack_are_refused(name, wrong):
         {"name": "fmn", "steps": 12},
         {"name": "fab", "steps": 5},
         {"name": "fab-t", "steps": 5, "targets": 2},
-        {"name": "carlini-wagner", "steps": 60, "rounds": 2, "step_size": 0.3},
+        {"name": "carlini-wagner", "steps": 90, "rounds": 2, "step_size": 0.3},
         {"name": "ead", "steps": 40, "rounds": 2, "initial_constant": 1.0, "step_size": 0.03},
     ],
     ids=lambda spec: spec["name"],

@@ -108,7 +108,7 @@ class Plateau(nn.Module):
 def test_ddn_leaves_a_point_without_gradient_in_a_random_direction():
     x = torch.full((3, 1, 4, 4), 0.5)
     run = evaluate(
-        Plateau(), x, torch.zeros(3, dtype=torch.int64), "ddn", norm="L2", epsilons=[1e-6, 9.0]
+        Plateau(), x, torch.zeros(3, dtype=torch.int64), "ddn", norm="L2", epsilons=[1e-6, 4.0]
     )
     assert (run.records["distance"] < 0.6).all()
-    assert len(run.adversarials(9.0).flatten(1).unique(dim=0)) == 3
+    assert len(run.adversarials(4.0).flatten(1).unique(dim=0)) == 3

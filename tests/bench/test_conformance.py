@@ -367,7 +367,7 @@ class UnknownNorm(Honest):
     ("attack", "failing"),
     [
         (OutsideBall, {"ball"}),
-        (OutsideBox, {"box"}),
+        (OutsideBox, {"box", "descent"}),
         (FixedRadius, {"ball", "noise", "descent", "targeted"}),
         (FirstEpsilon, {"batches"}),
         (SomeoneElse, {"ball", "batches", "single", "noise", "descent", "targeted"}),
@@ -389,7 +389,7 @@ class UnknownNorm(Honest):
         (HalfOfEpsilon, {"reach", "descent"}),
         (OneStepOfTen, {"reach", "descent"}),
         (OneStepOfTenFromAnywhere, {"descent"}),
-        (LeaksGradMode, {"switches"}),
+        (LeaksGradMode, {"runs", "switches"}),
         (LeaksDefaultDtype, {"switches", "budget"}),
         (IgnoresTargets, {"targeted"}),
         (NeedsAnswers, {"budget"}),

@@ -540,10 +540,13 @@ def test_adversarial_examples_are_saved_on_request_and_hold(quintain, write_suit
     for path in (out / "records").glob("*.safetensors"):
         cell, saved = read_cell(path.with_suffix(".parquet")), load_file(path)
         broken = np.stack(cell.records["broken"])
-        assert sorted(saved["row"].tolist()) == np.flatnonzero(broken.any(axis=1)).tolist()
-        assert saved["x_adv"].shape[0] == len(saved["row"]) > 0
-        for row, point in zip(saved["row"].tolist(), saved["point"].tolist(), strict=True):
-            assert broken[row].argmax() == point
+        places = set(zip(saved["row"].tolist(), saved["point"].tolist(), strict=True))
+        assert saved["x_adv"].shape[0] == len(places) > 0
+        if "fgsm" in path.name:  # a single step is an attack of its own at each epsilon
+            assert places == set(zip(*broken.nonzero(), strict=True))
+        else:
+            rows = np.flatnonzero(broken.any(axis=1))
+            assert places == {(row, broken[row].argmax()) for row in rows}
     third = quintain("run", saving, "--out", out, "--device", "cpu")
     assert "2 were there already" in third.out
 

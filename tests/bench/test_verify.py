@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from quintain.bench import evaluate
+from quintain.bench.errors import CellError
 from quintain.bench.network import Network
 from quintain.bench.verify import verify
 
@@ -129,13 +130,23 @@ def leave_the_ball(problem):
 
 @pytest.mark.parametrize("search", ["bracket", "exhaustive"])
 @pytest.mark.parametrize(
+    ("trick", "what"),
+    [(move_the_clean_image, "x"), (move_the_label, "y"), (widen_the_ball, "ball.epsilon")],
+)
+def test_to_write_where_attacks_may_only_read_fails_the_cell(trick, what, search):
+    x, y = torch.full((6, 1, 2, 2), 0.5), torch.zeros(6, dtype=torch.int64)
+    with pytest.raises(CellError, match=f"changed problem.{what} in place"):
+        evaluate(Threshold(), x, y, Cheat(trick), epsilons=[0.05, 0.1], search=search)
+    assert (x == 0.5).all()
+    assert (y == 0).all()
+
+
+@pytest.mark.parametrize("search", ["bracket", "exhaustive"])
+@pytest.mark.parametrize(
     ("trick", "flagged"),
     [
         (claim_everything, True),
         (claim_a_point_outside, True),
-        (move_the_clean_image, True),
-        (move_the_label, True),
-        (widen_the_ball, False),
         (leave_the_box, False),
         (leave_the_ball, False),
     ],
@@ -185,7 +196,10 @@ def test_masked_gradients_are_flagged(digits):
     x, y = digits.images[:60], digits.labels[:60]
     masked = evaluate(Scaled(digits.module, 1e4), x, y, attack, epsilons=[0.3])
     plain = evaluate(digits.module, x, y, attack, epsilons=[0.3])
-    assert [flag.partition(":")[0] for flag in masked.flags] == ["vanishing-gradients"]
+    assert [flag.partition(":")[0] for flag in masked.flags] == [
+        "no-progress",
+        "vanishing-gradients",
+    ]
     assert plain.flags == ()
     assert masked.curve["robust_accuracy"][0] > plain.curve["robust_accuracy"][0] + 0.3
     through = evaluate(
