@@ -119,7 +119,7 @@ class Runner:
 
     def run(self) -> Outcome:
         """Run what is missing, then bring the tables up to date."""
-        if self._next() is not None:
+        if any(map(self.logbook.missing, range(len(self.plan.subjects)))):
             self.logbook.write()
         while (number := self._next()) is not None:
             self._run_subject(number)
