@@ -5,14 +5,12 @@ white-box attacks are being misled (Carlini et al. 2019, arXiv:1902.06705, secti
 threshold holds between the attacks on one model and between the stages of one cascade. No torch.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 FLAG = "black-box-beats-white-box"
-_NOTABLE = 0.05  # share of examples that black-box attacks alone break, above which it is a flag
 
 
 def beaten(white: NDArray[np.bool_], black: NDArray[np.bool_]) -> int:
@@ -37,19 +35,3 @@ def beaten_within(stages: NDArray[np.int8], accesses: Sequence[str]) -> int:
     ]
     broken: NDArray[np.bool_] = np.isin(stages, later)
     return beaten(np.zeros_like(broken), broken)
-
-
-def flags_of(count: int, examples: int) -> tuple[str, ...]:
-    """The flag, if these are more than a few of all examples."""
-    return (f"{FLAG}:{count}",) if count > _NOTABLE * examples else ()
-
-
-def largest(flags: Iterable[str]) -> set[str]:
-    """Flags of several cells, of which this one's largest count stays."""
-    every = set(flags)
-    ours = {one for one in every if one.startswith(FLAG)}
-    return (every - ours) | ({max(ours, key=_count)} if ours else set())
-
-
-def _count(flag: str) -> Any:
-    return int(flag.partition(":")[2])

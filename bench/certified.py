@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .tables import Cell
 
 CERTIFICATE = "certificate"  # the access of cells that hold certificates
-FLAG = "contradicted-certificates:"
+FLAG = "contradicted-certificates"
 _OF_ATTACKS = ["attack_success_rate", "forward_mean", "backward_mean", "attacked"]
 _OF_ATTACKS += ["queries_mean", "queries_median"]
 
@@ -45,11 +45,6 @@ def contradicted(attacks: Sequence["Cell"], certificates: "Cell | None") -> NDAr
             inside = records["distance"].to_numpy() < proved["radius"].to_numpy()
             found |= right & inside
     return found
-
-
-def flag(count: int) -> list[str]:
-    """The flag for so many contradicted examples, if any."""
-    return [f"{FLAG}{count}"] if count else []
 
 
 def certified_columns(records: pd.DataFrame) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .flags import Flag, raised
 from .network import Network
 from .protocols import Access, Images
 from .random import Draws
@@ -14,7 +15,6 @@ from .rejection import surplus
 from .verdicts import verdict
 
 _LOOKED_AT = 256
-_VANISHING = 0.1  # share of examples without any gradient above which a model is flagged
 
 
 def doubts(
@@ -26,28 +26,25 @@ def doubts(
     refuted: int,
     cut_short: int = 0,
     examples: Tensor | None = None,
-) -> tuple[str, ...]:
+) -> tuple[Flag, ...]:
     """Flags of a cell.
 
     images: N of them. labels: (N,). rows: (n,) int64, the examples under attack. refuted: how many
     examples had adversarial examples that did not hold when asked again. cut_short: how many were
     still robust somewhere when their query budget ended. examples: as for `predictions`.
     """
-    flags = []
-    if refuted:
-        flags.append(f"refuted-adversarials:{refuted}")
-    if cut_short:
-        flags.append(f"budget-ended:{cut_short}")
     backwards = rows.flip(0)
     again = predictions(network, images, backwards, examples)
     changed = int((again != labels[backwards]).sum())
-    if changed:
-        flags.append(f"unstable-predictions:{changed}")
+    flags = (
+        *raised("refuted-adversarials", count=refuted),
+        *raised("budget-ended", count=cut_short),
+        *raised("unstable-predictions", count=changed),
+    )
     if len(rows) and "white-box" in access:
         dead = _vanishing(network, images, labels, rows, examples)
-        if dead > _VANISHING:
-            flags.append(f"vanishing-gradients:{dead:.0%}")
-    return tuple(flags)
+        flags += raised("vanishing-gradients", share=dead)
+    return flags
 
 
 def predictions(

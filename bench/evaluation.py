@@ -16,13 +16,14 @@ from .adaptive import Nature, surrogates
 from .aiming import choose_targets
 from .audit import Audit
 from .book import Book
-from .certified import certified_columns, flag, without_attack
+from .certified import FLAG, certified_columns, without_attack
 from .datasets.checks import check_labels
 from .datasets.memory import SelectedImages
 from .detection import detection_of
 from .doubts import clean_logits, doubts, predictions, surpluses
 from .engine import Engine, called
 from .errors import BadData, BadParameter, CellError
+from .flags import Flag, raised
 from .gallery import Album, Gallery
 from .model_checks import Checked, flags_of_model
 from .network import Network, automatic_batch_size, frozen, named_dtype
@@ -79,7 +80,7 @@ class Result:
 
     records: pd.DataFrame
     grid: tuple[Epsilon, ...]
-    flags: tuple[str, ...]
+    flags: tuple[Flag, ...]
     report: Mapping[str, float]
     members: tuple[str, ...]
     choice: Choice | None
@@ -233,8 +234,7 @@ def assess(
             audit.settle()
         access = {member.attack.access for member in members}
         refuted, cut_short = int(book.refuted.sum()), int(book.cut_short.sum())
-        idle = (f"no-progress:{book.idle}",) if book.idle else ()
-        flags = idle + doubts(
+        flags = raised("no-progress", count=book.idle) + doubts(
             network, case.images, case.labels, rows, access, refuted, cut_short, case.indices
         )
         flags += flags_of_model(
@@ -250,9 +250,10 @@ def assess(
     records = _records(case, predicted, rows, book, settings, clean)
     if audit is not None:
         records["contradicts"] = audit.contradicts
-        flags += tuple(flag(int(audit.contradicts.sum())))
+        flags += raised(FLAG, count=int(audit.contradicts.sum()))
     accesses = [member.attack.access for member in members]
-    flags += black_box.flags_of(black_box.beaten_within(book.member, accesses), len(case.images))
+    beaten = black_box.beaten_within(book.member, accesses)
+    flags += raised(black_box.FLAG, count=beaten, of=len(case.images))
     album = gallery if isinstance(gallery, Album) else None
     names = tuple(called(one.attack) for one in members)
     budget = settings.query_budget

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from .adaptive import Approach
+from .flags import KINDS, Flag, raised
 from .network import Network
 from .protocols import Images
 from .random import Draws
 from .rejection import Reading, bare, reading
 
-Checked = dict[tuple[Approach, bool], tuple[str, ...]]  # with and without gradients
+Checked = dict[tuple[Approach, bool], tuple[Flag, ...]]  # with and without gradients
 
 _SEED = 0x5EED
 _IMAGES = 24  # that are looked at
@@ -32,68 +33,14 @@ _FLOAT32 = torch.finfo(torch.float32).eps
 _ROUNDED = 16.0  # units in the last place by which a deep network's logits are off, at most
 
 
-@dataclass(frozen=True)
-class Flag:
-    """A reason to doubt a number. most: the share of images above which it is raised."""
-
-    name: str
-    meaning: str
-    remedy: str
-    most: float = 0.0
-
-
-UNREPEATABLE = Flag(
-    "unrepeatable-logits",
-    "the logits changed when the model was asked the same again",
-    "make the model deterministic, or declare its random layers (`stochastic = True`)",
-)
-BATCH = Flag(
-    "batch-dependent-logits",
-    "the logits changed with the other images of the batch",
-    "normalise by fixed statistics: no batch norm in training mode, no scale over the batch",
-)
-GRAD_MODE = Flag(
-    "grad-mode-dependent-logits",
-    "the logits were others while gradients were recorded: attacks see another model",
-    "let the model do the same with and without `torch.no_grad()`",
-)
-NOT_FINITE = Flag(
-    "non-finite-gradients",
-    "the gradient at the image is NaN or infinite",
-    "find it with `torch.autograd.set_detect_anomaly(True)`: often a root or a norm at 0",
-)
-INACCURATE = Flag(
-    "inaccurate-gradients",
-    "the gradient does not tell by how much the logits change over a short step",
-    "attack the layers that hide it through surrogates (`differentiable = False`), or by scores",
-    most=0.15,
-)
-MISLEADING = Flag(
-    "misleading-gradients",
-    "a step of 8/255 along the gradient's signs raises the loss no more than one against them",
-    "use better surrogates, smoothed gradients (`pgd-smoothed`), and attacks on scores or labels",
-    most=0.15,
-)
-PROBABILITIES = Flag(
-    "probability-outputs",
-    "the outputs are probabilities, not logits: losses flatten out on them",
-    "return what goes into the softmax, or the logarithm of what comes out",
-)
-ROUNDED = Flag(
-    "rounded-outputs",
-    "the outputs are rounded, clipped or one-hot: small changes do not show",
-    "return the logits before that, or trust attacks on labels alone",
-)
-FLAGS = (
-    UNREPEATABLE,
-    BATCH,
-    GRAD_MODE,
-    NOT_FINITE,
-    INACCURATE,
-    MISLEADING,
-    PROBABILITIES,
-    ROUNDED,
-)
+UNREPEATABLE = "unrepeatable-logits"
+BATCH = "batch-dependent-logits"
+GRAD_MODE = "grad-mode-dependent-logits"
+NOT_FINITE = "non-finite-gradients"
+INACCURATE = "inaccurate-gradients"
+MISLEADING = "misleading-gradients"
+PROBABILITIES = "probability-outputs"
+ROUNDED = "rounded-outputs"
 
 
 @dataclass(frozen=True)
@@ -124,7 +71,7 @@ def flags_of_model(
     *,
     gradients: bool,
     known: Checked,
-) -> tuple[str, ...]:
+) -> tuple[Flag, ...]:
     """The flags of a model, as attacks with this approach see it.
 
     images: N of those under attack, whose labels (N,) the model gets right. examples: (N,) int64,
@@ -158,13 +105,13 @@ def take_sample(
     return Sample(x, y, directions, draws if network.stochastic else None, reading)
 
 
-def check_model(network: Network, sample: Sample, *, gradients: bool) -> tuple[str, ...]:
+def check_model(network: Network, sample: Sample, *, gradients: bool) -> tuple[Flag, ...]:
     """The flags of a model. gradients: whether attacks follow its own.
 
     Raises: CellError when it misbehaves outright, as under attack.
     """
     logits = network.logits(sample.x, sample.noise)
-    found: dict[Flag, Tensor] = {}
+    found: dict[str, Tensor] = {}
     differing = _differ(logits, _in_other_batches(network, sample), network)
     if differing.any():
         again = _differ(logits, network.logits(sample.x, sample.noise), network)
@@ -180,13 +127,15 @@ def check_model(network: Network, sample: Sample, *, gradients: bool) -> tuple[s
     return flagged(found)
 
 
-def flagged(found: Mapping[Flag, Tensor]) -> tuple[str, ...]:
+def flagged(found: Mapping[str, Tensor]) -> tuple[Flag, ...]:
     """The flags of which (n,) bool are true of more images than they may, with the share."""
-    shares = {flag: float(found[flag].double().mean()) for flag in FLAGS if flag in found}
-    return tuple(f"{flag.name}:{share:.0%}" for flag, share in shares.items() if share > flag.most)
+    shares = {
+        kind.name: float(found[kind.name].double().mean()) for kind in KINDS if kind.name in found
+    }
+    return tuple(flag for name, share in shares.items() for flag in raised(name, share=share))
 
 
-def _of_gradients(network: Network, sample: Sample, logits: Tensor) -> dict[Flag, Tensor]:
+def _of_gradients(network: Network, sample: Sample, logits: Tensor) -> dict[str, Tensor]:
     """What the gradients of one margin, linear in the logits, are worth."""
     rival = sample.read(logits).scatter(1, sample.y[:, None], -torch.inf).argmax(1)
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from .flags import read_flags
 from .random import Draws
 from .threat import Ball, Norm
 
@@ -413,14 +414,18 @@ class Training:
 class Trained:
     """A defended model and how it came to be.
 
-    history: one mapping an epoch (loss, accuracies, learning rate). flags: what makes it doubtful.
-    epoch: whose weights these are, from 1; 0 where that is not known.
+    history: one mapping an epoch (loss, accuracies, learning rate). flags: what makes it doubtful,
+    as sentences or as `Flag`s, which they become. epoch: whose weights these are, from 1; 0 where
+    that is not known.
     """
 
     model: nn.Module
     history: tuple[Mapping[str, float], ...] = ()
     flags: tuple[str, ...] = ()
     epoch: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "flags", read_flags(self.flags))
 
 
 class Keeper(Protocol):

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from .errors import RunDirectoryError, reason
 from .files import check_regular, write_atomically
+from .flags import read_flags, stored
 from .tables import Cell
 
 _ABOUT, _SEAL = b"quintain", b"quintain.sha256"
@@ -21,7 +22,7 @@ _BLOCK = 1024  # rows held as Python objects at once
 def write_cell(path: Path, cell: Cell) -> str:
     """Write a cell, whole or not at all; return the SHA-256 of the file."""
     table = pa.Table.from_pandas(cell.records, preserve_index=False)
-    about = json.dumps(cell.about).encode()
+    about = json.dumps({**cell.about, "flags": stored(cell.about["flags"])}).encode()
     table = table.replace_schema_metadata({_ABOUT: about, _SEAL: _seal(table, about)})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
@@ -49,6 +50,7 @@ def read_cell(path: Path, sha256: str | None = None) -> Cell:
         if not whole:
             raise ValueError("its checksum is wrong")
         parsed: dict[str, Any] = json.loads(about)
+        parsed["flags"] = read_flags(parsed["flags"])
         records: pd.DataFrame = table.to_pandas()
     except Exception as error:  # what Arrow raises on damaged files is not documented
         raise RunDirectoryError(f"records file {path} cannot be read: {reason(error)}") from None

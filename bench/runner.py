@@ -20,6 +20,7 @@ from .errors import CellError, QuintainError, RunDirectoryError
 from .evaluation import Case, Result, assess
 from .files import check_writable, write_text
 from .files_read import hashed, recorded
+from .flags import stored
 from .gallery import Spool
 from .hashing import configuration, hash_file
 from .keys import Keys
@@ -156,7 +157,7 @@ class Runner:
             "weights_hash": weights,
             "probe": answers,
             "parameters": count,
-            "flags": list(trained.flags),
+            "flags": stored(trained.flags),
             "history": [dict(one) for one in trained.history],
             "threads": self._threads(trained.model),
             "precision": None if self._choice is None else self._choice.about(),

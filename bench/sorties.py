@@ -7,9 +7,10 @@ from . import registry
 from .adaptive import Approach, Nature, misses, naive
 from .errors import BadParameter
 from .evaluation import check_members
+from .flags import CERTIFIED
 from .protocols import Defense
 from .settings import Certification, Member, single
-from .suite import CERTIFIED, NAIVELY, TRANSFER, AttackEntry, ModelEntry, Suite
+from .suite import NAIVELY, TRANSFER, AttackEntry, ModelEntry, Suite
 from .targets import Targets
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from . import certified, detection, queries, spreadsheet, statistics, tables, transfers
+from . import certified, detection, flags, queries, spreadsheet, statistics, tables, transfers
 from .directory import RunDirectory
 from .stored_tables import read_table, whole_counts
 from .survey import Finished
@@ -78,7 +78,7 @@ def up_to_date(
 
 def _made_of(cells: Sequence[Titled], lost: Sequence[Lost]) -> str:
     """Name everything that the tables follow from."""
-    modules = tables, certified, queries, transfers, detection, statistics, spreadsheet
+    modules = tables, certified, flags, queries, transfers, detection, statistics, spreadsheet
     code = [inspect.getsource(one) for one in modules]
     listed = [[one.key, one.sha256, list(titles.values())] for one, titles in cells]
     return _sha256(json.dumps([code, pd.__version__, listed, lost]).encode())

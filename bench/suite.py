@@ -21,6 +21,7 @@ from pydantic import (
 
 from .errors import BadSuite, closest, reason
 from .files import check_regular
+from .flags import CERTIFIED
 from .grid import Epsilon, Norm, check_radii, parse_grid
 from .targets import RULES, read_targets
 from .toml import BadTOML, read_toml, shortened
@@ -28,7 +29,6 @@ from .toml import BadTOML, read_toml, shortened
 DEFAULT = "quickstart"
 TRANSFER = "transfer from "  # how the attacks of the transfer matrix are called
 NAIVELY = " (naive)"  # how those end that do not know of the defense
-CERTIFIED = "certified"  # how the tables call a network's own certificates
 _TAKEN = ("worst-case", CERTIFIED)
 _UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # Unicode's control characters, halves of pairs, line ends
 _LONGEST = 100  # bytes of a folder's name

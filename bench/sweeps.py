@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from .errors import BadParameter
+from .flags import read_column
 from .grid import Epsilon
 from .statistics import interval
 from .tables import WORST_CASE
@@ -120,7 +121,7 @@ def _subject(rows: pd.DataFrame, headline: str, seed: str) -> Subject:
         ((0.0, clean), *curve),
         clean,
         points[headline],
-        complete=re.search("(?:^|;)(?:failed|missing):", str(first["flags"])) is None,
+        complete=not any(flag.incomplete for flag in read_column(str(first["flags"]))),
     )
 
 

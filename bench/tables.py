@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from . import black_box
-from .certified import FLAG, contradicted, flag, is_certificate, without_attack
+from .certified import FLAG, contradicted, is_certificate, without_attack
+from .flags import Flag, combined, raised, read_column
 from .grid import Epsilon
 from .queries import SUMMARY_COLUMNS, counts_queries, query_summary
 from .statistics import curve_area, interval
@@ -68,10 +69,6 @@ LEADERBOARD_COLUMNS = [
     "attacks_hash",
 ]
 
-_INCOMPLETE = r"(?:failed|missing):(?!certified(?:;|$))"
-# Of a naive attack, which must be blind, they say nothing against the worst case.
-_OF_GRADIENTS = ("vanishing-gradients", "inaccurate-gradients", "misleading-gradients")
-
 
 class Lost(NamedTuple):
     """A cell without records. why: it `failed`, or is `missing` since the run was interrupted.
@@ -95,9 +92,9 @@ class Lost(NamedTuple):
         return self[:4]
 
     @property
-    def flag(self) -> str:
+    def flag(self) -> Flag:
         """What the worst case over the other attacks is flagged with."""
-        return f"{self.why}:{self.attack}"
+        return Flag(self.why, about=self.attack)
 
 
 @dataclass(frozen=True)
@@ -179,40 +176,31 @@ def worst_case(
     from them, since what is not certified is not broken.
     """
     first = cells[0]
-    combined = first.records.sort_values("index", ignore_index=True).copy()
+    every = first.records.sort_values("index", ignore_index=True).copy()
     alone = ["solved", "candidate_surplus"]  # of one attack
-    combined = combined.drop(columns=alone, errors="ignore")
+    every = every.drop(columns=alone, errors="ignore")
     for cell in cells[1:]:
         other = cell.records.sort_values("index", ignore_index=True)
-        combined["attacked"] = list(_grid(combined, "attacked") | _grid(other, "attacked"))
+        every["attacked"] = list(_grid(every, "attacked") | _grid(other, "attacked"))
         for name in ("forward", "backward", "queries"):
-            combined[name] += other[name]
-    combined["broken"] = list(np.logical_or.reduce([_broken(cell) for cell in cells]))
-    flags = {flag for cell in cells for flag in _telling(cell)}
-    ended = {flag for flag in flags if flag.startswith("budget-ended")}
-    if not all(ended & set(cell.about["flags"]) for cell in cells):
-        flags -= ended  # what one attack had no queries for, another went on with
-    flags |= {*missing}
-    contradictions = int(contradicted(cells, certificates).sum())
-    flags = {one for one in flags if not one.startswith(FLAG)} | {*flag(contradictions)}
-    flags = black_box.largest(flags | {*black_box.flags_of(_black_box_alone(cells), len(combined))})
+            every[name] += other[name]
+    every["broken"] = list(np.logical_or.reduce([_broken(cell) for cell in cells]))
+    own = (
+        *missing,
+        *raised(FLAG, count=int(contradicted(cells, certificates).sum())),
+        *raised(black_box.FLAG, count=_black_box_alone(cells), of=len(every)),
+    )
+    each = [(cell.about["flags"], bool(cell.about.get("naive"))) for cell in cells]
     about = first.about | {
         "attack": WORST_CASE,
         "access": "+".join(sorted({str(cell.about["access"]) for cell in cells})),
-        "flags": sorted(flags),
+        "flags": list(combined(each, own)),
         "seconds": sum(cell.about["seconds"] for cell in cells),
         "report": {
             "setup_queries": sum(cell.about["report"].get("setup_queries", 0) for cell in cells)
         },
     }
-    return Cell(about, combined)
-
-
-def _telling(cell: Cell) -> list[str]:
-    """Flags that make the worst case doubtful: not that a naive attack was blind, as it must be."""
-    naive = bool(cell.about.get("naive"))
-    blind = (*_OF_GRADIENTS, "no-progress", black_box.FLAG)
-    return [flag for flag in cell.about["flags"] if not (naive and flag.startswith(blind))]
+    return Cell(about, every)
 
 
 def tradeoff(cells: Iterable[Cell], lost: Iterable[Lost] = ()) -> pd.DataFrame:
@@ -262,7 +250,9 @@ def ranked(table: pd.DataFrame) -> pd.DataFrame:
     table = table.assign(**dict.fromkeys(new, ""))
     table[alike] = table[alike].astype(object).fillna("")
     table["value"] = [Epsilon.parse(one).value for one in table["epsilon"]]
-    table["incomplete"] = table["flags"].str.contains(_INCOMPLETE)
+    table["incomplete"] = [
+        any(flag.incomplete for flag in read_column(one)) for one in table["flags"]
+    ]
     alike = ["dataset", "norm", "value", *alike]
     order = ["robust_accuracy", "curve_area", "clean_accuracy"]
     table = table.sort_values(

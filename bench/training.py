@@ -17,6 +17,7 @@ from .datasets.memory import channel_statistics, fingerprint
 from .desk import Desk
 from .errors import BadCheckpoint, BadParameter, CellError
 from .files import meant_for
+from .flags import read_flags, stored
 from .hashing import configuration, hash_json
 from .modules import evaluation_mode, has_plain_state, needs_a_pass
 from .partial import Partial
@@ -154,10 +155,10 @@ def obtain(
                 return Trained(
                     evaluation_mode(module.to(order.device)),
                     tuple(about["history"]),
-                    tuple(about["flags"]),
+                    read_flags(about["flags"]),
                     about.get("epoch", 0),
                 )
-            except (BadCheckpoint, KeyError):
+            except (BadCheckpoint, KeyError, TypeError, ValueError):  # its flags are checked too
                 path.unlink()
         partial = Partial(path.with_suffix(".partial"), key, _say)
         trained, cacheable = _train(order, cache, progress, desk, partial, key)
@@ -182,7 +183,7 @@ def about_training(trained: Trained, defense: Defense) -> dict[str, Any]:
     return {
         "defense": configuration(defense),
         "history": [dict(one) for one in trained.history],
-        "flags": list(trained.flags),
+        "flags": stored(trained.flags),
         "epoch": trained.epoch,
     }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from ..bench.flags import Flag
 from .method import History
 
 _ABOVE_CHANCE = 1.5
@@ -11,7 +12,7 @@ _FALL = 0.1
 _BLIND = 0.2
 
 
-def catastrophic_overfitting(history: History, *, n_classes: int) -> str | None:
+def catastrophic_overfitting(history: History, *, n_classes: int) -> Flag | None:
     """Say so when accuracy under PGD collapses in the last epoch and that under FGSM does not.
 
     Wong et al. 2020 (arXiv:2001.03994, section 5.4) saw it in FGSM training: within an epoch,
@@ -32,11 +33,12 @@ def catastrophic_overfitting(history: History, *, n_classes: int) -> str | None:
     last = judged[-1]
     if not (_collapsed(judged[:-1], last, _ABOVE_CHANCE / n_classes) or _blind(last)):
         return None
-    return (
+    said = (
         f"catastrophic overfitting in epoch {last['epoch']:.0f}: validation accuracy "
         f"{last['fgsm_validation_accuracy']:.2f} under FGSM, "
         f"{last['robust_validation_accuracy']:.2f} under PGD"
     )
+    return Flag("catastrophic-overfitting", about=said)
 
 
 def _collapsed(before: History, last: Mapping[str, float], learnt: float) -> bool:

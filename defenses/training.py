@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..bench.errors import CellError
+from ..bench.flags import Flag
 from ..bench.protocols import Trained, Training
 from .arithmetic import Arithmetic, compiled
 from .augmentation import Augmentation, Transform
@@ -165,10 +166,11 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         if not all(bool(one.isfinite().all()) for one in self.learning):
             raise CellError(f"training diverged: the weights are not finite after epoch {kept}")
-        flags = [f"{self.alarm}; weights of epoch {kept} kept"] if self.alarm else []
+        flags = [_ended(self.alarm, kept)] if self.alarm else []
         accuracy = self.history[kept - 1].get("validation_accuracy", 1.0)
         if accuracy * self.training.data.n_classes <= _NEAR_CHANCE:
-            flags.append(f"did not learn: validation accuracy {accuracy:.3f}")
+            said = f"did not learn: validation accuracy {accuracy:.3f}"
+            flags.append(Flag("did-not-learn", about=said))
         return Trained(self.model, tuple(self.history), tuple(flags), kept)
 
     def _train(self, epoch: int) -> dict[str, float]:
@@ -278,6 +280,12 @@ class _Run:
             "method": self.method if hasattr(self.method, "state_dict") else None,
         }
         return {name: part for name, part in parts.items() if part is not None}
+
+
+def _ended(alarm: str, kept: int) -> Flag:
+    """The flag of a training that ended early, by an alarm which may be a flag itself."""
+    name = alarm.name if isinstance(alarm, Flag) else "training"
+    return Flag(name, about=f"{alarm}; weights of epoch {kept} kept")
 
 
 def _note(history: list[dict[str, float]], epochs: int) -> str:

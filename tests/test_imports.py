@@ -12,7 +12,7 @@ import quintain.bench
 HOUSE = Path(quintain.bench.__file__).parent.parent
 ROOMS = ("bench", "attacks", "defenses", "models")
 PLUGIN_ROOMS = ("attacks", "defenses", "models")
-SEAMS = {"protocols", "threat", "registry", "errors", "random"}
+SEAMS = {"protocols", "threat", "registry", "errors", "random", "flags"}
 
 
 def sources():
@@ -158,6 +158,7 @@ def test_nothing_imports_what_stands_above_it(lower, upper):
         ("bench.random", set()),
         ("bench.grid", {"bench.errors"}),
         ("bench.errors", set()),
+        ("bench.flags", set()),
         ("bench.threat", {"bench.random", "bench.grid"}),
     ],
 )

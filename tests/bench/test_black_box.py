@@ -10,8 +10,9 @@ from quintain.attacks.rays import RayS
 from quintain.attacks.square import Square
 from quintain.attacks.strongest import strongest
 from quintain.bench import evaluate
-from quintain.bench.black_box import beaten, beaten_within, flags_of, largest
+from quintain.bench.black_box import beaten, beaten_within
 from quintain.bench.errors import BadParameter
+from quintain.bench.flags import combined, raised
 from quintain.bench.protocols import Alternatives, Cascade
 from quintain.bench.settings import Member, single
 from quintain.bench.tables import Cell, worst_case
@@ -37,16 +38,17 @@ def test_what_was_broken_before_any_gradient_was_followed_is_no_evidence():
 
 
 def test_a_few_are_no_flag():
-    assert flags_of(5, 100) == ()
-    assert flags_of(6, 100) == (f"{NAME}:6",)
+    assert raised(NAME, count=5, of=100) == ()
+    assert raised(NAME, count=6, of=100) == (f"{NAME}:6",)
 
 
 def test_of_several_counts_the_largest_stays():
-    assert largest(["a", f"{NAME}:9", f"{NAME}:31"]) == {"a", f"{NAME}:31"}
+    found = combined([(["a", f"{NAME}:9"], False), ([f"{NAME}:31"], False)], [f"{NAME}:10"])
+    assert found == ("a", f"{NAME}:31")
 
 
 def counted(flags):
-    return [int(one.partition(":")[2]) for one in flags if one.startswith(NAME)]
+    return [one.count for one in flags if one.name == NAME]
 
 
 def test_a_cascade_tells_what_its_black_box_stage_broke(digits):
