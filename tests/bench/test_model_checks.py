@@ -87,10 +87,10 @@ def test_few_images_raise_no_flags_by_chance(digits, count):
 
 
 def test_nor_do_two_classes_and_flat_images(digits):
-    module = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        module = nn.Sequential(*module, nn.LazyLinear(2))
+        pooled = nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
+        module = nn.Sequential(*pooled, nn.Flatten(), nn.LazyLinear(2))
         module(torch.zeros(1, 1, 8, 8))
     images = torch.linspace(0, 1, 30)[:, None, None, None].expand(30, 1, 8, 8).contiguous()
     labels = module(images).argmax(1)
