@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ _BLOCK = 1024  # rows held as Python objects at once
 def write_cell(path: Path, cell: Cell) -> str:
     """Write a cell, whole or not at all; return the SHA-256 of the file."""
     table = pa.Table.from_pandas(cell.records, preserve_index=False)
-    about = json.dumps({**cell.about, "flags": stored(cell.about["flags"])}).encode()
+    about = json.dumps(_with_flags(cell.about, stored)).encode()
     table = table.replace_schema_metadata({_ABOUT: about, _SEAL: _seal(table, about)})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
@@ -50,11 +51,16 @@ def read_cell(path: Path, sha256: str | None = None) -> Cell:
         if not whole:
             raise ValueError("its checksum is wrong")
         parsed: dict[str, Any] = json.loads(about)
-        parsed["flags"] = read_flags(parsed["flags"])
+        parsed = _with_flags(parsed, read_flags)
         records: pd.DataFrame = table.to_pandas()
     except Exception as error:  # what Arrow raises on damaged files is not documented
         raise RunDirectoryError(f"records file {path} cannot be read: {reason(error)}") from None
     return Cell(parsed, records)
+
+
+def _with_flags(about: dict[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
+    """What a cell says of itself, with its flags as values or as they are stored."""
+    return {**about, "flags": change(about["flags"])} if "flags" in about else about
 
 
 def _seal(table: pa.Table, about: bytes) -> bytes:

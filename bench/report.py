@@ -32,7 +32,7 @@ def run_summary(tradeoff: pd.DataFrame, leaderboard: pd.DataFrame) -> str:
         f"Robust accuracy on {dataset}, {first['norm']}, {first['n_examples']} examples:",
         tradeoff_table(tradeoff),
         f"Leaderboard, by the worst case over the attacks at epsilon {epsilon}:",
-        leaderboard_table(leaderboard.drop(columns=_BESIDES)).rstrip(),
+        leaderboard_table(leaderboard.drop(columns=_BESIDES, errors="ignore")).rstrip(),
     ]
     return "\n\n".join(parts + ["Flags:\n\n" + "\n".join(flags)] * bool(flags))
 

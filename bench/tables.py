@@ -73,7 +73,8 @@ LEADERBOARD_COLUMNS = [
 class Lost(NamedTuple):
     """A cell without records. why: it `failed`, or is `missing` since the run was interrupted.
 
-    epsilon: where the leaderboard compares. recipe, examples: as of a cell.
+    epsilon: where the leaderboard compares. recipe, examples: as of a cell; earlier versions
+    wrote no recipe, for which the title then stands.
     """
 
     dataset: str
@@ -83,8 +84,13 @@ class Lost(NamedTuple):
     attack: str
     why: str = "failed"
     epsilon: str = ""
-    recipe: str = ""
+    recipe: str | None = None
     examples: str = ""
+
+    @property
+    def named(self) -> str:
+        """What the attack is, for the comparison of rows."""
+        return self.attack if self.recipe is None else self.recipe
 
     @property
     def subject(self) -> tuple[str, ...]:
@@ -292,7 +298,7 @@ def _nothing(lost: Sequence[Lost]) -> dict[str, Any]:
         "flags": ";".join(sorted(one.flag for one in lost)),
         "attacks": "",
         "examples_hash": first.examples,
-        "attacks_hash": _attacks_hash([one.recipe for one in lost]),
+        "attacks_hash": _attacks_hash([one.named for one in lost]),
     }
 
 
@@ -329,7 +335,7 @@ def _standing(
         "examples_hash": about.get("examples", ""),
         "attacks_hash": _attacks_hash(
             [cell.about.get("recipe", cell.about["attack"]) for cell in group]
-            + [one.recipe for one in missing]
+            + [one.named for one in missing]
         ),
     }
 

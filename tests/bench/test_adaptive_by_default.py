@@ -345,7 +345,7 @@ def test_other_draws_are_other_cells_of_white_box_attacks_alone(plan):
     keys = []
     for samples in ("4", "5"):
         made = Keys(plan(eot_samples=samples), torch.device("cpu"))
-        named = made.cells(2, {2: "weights"})
+        named = {attack: made.cell((2, attack)) for attack in made.plan.attacks_on(2)}
         keys.append({made.plan.attacks[one].entry.title: key for one, key in named.items()})
     assert {name for name in keys[0] if keys[0][name] != keys[1][name]} == {"pgd"}
 
@@ -393,9 +393,9 @@ def test_the_same_weights_behind_another_layer_are_another_network(checkpoint, p
     for name, bits in (("one", 1), ("two", 2)):
         checkpoint({"name": "bit-depth", "bits": bits}, name)
     keys = Keys(plan(models=ready("one", "two"), defenses=""), torch.device("cpu"))
-    one, two = (keys.cells(number, {0: "w", 1: "w"}) for number in (0, 1))
-    assert not {*one.values()} & {*two.values()}
-    assert keys.network(keys.plan.subjects[0]) != keys.network(keys.plan.subjects[1])
+    one, two = ({keys.cell((at, n)) for n in keys.plan.attacks_on(at)} for at in (0, 1))
+    assert not one & two
+    assert keys.networks[0] != keys.networks[1]
 
 
 def test_a_checkpoint_of_a_defense_that_is_not_there_is_refused(checkpoint, plan):

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from quintain.bench.records import read_cell
-from quintain.bench.tables import Cell, leaderboard, tradeoff, worst_case
+from quintain.bench.tables import Cell, Lost, leaderboard, tradeoff, worst_case
 
 PLUGIN = """
 import os
@@ -268,7 +268,7 @@ def test_certificates_that_failed_cost_no_rank():
     )
 
     def ranked(*lost):
-        failed = [("d", "L2", "m", "x", one) for one in lost]
+        failed = [Lost("d", "L2", "m", "x", one) for one in lost]
         return leaderboard([better, worse], failed)["defense"].tolist()
 
     assert ranked() == ranked("certified") == ["x", "y"]

@@ -11,7 +11,7 @@ from torch import nn
 from quintain.attacks.pgd import PGD
 from quintain.bench import evaluate
 from quintain.bench.errors import AccessDenied, CellError
-from quintain.bench.tables import Cell, leaderboard
+from quintain.bench.tables import Cell, Lost, leaderboard
 
 
 class WritesIntoItsInput(nn.Module):
@@ -137,7 +137,7 @@ def test_a_crash_does_not_help_a_model_in_the_ranking(digits):
         cell("whole", "pgd", [0.1]),
         cell("crashes", "fgsm", [0.1]),
     ]
-    board = leaderboard(cells, [("d", "Linf", "crashes", "none", "pgd")])
+    board = leaderboard(cells, [Lost("d", "Linf", "crashes", "none", "pgd")])
     assert board["model"].tolist() == ["whole", "crashes"]
     assert board["robust_accuracy"][1] > board["robust_accuracy"][0]
     assert "failed:pgd" in board["flags"][1]

@@ -167,7 +167,8 @@ def test_keys_of_untargeted_cells_do_not_change(write_suite):
         path = write_suite(targets=targets)
         suite, _, folder = read_suite(str(path))
         plan = make_plan(suite, str(path), folder)
-        keys = Keys(plan, torch.device("cpu")).cells(0, {0: "weights"})
+        named = Keys(plan, torch.device("cpu"))
+        keys = {attack: named.cell((0, attack)) for attack in plan.attacks_on(0)}
         made[targets] = {plan.attacks[n].entry.title: key for n, key in keys.items()}
         assert ("targets" in suite.resolved()) == (targets is not None)
     for rule in ("random", "next", "3"):

@@ -96,7 +96,7 @@ FAILING = {  # the first and the last have no gradient
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*(torch.ao|torch.jit|TypedStorage)")
+@pytest.mark.filterwarnings("ignore:.*(torch.ao|torch.jit|TypedStorage|quantized)")
 def test_one_unusual_model_does_not_end_a_run(tmp_path, write_suite, quintain):
     (tmp_path / "odd.py").write_text(MODELS)
     models = "".join(
