@@ -197,9 +197,18 @@ def lost_cell(entry: Mapping[str, Any]) -> "Lost | None":
 
     if "targets" in entry:  # the worst case does not lack a targeted attack
         return None
-    names = (entry[name] for name in ("dataset", "norm", "model", "defense", "attack", "status"))
     epsilon, examples = (entry.get(name, "") for name in ("leaderboard_epsilon", "examples"))
-    return Lost(*names, epsilon, entry.get("recipe"), examples)
+    return Lost(
+        entry["dataset"],
+        entry["norm"],
+        entry["model"],
+        entry["defense"],
+        entry["attack"],
+        entry["status"],
+        epsilon,
+        entry.get("recipe"),
+        examples,
+    )
 
 
 def read_cells(path: Path) -> "tuple[list[Cell], list[Lost]]":
