@@ -1,1 +1,4 @@
-"""Attacks: one method a file, each an optimiser over the input."""
+"""Attacks: one method a file, each an optimiser over the input.
+
+Nothing that knows of devices, batches, epsilon grids or counting belongs here.
+"""

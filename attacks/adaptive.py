@@ -1,11 +1,11 @@
 """PGD with the gradients that randomised, non-differentiable and saturated models call for."""
 
-from ..bench.protocols import GradientSource, Loss
+from ..bench.api.attack import GradientSource, Loss
 from .gradients.bpda import BPDA
 from .gradients.eot import EOT
 from .gradients.smoothed import Smoothed
-from .losses import CrossEntropy, Margin
-from .pgd import PGD
+from .parts.losses import CrossEntropy, Margin
+from .white_box.pgd import PGD
 
 
 def pgd_eot(

@@ -1,6 +1,6 @@
 """Presets: names for combinations of an optimiser, a gradient source and a loss."""
 
-from ..bench.protocols import GradientSource, Loss
+from ..bench.api.attack import GradientSource, Loss
 from .gradients.diversity import InputDiversity
 from .gradients.finite_differences import FiniteDifferences
 from .gradients.nes import NES
@@ -8,9 +8,9 @@ from .gradients.proxy import Proxy
 from .gradients.rgf import RGF
 from .gradients.spsa import SPSA
 from .gradients.translation import TranslationInvariant
-from .losses import CrossEntropy, Margin
-from .momentum import MomentumIterative
-from .pgd import PGD
+from .parts.losses import CrossEntropy, Margin
+from .white_box.momentum import MomentumIterative
+from .white_box.pgd import PGD
 
 
 def pgd_finite_differences(

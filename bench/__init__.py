@@ -1,21 +1,20 @@
-"""The harness: what a sweep is, how it runs, what it writes."""
+"""The harness: nine packages, and three entry modules: this one, `evaluate_model` and `cli`.
+
+What a plugin may import is in `quintain.bench.api`.
+"""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import evaluate
+    from .evaluate_model import Result, evaluate
 
-__all__ = ["evaluate"]
+__all__ = ["Result", "evaluate"]
 
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch only when it is asked for."""
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("quintain")
     if name in __all__:
-        from . import api
+        import importlib
 
-        return getattr(api, name)
+        return getattr(importlib.import_module(".evaluate_model", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from .errors import BadParameter, QuintainError, reason
-from .privacy import private
-from .registry import KINDS
-from .streams import discard, note, open_standard_streams, show
+from .api.errors import BadParameter, QuintainError, reason
+from .api.plugins.plugin import KINDS
+from .api.shared.streams import discard, note, open_standard_streams, show
+from .store.privacy import private
 
 _HALF = 1500  # characters of an error that are shown from its beginning, and from its end
 DONE, SOME_FAILED, BAD_INPUT, OUR_ERROR, INTERRUPTED = 0, 1, 2, 70, 130
@@ -40,9 +40,9 @@ def run(suite: str, out: Path | None, device: str, seed: int | None, update: boo
 
     What is in the run directory already is not computed again: an interrupted run goes on.
     """
-    from .directory import refuse_strangers
-    from .lookup import check_names
-    from .suite import read_suite
+    from .store.run_directory import refuse_strangers
+    from .suite.config import read_suite
+    from .suite.lookup import check_names
 
     parsed, text, folder = read_suite(suite)
     if seed is not None:
@@ -52,10 +52,10 @@ def run(suite: str, out: Path | None, device: str, seed: int | None, update: boo
     refuse_strangers(out)
     note(f"quintain: suite {parsed.name}, into {out}")
 
-    from .api import parse_device
-    from .paths import usable_cache
-    from .report import run_summary
-    from .runner import run_suite
+    from .api.paths import usable_cache
+    from .api.shared.options import parse_device
+    from .report.render import run_summary
+    from .suite.runner import run_suite
 
     where = parse_device(device)
     done = run_suite(parsed, text, suite, folder, out, where, usable_cache(), update=update)
@@ -75,9 +75,9 @@ def run(suite: str, out: Path | None, device: str, seed: int | None, update: boo
 @click.option("--table", is_flag=True, help="Attacks as a Markdown table: access, norms, passes.")
 def list_plugins(kind: str | None, table: bool) -> int:
     """List the plugins of a KIND (models, attacks, defenses, datasets, ...), or suites, or all."""
-    from . import registry
-    from .errors import BadParameter, UnknownPlugin, closest
-    from .suite import bundled
+    from .api import registry
+    from .api.errors import BadParameter, UnknownPlugin, closest
+    from .suite.config import bundled
 
     kinds = [*KINDS, "suites"]
     if kind is not None and kind not in kinds:
@@ -85,7 +85,7 @@ def list_plugins(kind: str | None, table: bool) -> int:
     if table:
         if kind != "attacks":
             raise BadParameter("there is a table of attacks only: quintain list attacks --table")
-        from .catalogue import markdown
+        from .tools.attack_table import markdown
 
         show(markdown())
         return DONE
@@ -108,7 +108,7 @@ def list_plugins(kind: str | None, table: bool) -> int:
 @click.option("--kind", help="Which kind is meant, where a name is one of several.")
 def info(name: str, kind: str | None) -> int:
     """Say what NAME is and takes: any plugin, or a bundled suite."""
-    from .information import describe
+    from .tools.information import describe
 
     show(describe(name, kind))
     return DONE
@@ -139,7 +139,7 @@ def train(out: Path | None, **options: Any) -> int:
     While it trains its state is kept beside the checkpoint (.partial); the same command goes on
     from there when it was cut off.
     """
-    from .commands import train_checkpoint
+    from .training.train import train_checkpoint
 
     path = out or Path(f"{options['model']}-{options['defense']}.safetensors")
     show(train_checkpoint(path, **options))
@@ -197,7 +197,7 @@ def bench(**options: Any) -> int:
 
     Writes benchmarks.csv. Foolbox, torchattacks, ART and adv-lib take part where installed.
     """
-    from .speed.command import Request, bench_command
+    from .tools.speed.command import Request, bench_command
 
     show(bench_command(Request(**options)))
     return DONE
@@ -209,7 +209,8 @@ def bench(**options: Any) -> int:
 @click.option("--output", type=click.Path(path_type=Path), help="A file, instead of the terminal.")
 def show_leaderboard(directories: Sequence[Path], form: str | None, output: Path | None) -> int:
     """Rank the models of one or more run directories."""
-    from .commands import joint_leaderboard, write_output
+    from .report.joint import joint_leaderboard
+    from .store.atomic import write_output
 
     text = joint_leaderboard(directories, form, output, _note)
     if output is None:
@@ -234,7 +235,7 @@ def plot(directories: Sequence[Path], output: Path) -> int:
 
     Defenses whose labels differ in a last KEY=NUMBER alone are taken for a sweep, and joined.
     """
-    from .commands import plot_runs
+    from .report.joint import plot_runs
 
     plot_runs(directories, output, _note)
     show(f"wrote {output}")
@@ -245,10 +246,10 @@ def plot(directories: Sequence[Path], output: Path) -> int:
 @click.argument("plugin")
 def check(plugin: str) -> int:
     """Run the conformance kit on PLUGIN: an attack's name, or a Python file that registers some."""
-    from .lookup import attacks_named
+    from .suite.lookup import attacks_named
 
     attacks_named(plugin)
-    from .conformance import check_plugin  # brings torch
+    from .tools.conformance import check_plugin  # brings torch
 
     reports = check_plugin(plugin)
     for report in reports:
@@ -266,7 +267,7 @@ def new() -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="The file to write. [NAME.py]")
 def new_attack(name: str, out: Path | None) -> int:
     """Write an attack plugin that passes `quintain check`, to be filled in."""
-    from .scaffold import write_attack
+    from .tools.scaffold import write_attack
 
     path = write_attack(name, out)
     show(f"wrote {path}; try it with: quintain check {path}")
@@ -279,7 +280,7 @@ def _note(text: str) -> None:
 
 
 def _description(suite: str) -> str:
-    from .suite import read_suite
+    from .suite.config import read_suite
 
     return read_suite(suite)[0].description
 

@@ -1,1 +1,4 @@
-"""Defenses: one method a file, each a way to train or to wrap a model."""
+"""Defenses: one method a file, each a way to train or to wrap a model.
+
+Nothing that attacks a finished model belongs here.
+"""

@@ -9,11 +9,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..bench import registry
-from ..bench.errors import BadParameter
-from ..bench.protocols import Trained, Training
-from .base import Wrapper, wrapped
-from .recipe import at_least, one_of, require
+from ..bench.api import registry
+from ..bench.api.defense import Trained, Training
+from ..bench.api.errors import BadParameter
+from .training.loop.training_config import at_least, one_of, require
+from .wrapper import Wrapper, wrapped
 
 Combination = Literal["probabilities", "logits"]
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ..bench.protocols import Trained, Training
-from .method import Batch, History, Objective, classification
-from .recipe import Recipe
-from .training import train
+from ..bench.api.defense import Trained, Training
+from .training.loop.loop import train
+from .training.loop.objective import Batch, History, Objective, classification
+from .training.loop.training_config import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

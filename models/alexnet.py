@@ -9,8 +9,8 @@ from typing import Literal
 
 from torch import nn
 
-from ..bench.errors import BadParameter
-from ..bench.protocols import InputSpec
+from ..bench.api.defense import InputSpec
+from ..bench.api.errors import BadParameter
 from .layers import (
     LocalResponseNorm,
     Stem,

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from ..bench.errors import BadParameter
+from ..bench.api.errors import BadParameter
 
 
 class Convolution(NamedTuple):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..bench.errors import BadParameter, closest
+from ..bench.api.errors import BadParameter, closest
 
 if TYPE_CHECKING:
     import pandas as pd

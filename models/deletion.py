@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from ..bench.errors import BadParameter, closest
+from ..bench.api.errors import BadParameter, closest
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..bench.errors import BadParameter, closest
+from ..bench.api.errors import BadParameter, closest
 
 
 def features(model: nn.Module, x: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:

@@ -12,8 +12,8 @@ from typing import Literal
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from ..bench.errors import BadParameter, closest
-from ..bench.protocols import InputSpec
+from ..bench.api.defense import InputSpec
+from ..bench.api.errors import BadParameter, closest
 from .inception import Filters, Inception, NaiveInception, convolution
 from .layers import (
     LocalResponseNorm,

@@ -11,8 +11,8 @@ from typing import Literal, get_args
 
 from torch import nn
 
-from ..bench.errors import BadParameter, closest
-from ..bench.protocols import InputSpec
+from ..bench.api.defense import InputSpec
+from ..bench.api.errors import BadParameter, closest
 from .blocks import (
     Block,
     Layout,

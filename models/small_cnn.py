@@ -8,8 +8,8 @@ from collections import OrderedDict
 
 from torch import nn
 
-from ..bench.errors import BadParameter
-from ..bench.protocols import InputSpec
+from ..bench.api.defense import InputSpec
+from ..bench.api.errors import BadParameter
 from .layers import initialise, input_layer, scaled
 
 _POOLINGS = 2

@@ -7,8 +7,8 @@ from functools import partial
 
 from torch import nn
 
-from ..bench.errors import BadParameter
-from ..bench.protocols import InputSpec
+from ..bench.api.defense import InputSpec
+from ..bench.api.errors import BadParameter
 from .blocks import PreActivation, basic
 from .layers import Stem, dropout_layer, scaled
 from .resnet import Plan, assemble

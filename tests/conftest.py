@@ -82,8 +82,8 @@ def digits():
 FLAT = """
 from dataclasses import dataclass
 from torch import nn
-from quintain.bench import registry
-from quintain.bench.protocols import Trained
+from quintain.bench.api import registry
+from quintain.bench.api.defense import Trained
 
 @registry.model("flat")
 def flat(inputs, number: int = 0):
@@ -113,7 +113,8 @@ def fabricate():
 
     Only the first attack is run: its result stands for all the others'.
     """
-    from quintain.bench import cli, runner
+    from quintain.bench import cli
+    from quintain.bench.suite import runner
 
     def make(folder, models, defenses, attacks, n_examples=100):
         (folder / "flat.py").write_text(FLAT)

@@ -1,192 +1,143 @@
-"""Who may import whom: the house rules, read from the sources."""
+"""Who may import whom, read from the sources; and what is imported before there is work."""
 
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
+from importlib.util import resolve_name
 from pathlib import Path
 
 import pytest
 
 import quintain.bench
 
-HOUSE = Path(quintain.bench.__file__).parent.parent
-ROOMS = ("bench", "attacks", "defenses", "models")
-PLUGIN_ROOMS = ("attacks", "defenses", "models")
-SEAMS = {"protocols", "threat", "registry", "errors", "random", "flags"}
-
-
-def sources():
-    """Module name without the leading `quintain.` -> (file, whether it is a package)."""
-    found = {}
-    for room in ROOMS:
-        for path in sorted((HOUSE / room).rglob("*.py")):
-            parts = path.relative_to(HOUSE).with_suffix("").parts
-            package = parts[-1] == "__init__"
-            found[".".join(parts[:-1] if package else parts)] = (path, package)
-    return found
-
-
-SOURCES = sources()
-
-
-def imported(module, *, lazily=True):
-    """Modules of the project, and names of other packages, that a module imports.
-
-    lazily=False leaves out what is imported within functions or for type checkers only.
-    """
-    path, package = SOURCES[module]
-    here = module.split(".") if package else module.split(".")[:-1]
-    inside, outside = set(), set()
-    for node in nodes(ast.parse(path.read_text(encoding="utf-8")), lazily=lazily):
-        if isinstance(node, ast.Import):
-            outside |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            outside.add((node.module or "").partition(".")[0])
-        elif isinstance(node, ast.ImportFrom):
-            base = [*here[: len(here) - node.level + 1], *(node.module or "").split(".")]
-            name = ".".join(part for part in base if part)
-            full = {f"{name}.{alias.name}" for alias in node.names}
-            inside |= {one if one in SOURCES else name for one in full}
-    return inside, outside
-
-
-def nodes(tree, *, lazily):
-    """Walk a tree, stepping over functions and type-checking branches unless asked not to."""
-    for node in ast.iter_child_nodes(tree):
-        typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        if not lazily and (isinstance(node, ast.FunctionDef) or typing_only):
-            continue
-        yield node
-        yield from nodes(node, lazily=lazily)
-
-
-def reachable(module, *, lazily):
-    """All modules of the project, and other packages, that importing a module brings in.
-
-    Packages on the way to a module count: Python runs their `__init__` first. What that would
-    import later, when a name is asked for, does not.
-    """
-    todo, seen, outside = [module], set(), set()
-    while todo:
-        one = todo.pop()
-        if one in seen or one not in SOURCES:
-            continue
-        seen.add(one)
-        inside, others = imported(one, lazily=lazily and not SOURCES[one][1])
-        outside |= others
-        todo += [*inside, *(".".join(one.split(".")[:n]) for n in range(1, one.count(".") + 1))]
-    return seen - {module}, outside
-
-
-def test_the_house_is_all_here():
-    assert {"bench.cli", "bench.engine", "attacks.pgd", "models.resnet"} <= SOURCES.keys()
-    assert imported("attacks.pgd")[0] >= {"bench.protocols", "attacks.losses"}
-
-
-@pytest.mark.parametrize("module", sorted(SOURCES))
-def test_imports_inside_the_project_are_relative(module):
-    assert "quintain" not in imported(module)[1]
-
-
-@pytest.mark.parametrize("module", [one for one in sorted(SOURCES) if one.startswith(PLUGIN_ROOMS)])
-def test_plugins_know_the_seams_and_their_own_folder(module):
-    room = module.partition(".")[0]
-    for one in imported(module)[0]:
-        own = one == room or one.startswith(f"{room}.")
-        seam = one.startswith("bench.") and one.removeprefix("bench.") in SEAMS
-        assert own or seam, f"{module} imports {one}"
-
-
-@pytest.mark.parametrize("module", [one for one in sorted(SOURCES) if one.startswith("bench")])
-def test_the_harness_reaches_plugins_through_the_registry(module):
-    """Datasets are plugins too; what serves all of them, memory and checks, is not."""
-    helpers = {"bench.datasets.memory", "bench.datasets.checks"}
-    for one in imported(module)[0]:
-        assert one.partition(".")[0] == "bench", f"{module} imports {one}"
-        if not module.startswith("bench.datasets"):
-            assert not one.startswith("bench.datasets.") or one in helpers
-
-
-@pytest.mark.parametrize("module", [one for one in SOURCES if one.startswith("bench.datasets.")])
-def test_datasets_know_the_seams_and_each_other(module):
-    for one in imported(module)[0]:
-        known = SEAMS | {"paths", "files"}
-        assert one.startswith("bench.datasets") or one.removeprefix("bench.") in known
-
-
-BENCHMARK_SEES = {
-    "api", "checkpoints", "commands", "datasets.memory", "errors", "files", "inert", "paths",
-    "plan", "progress", "protocols", "registry", "settings", "spreadsheet", "threat", "training",
-}  # fmt: skip
-BELOW = {
-    "bench.speed.contenders": {"engine", "evaluation", "gallery", "network", "pursuit", "trial"},
-    "bench.speed.captured": {"network", "stepping", "trial"},
+ROOT = Path(quintain.bench.__file__).parent.parent
+FOLDERS = ("bench", "attacks", "defenses", "models")
+BELOW_SUITE = "api datasets store victim engine training report"
+ALLOWED = {
+    "api": "",
+    "datasets": "api",
+    "store": "api",
+    "victim": "api",
+    "engine": "api datasets store victim",
+    "training": "api datasets store",
+    "report": "api store",
+    "suite": BELOW_SUITE,
+    "evaluate_model": "api datasets victim engine training report",
+    "tools": f"{BELOW_SUITE} suite evaluate_model",
+    "cli": f"{BELOW_SUITE} suite evaluate_model tools",
+    "__init__": "evaluate_model",
+    **dict.fromkeys(("attacks", "defenses", "models"), "api"),
+    # old paths, kept for one release; nothing of ours imports them
+    **dict.fromkeys(("protocols", "threat", "random", "registry", "errors"), "api"),
 }
-PEERS = {"foolbox", "torchattacks", "art", "adv_lib"}
+DATASETS = ("digits", "image_folder", "torchvision_sets")  # plugins, reached by the registry alone
+LARGEST_FOLDER = 18
 
 
-@pytest.mark.parametrize("module", [one for one in sorted(SOURCES) if one.startswith("bench.")])
-def test_the_benchmark_measures_what_a_user_can_call(module):
-    """It reaches no deeper than `evaluate`, the attack alone and the captured floor aside."""
-    inside, outside = imported(module)
-    own = {one for one in inside if one.startswith("bench.speed")}
-    if module.startswith("bench.speed"):
-        allowed = BENCHMARK_SEES | {"bench"}
-        allowed |= BELOW.get(module, set())
-        assert {one.removeprefix("bench.") for one in inside - own} <= allowed
-    else:
-        assert not own or module == "bench.cli"
-    assert not outside & PEERS
+def imports(root):
+    """Every import of the project's own, within functions too: (importing, imported module)."""
+    files = [path for folder in FOLDERS for path in sorted((root / folder).rglob("*.py"))]
+    names = [".".join(path.relative_to(root).with_suffix("").parts) for path in files]
+    modules = dict(zip((name.removesuffix(".__init__") for name in names), files, strict=True))
+    for name, path in modules.items():
+        package = name if path.stem == "__init__" else name.rpartition(".")[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                start = "." * node.level + (node.module or "")
+                base = resolve_name(start, f"quintain.{package}")
+                base = base.removeprefix("quintain.") if node.level else base
+                for full in (f"{base}.{alias.name}" for alias in node.names):
+                    yield name, full if full in modules else base
+            elif isinstance(node, ast.Import):
+                yield from ((name, alias.name) for alias in node.names)
 
 
-ORDER = ["bench.cli", "bench.runner", "bench.engine", "bench.protocols", "bench.threat"]
+def package_of(module):
+    """The package of the rule that a module belongs to; another project's is what it is called."""
+    folder, _, rest = module.partition(".")
+    return (rest.partition(".")[0] or "__init__") if folder == "bench" else folder
+
+
+def broken_rules(root):
+    """What breaks a rule of the layout, a line each."""
+    edges = {(one, other) for one, other in imports(root) if one != other}
+    for one, other in sorted(edges):
+        here, there = package_of(one), package_of(other)
+        ours = other.partition(".")[0] in (*FOLDERS, "quintain")
+        if ours and there not in [here, *ALLOWED.get(here, "").split()]:
+            yield f"{one} imports {other}"
+        if here != "datasets" and other in [f"bench.datasets.{plugin}" for plugin in DATASETS]:
+            yield f"{one} imports {other}, a plugin"
+    graph = {}
+    for one, other in edges:
+        graph.setdefault(one, set()).add(other)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        yield f"a cycle: {' imports '.join(reversed(error.args[1]))}"
+    for folder in {path.parent for name in FOLDERS for path in (root / name).rglob("*.py")}:
+        if len(list(folder.glob("*.py"))) > LARGEST_FOLDER:
+            yield f"{folder.relative_to(root)} has more than {LARGEST_FOLDER} modules"
+
+
+def test_the_layout_keeps_its_rules():
+    assert list(broken_rules(ROOT)) == []
 
 
 @pytest.mark.parametrize(
-    ("lower", "upper"), [(low, up) for i, up in enumerate(ORDER) for low in ORDER[i + 1 :]]
-)
-def test_nothing_imports_what_stands_above_it(lower, upper):
-    inside, _ = reachable(lower, lazily=True)
-    assert upper not in inside
-    assert lower in reachable(upper, lazily=True)[0]
-
-
-@pytest.mark.parametrize(
-    ("module", "allowed"),
+    ("file", "line", "said"),
     [
-        ("bench.statistics", set()),
-        ("bench.random", set()),
-        ("bench.grid", {"bench.errors"}),
-        ("bench.errors", set()),
-        ("bench.flags", set()),
-        ("bench.threat", {"bench.random", "bench.grid"}),
+        ("bench/victim/model.py", "from ..engine import loop", "model imports bench.engine"),
+        (
+            "bench/engine/cell.py",
+            "def f():\n    from ..report import tables",
+            "imports bench.report",
+        ),
+        ("bench/report/tables.py", "from ..suite import plan", "tables imports bench.suite"),
+        ("bench/store/atomic.py", "from .. import evaluate", "bench.store.atomic imports bench"),
+        ("bench/suite/plan.py", "from ..tools import scaffold", "plan imports bench.tools"),
+        ("bench/suite/plan.py", "from ..datasets.digits import Digits", "digits, a plugin"),
+        ("bench/suite/plan.py", "from quintain.bench.api import paths", "plan imports quintain"),
+        ("attacks/white_box/pgd.py", "from ...bench import victim", "pgd imports bench"),
+        ("defenses/none.py", "from ..models import resnet", "defenses.none imports models"),
+        ("bench/api/errors.py", "from .registry import find", "a cycle"),
+        ("bench/new.py", "from .api import paths", "bench.new imports bench.api"),
+        ("bench/suite/new.py", "", f"bench/suite has more than {LARGEST_FOLDER} modules"),
     ],
 )
-def test_the_ground_floor_stands_on_nothing(module, allowed):
-    assert imported(module)[0] <= allowed
+def test_what_breaks_a_rule_is_noticed(tmp_path, file, line, said):
+    assert list(broken_rules(tmp_path)) == []
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(line)
+    if said == "a cycle":
+        (tmp_path / file).with_name("registry.py").write_text("from . import errors")
+    for number in range(LARGEST_FOLDER if "more than" in said else 0):
+        (tmp_path / file).with_stem(f"new{number}").touch()
+    assert [said in one for one in broken_rules(tmp_path)] == [True]
 
 
-@pytest.mark.parametrize(
-    "module",
-    ["bench.report", "bench.tables", "bench.queries", "bench.statistics", "bench.figure"],
-)
-def test_tables_are_made_without_torch(module):
-    _, outside = reachable(module, lazily=False)
-    assert not outside & {"torch", "torchvision"}
-    assert "torch" not in imported(module)[1]
+def imports_torch(code):
+    """The exit status of a process that runs the code: 1 when torch was imported then."""
+    code = f"import sys\n{code}\nsys.exit('torch' in sys.modules)"
+    return subprocess.run([sys.executable, "-c", code], check=False).returncode
 
 
-@pytest.mark.parametrize("module", ["bench.cli", "bench.tables", "bench.report", "bench.registry"])
+@pytest.mark.parametrize("module", ["", ".cli", ".api.registry", ".suite.config"])
 def test_importing_it_does_not_import_torch(module):
-    code = f"import sys, quintain.{module}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert imports_torch(f"import quintain.bench{module}") == 0
 
 
-def test_importing_the_package_is_not_enough_to_import_torch():
-    code = "import sys, quintain.bench; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    code = "import sys; from quintain.bench import evaluate; sys.exit('torch' not in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_all_of_the_report_is_made_without_torch():
+    names = [path.stem for path in (ROOT / "bench" / "report").glob("[a-z]*.py")]
+    assert "tables" in names
+    assert imports_torch("\n".join(f"import quintain.bench.report.{one}" for one in names)) == 0
+
+
+def test_evaluate_is_there_whatever_was_imported_before():
+    for first in ("evaluate", "evaluate_model", "Result"):
+        code = f"from quintain.bench import {first}, evaluate; assert callable(evaluate)"
+        assert imports_torch(code) == 1
 
 
 @pytest.mark.parametrize(
@@ -194,7 +145,7 @@ def test_importing_the_package_is_not_enough_to_import_torch():
     [("--help", 0), ("run --help", 0), ("list", 0), ("--version", 0), ("run --no-such-option", 2)],
 )
 def test_commands_that_do_no_work_import_nothing_heavy(arguments, status):
-    """The start-up times in tests/benchmarks hang on it."""
+    """The start-up times in tests/benchmarks depend on it."""
     code = (
         "import sys; from quintain.bench import cli\n"
         "try: cli.main(sys.argv[1:])\n"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from quintain.bench.report import run_summary
-from quintain.bench.standings import read_table
-from quintain.bench.suite import parse_suite
+from quintain.bench.report.render import run_summary
+from quintain.bench.report.write import read_table
+from quintain.bench.suite.config import parse_suite
 
 HOUSE = Path(__file__).parent.parent
 QUICKSTART = HOUSE / "results" / "quickstart"

@@ -1,1 +1,4 @@
-"""Gradient sources: where an attack's gradient comes from."""
+"""Gradient sources: where an attack's gradient comes from.
+
+Nothing that moves an image belongs here.
+"""

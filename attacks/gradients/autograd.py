@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...bench.protocols import Access, Loss, Problem
+from ...bench.api.attack import Access, Loss, Problem
 
 
 @dataclass(frozen=True)

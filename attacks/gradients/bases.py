@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ...bench.errors import BadParameter
-from ...bench.protocols import Preparation, Problem
+from ...bench.api.attack import Preparation, Problem
+from ...bench.api.errors import BadParameter
 
 _ENOUGH = 2000  # images of the attacker's that principal components are computed from
 

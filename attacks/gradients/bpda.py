@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ...bench.errors import BadParameter
-from ...bench.protocols import Access, Loss, Problem
+from ...bench.api.attack import Access, Loss, Problem
+from ...bench.api.errors import BadParameter
 
 
 @dataclass(frozen=True)

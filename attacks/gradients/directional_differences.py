@@ -6,10 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...bench.errors import BadParameter
-from ...bench.protocols import Access, Basis, Loss, Problem
+from ...bench.api.attack import Access, Basis, Loss, Problem
+from ...bench.api.errors import BadParameter
 from .bases import RandomGroups
-from .probing import PROBES_AT_ONCE, differences
+from .score_differences import PROBES_AT_ONCE, differences
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...bench.errors import BadParameter
-from ...bench.protocols import Access, GradientSource, Loss, Problem
+from ...bench.api.attack import Access, GradientSource, Loss, Problem
+from ...bench.api.errors import BadParameter
 from .autograd import Autograd
-from .values import valued
+from .value_and_gradient import valued
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ...bench.errors import BadParameter
-from ...bench.protocols import Access, GradientSource, Loss, Problem
+from ...bench.api.attack import Access, GradientSource, Loss, Problem
+from ...bench.api.errors import BadParameter
 from .autograd import Autograd
-from .values import valued
+from .value_and_gradient import valued
 
 _APART = 0x9E3779B1  # odd, so that no two draws in 2**32 share a seed
 

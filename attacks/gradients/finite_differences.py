@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...bench.errors import BadParameter
-from ...bench.protocols import Access, Loss, Problem
-from .probing import PROBES_AT_ONCE, differences
+from ...bench.api.attack import Access, Loss, Problem
+from ...bench.api.errors import BadParameter
+from .score_differences import PROBES_AT_ONCE, differences
 
 
 @dataclass(frozen=True)

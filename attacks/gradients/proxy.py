@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ...bench import registry
-from ...bench.errors import BadParameter
-from ...bench.protocols import Access, ImageData, Loss, Preparation, Problem
-from .apprentices import Combination, Ensemble, TrainedProxy
+from ...bench.api import registry
+from ...bench.api.attack import Access, Loss, Preparation, Problem
+from ...bench.api.data import ImageData
+from ...bench.api.errors import BadParameter
+from .surrogate_networks import Combination, Ensemble, TrainedProxy
 
 _AT_ONCE = 256  # images
 

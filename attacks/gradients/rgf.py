@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...bench.errors import BadParameter
-from ...bench.protocols import Access, Loss, Problem
-from .probing import along_random_one_sided
+from ...bench.api.attack import Access, Loss, Problem
+from ...bench.api.errors import BadParameter
+from .score_differences import along_random_one_sided
 
 
 @dataclass(frozen=True)

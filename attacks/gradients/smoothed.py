@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from ...bench.errors import BadParameter
-from ...bench.protocols import Access, Loss, Problem
+from ...bench.api.attack import Access, Loss, Problem
+from ...bench.api.errors import BadParameter
 
 _COLDEST = 1e-4  # below it a softplus in float32 is a ReLU
 

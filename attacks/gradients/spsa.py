@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ...bench.errors import BadParameter
-from ...bench.protocols import Access, Loss, Problem
-from .probing import along_random
+from ...bench.api.attack import Access, Loss, Problem
+from ...bench.api.errors import BadParameter
+from .score_differences import along_random
 
 
 @dataclass(frozen=True)

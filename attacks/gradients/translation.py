@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ...bench.errors import BadParameter
-from ...bench.protocols import Access, GradientSource, Loss, Problem
+from ...bench.api.attack import Access, GradientSource, Loss, Problem
+from ...bench.api.errors import BadParameter
 from .autograd import Autograd
-from .values import valued
+from .value_and_gradient import valued
 
 _PAPERS = 15 / 299  # the paper's kernel over the side of its images
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ..errors import BadParameter
-from ..protocols import ImageData
-from .checks import check_split
-from .memory import in_memory
+from ..api.data import ImageData
+from ..api.errors import BadParameter
+from .in_memory import in_memory
+from .validation import check_split
 
 _SCAN_SIZE = 8
 _CLASSES = 10

@@ -5,9 +5,9 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import BadData
-from ..paths import printable
-from .files import one_line
+from ..api.errors import BadData
+from ..api.shared.path_names import printable
+from .image_files import one_line
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _SYSTEM = {  # folders that file managers, archives and file systems make, in lower case

@@ -12,7 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from quintain.bench import cli, registry
+from quintain.bench import cli
+from quintain.bench.api import registry
 
 MODEL = """
 [[models]]
@@ -152,7 +153,7 @@ def tables_fixture():
 
 _FORGE = """
 import json, os, sys
-import quintain.bench.api, quintain.bench.runner, quintain.bench.report
+import quintain.bench.evaluate_model, quintain.bench.suite.runner, quintain.bench.report.render
 from quintain.bench import cli
 print("ready", flush=True)
 for line in sys.stdin:

@@ -11,14 +11,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from quintain.bench.checkpoints import read_about
+from quintain.bench.store.checkpoints import read_about
 
 DATASET = """
 from dataclasses import dataclass
 import torch
-from quintain.bench import registry
-from quintain.bench.datasets.memory import TensorImages
-from quintain.bench.protocols import ImageData
+from quintain.bench.api import registry
+from quintain.bench.datasets.in_memory import TensorImages
+from quintain.bench.api.data import ImageData
 
 @registry.dataset("own")
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Own:
 
 MODELS = """
 from torch import nn
-from quintain.bench import registry
+from quintain.bench.api import registry
 
 @registry.model("own")
 def own(inputs, *, fault: str = ""):
@@ -178,9 +178,9 @@ MISTAKES = {
 
 @pytest.fixture(scope="session")
 def foreign_checkpoint(cache, tmp_path_factory):
-    from quintain.bench import registry
-    from quintain.bench.checkpoints import save_checkpoint
-    from quintain.bench.protocols import InputSpec
+    from quintain.bench.api import registry
+    from quintain.bench.api.defense import InputSpec
+    from quintain.bench.store.checkpoints import save_checkpoint
 
     spec = {"name": "alexnet", "width": 0.125}
     network = registry.bind("models", spec)(InputSpec((1, 16, 16), 10, (0.5,), (1.0,)))

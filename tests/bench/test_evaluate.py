@@ -6,10 +6,10 @@ import torch
 from scipy.stats import binomtest
 from torch import nn
 
-from quintain.attacks.pgd import PGD
+from quintain.attacks.white_box.pgd import PGD
 from quintain.bench import evaluate
-from quintain.bench.errors import BadData, BadParameter, QuintainError, UnknownPlugin
-from quintain.bench.threat import measure
+from quintain.bench.api.errors import BadData, BadParameter, QuintainError, UnknownPlugin
+from quintain.bench.api.threat import measure
 
 EPSILONS = ["2/255", 0.05, "0.1", "64/255"]
 
@@ -97,7 +97,7 @@ def test_an_attack_is_a_name_a_spec_an_object_or_a_list(digits):
     x, y = digits.images[:20], digits.labels[:20]
     spec = {"name": "pgd", "steps": 5, "gradient": {"name": "autograd"}, "loss": "margin"}
     by_spec = evaluate(digits.module, x, y, spec, epsilons=[0.1])
-    from quintain.attacks.losses import Margin
+    from quintain.attacks.parts.losses import Margin
 
     by_object = evaluate(digits.module, x, y, PGD(steps=5, loss=Margin()), epsilons=[0.1])
     assert torch.equal(by_spec.adversarials(0.1), by_object.adversarials(0.1))

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from quintain.bench import evaluate
-from quintain.bench.checkpoints import weights_hash
-from quintain.bench.errors import CellError
-from quintain.bench.modules import evaluation_mode, state_hash
+from quintain.bench.api.errors import CellError
+from quintain.bench.api.shared.module_state import evaluation_mode, state_hash
+from quintain.bench.store.checkpoints import weights_hash
 
 MODELS = """
 import torch

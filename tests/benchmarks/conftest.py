@@ -6,8 +6,8 @@ Run by `tox -e bench`. The default test run skips all of it before anything is t
 import pytest
 import torch
 
-from quintain.bench.speed.benchmark import make_job
-from quintain.bench.speed.workloads import built_in
+from quintain.bench.tools.speed.benchmark import make_job
+from quintain.bench.tools.speed.workloads import built_in
 
 
 @pytest.fixture(scope="session")

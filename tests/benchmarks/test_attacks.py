@@ -2,10 +2,10 @@
 
 import pytest
 
-from quintain.bench.speed.benchmark import CURVES, grid
-from quintain.bench.speed.contenders import BARE, Quintain
-from quintain.bench.speed.measurements import robust_accuracy
-from quintain.bench.speed.peers import PEERS
+from quintain.bench.tools.speed.benchmark import CURVES, grid
+from quintain.bench.tools.speed.contenders import BARE, Quintain
+from quintain.bench.tools.speed.measurements import robust_accuracy
+from quintain.bench.tools.speed.peers import PEERS
 
 STEPS = 20
 # Those that are not installed fail, and say so: `tox -e bench` installs all of them.

@@ -7,13 +7,14 @@ import sys
 SCRIPT = """
 import json, resource, sys, torch
 from torch import nn
-from quintain.attacks.pgd import PGD
-from quintain.bench.book import Book
-from quintain.bench.evaluation import Case, assess
-from quintain.bench.protocols import Silent
-from quintain.bench.random import Draws
-from quintain.bench.settings import Member, Settings
-from quintain.bench.threat import Epsilon
+from quintain.attacks.white_box.pgd import PGD
+from quintain.bench.engine.outcomes import Book
+from quintain.bench.engine.case import Case
+from quintain.bench.engine.cell import assess
+from quintain.bench.api.progress import Silent
+from quintain.bench.api.rng import Draws
+from quintain.bench.engine.config import Member, Settings
+from quintain.bench.api.threat import Epsilon
 
 SHAPE = (3, 64, 64)
 

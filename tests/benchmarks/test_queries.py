@@ -1,6 +1,6 @@
 """Queries: finite differences against a bare loop without gradients over as many images."""
 
-from quintain.bench.speed.contenders import BareForward, QuintainQueries
+from quintain.bench.tools.speed.contenders import BareForward, QuintainQueries
 
 STEPS, COORDINATES, EXAMPLES = 2, 64, 32
 

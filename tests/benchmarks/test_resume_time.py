@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from quintain.bench import registry
-from quintain.bench.directory import RunDirectory
-from quintain.bench.keys import Keys
-from quintain.bench.plan import make_plan
-from quintain.bench.suite import read_suite
-from quintain.bench.survey import Survey
+from quintain.bench.api import registry
+from quintain.bench.store.run_directory import RunDirectory
+from quintain.bench.suite.config import read_suite
+from quintain.bench.suite.keys import Keys
+from quintain.bench.suite.plan import make_plan
+from quintain.bench.suite.resume import Survey
 
 COMMAND = str(Path(sys.executable).parent / "quintain")
 RUN = [COMMAND, "run", "suite.toml", "--out", "out", "--device", "cpu"]

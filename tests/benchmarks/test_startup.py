@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from quintain.bench import registry
+from quintain.bench.api import registry
 
 TORCH = [sys.executable, "-c", "import torch"]
 COMMAND = str(Path(sys.executable).parent / "quintain")

@@ -13,12 +13,13 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from quintain.bench import registry
-from quintain.bench.datasets.memory import in_memory
-from quintain.bench.protocols import InputSpec, Silent, Training
-from quintain.bench.speed.timing import Spread, clock_of, take_turns
-from quintain.bench.training import build_network
-from quintain.defenses.arithmetic import Arithmetic
+from quintain.bench.api import registry
+from quintain.bench.api.defense import InputSpec, Training
+from quintain.bench.api.progress import Silent
+from quintain.bench.datasets.in_memory import in_memory
+from quintain.bench.tools.speed.timing import Spread, clock_of, take_turns
+from quintain.bench.training.networks import build_network
+from quintain.defenses.training.loop.amp import Arithmetic
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 EPSILON, BATCH, EPOCHS, LIMIT = 8 / 255, 128, 3, 1.05

@@ -3,7 +3,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from quintain.bench.protocols import ImageData, Training
+from quintain.bench.api.data import ImageData
+from quintain.bench.api.defense import Training
 
 
 @dataclass

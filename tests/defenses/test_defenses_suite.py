@@ -2,8 +2,9 @@
 
 import pytest
 
-from quintain.bench import cli, registry
-from quintain.bench.standings import read_table
+from quintain.bench import cli
+from quintain.bench.api import registry
+from quintain.bench.report.write import read_table
 
 TRAINED = ("fast", "free", "pgd", "pgd + weights", "trades", "mart", "interval-bounds")
 TRANSFORMED = ("bit-depth", "jpeg", "median-filter", "total-variation", "random-resize-pad")

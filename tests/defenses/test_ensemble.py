@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from quintain.bench import registry
-from quintain.bench.errors import BadParameter
-from quintain.bench.protocols import InputSpec, Trained
-from quintain.bench.training import build_network
-from quintain.defenses.bit_depth import BitDepth
+from quintain.bench.api import registry
+from quintain.bench.api.defense import InputSpec, Trained
+from quintain.bench.api.errors import BadParameter
+from quintain.bench.training.networks import build_network
 from quintain.defenses.ensemble import Ensemble, Joined
 from quintain.defenses.none import Undefended
-from quintain.defenses.random_resize_pad import RandomResizePad
+from quintain.defenses.transformations.bit_depth import BitDepth
+from quintain.defenses.transformations.random_resize_pad import RandomResizePad
 
 INPUTS = InputSpec((1, 6, 6), 2, (0.5,), (0.2,))
 

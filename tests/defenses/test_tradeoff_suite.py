@@ -1,7 +1,7 @@
 import pytest
 
 from quintain.bench import cli
-from quintain.bench.standings import read_table
+from quintain.bench.report.write import read_table
 
 BETAS = ["0.1", "0.3", "1", "3", "10"]
 

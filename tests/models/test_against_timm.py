@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from quintain.bench.protocols import InputSpec
+from quintain.bench.api.defense import InputSpec
 from quintain.models.resnet import resnet
 from quintain.models.wide_resnet import wide_resnet
 

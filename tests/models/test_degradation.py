@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from sklearn.datasets import load_digits
 
-from quintain.bench.protocols import InputSpec
+from quintain.bench.api.defense import InputSpec
 from quintain.models.resnet import resnet
 
 

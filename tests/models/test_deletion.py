@@ -5,9 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from quintain.bench.errors import BadParameter
-from quintain.bench.folding import fold
-from quintain.bench.protocols import InputSpec
+from quintain.bench.api.defense import InputSpec
+from quintain.bench.api.errors import BadParameter
+from quintain.bench.victim.batchnorm_folding import fold
 from quintain.models.cost import cost
 from quintain.models.deletion import block_names, delete_blocks
 from quintain.models.googlenet import googlenet

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from quintain.bench.protocols import InputSpec
+from quintain.bench.api.defense import InputSpec
 from quintain.models.alexnet import alexnet
 from quintain.models.cost import cost
 from quintain.models.googlenet import googlenet

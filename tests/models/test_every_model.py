@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from quintain.bench import registry
-from quintain.bench.errors import BadParameter
-from quintain.bench.protocols import InputSpec
+from quintain.bench.api import registry
+from quintain.bench.api.defense import InputSpec
+from quintain.bench.api.errors import BadParameter
 from quintain.models.alexnet import alexnet
 from quintain.models.googlenet import googlenet
 from quintain.models.resnet import resnet

@@ -5,8 +5,8 @@ import torch
 import torchvision
 from torch import nn
 
-from quintain.bench.errors import BadParameter
-from quintain.bench.protocols import InputSpec
+from quintain.bench.api.defense import InputSpec
+from quintain.bench.api.errors import BadParameter
 from quintain.models.features import features
 from quintain.models.googlenet import googlenet
 from quintain.models.resnet import resnet

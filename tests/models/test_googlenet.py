@@ -4,8 +4,8 @@ from torch import nn
 from torchvision.models import GoogLeNet as Torchvision
 from torchvision.models.googlenet import BasicConv2d
 
-from quintain.bench.errors import BadParameter
-from quintain.bench.protocols import InputSpec
+from quintain.bench.api.defense import InputSpec
+from quintain.bench.api.errors import BadParameter
 from quintain.models.googlenet import TABLE, googlenet
 from quintain.models.inception import Inception, NaiveInception
 

@@ -4,8 +4,8 @@ import torch.nn.functional as F  # noqa: N812
 import torchvision
 from torch import nn
 
-from quintain.bench.errors import BadParameter
-from quintain.bench.protocols import InputSpec
+from quintain.bench.api.defense import InputSpec
+from quintain.bench.api.errors import BadParameter
 from quintain.models.layers import input_layer
 from quintain.models.resnet import PLANS, resnet
 

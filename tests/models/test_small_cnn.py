@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from quintain.bench import registry
-from quintain.bench.errors import BadParameter
-from quintain.bench.protocols import InputSpec
+from quintain.bench.api import registry
+from quintain.bench.api.defense import InputSpec
+from quintain.bench.api.errors import BadParameter
 from quintain.models.small_cnn import small_cnn
 
 

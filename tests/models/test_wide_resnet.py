@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from quintain.bench.errors import BadParameter
-from quintain.bench.protocols import InputSpec
+from quintain.bench.api.defense import InputSpec
+from quintain.bench.api.errors import BadParameter
 from quintain.models.wide_resnet import wide_resnet
 
 

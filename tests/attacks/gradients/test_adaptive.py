@@ -11,12 +11,12 @@ from quintain.attacks.gradients.autograd import Autograd
 from quintain.attacks.gradients.bpda import BPDA, Surrogates
 from quintain.attacks.gradients.eot import EOT
 from quintain.attacks.gradients.smoothed import Smoothed, Softened
-from quintain.attacks.losses import Margin
-from quintain.attacks.pgd import PGD
+from quintain.attacks.parts.losses import Margin
+from quintain.attacks.white_box.pgd import PGD
 from quintain.bench import evaluate
-from quintain.bench.errors import BadParameter
-from quintain.bench.network import Network
-from quintain.bench.random import noise
+from quintain.bench.api.errors import BadParameter
+from quintain.bench.api.rng import noise
+from quintain.bench.victim.model import Network
 
 CPU = torch.device("cpu")
 

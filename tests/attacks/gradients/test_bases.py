@@ -7,10 +7,10 @@ from scipy.fft import idctn
 from quintain.attacks.gradients.bases import Cosines, Pixels, PrincipalComponents, RandomGroups
 from quintain.attacks.gradients.directional_differences import DirectionalDifferences
 from quintain.bench import evaluate
-from quintain.bench.errors import BadParameter
-from quintain.bench.protocols import Preparation, Problem
-from quintain.bench.random import Draws
-from quintain.bench.threat import make_ball
+from quintain.bench.api.attack import Preparation, Problem
+from quintain.bench.api.errors import BadParameter
+from quintain.bench.api.rng import Draws
+from quintain.bench.api.threat import make_ball
 
 SHAPE = (2, 4, 6)
 D = 48

@@ -7,13 +7,14 @@ from torch.nn import functional
 
 from quintain.attacks.gradients.autograd import Autograd
 from quintain.attacks.gradients.diversity import InputDiversity, _resizing
-from quintain.attacks.losses import Margin
-from quintain.attacks.pgd import PGD
-from quintain.bench import evaluate, registry
-from quintain.bench.errors import BadParameter
-from quintain.bench.protocols import Problem
-from quintain.bench.random import Draws
-from quintain.bench.threat import make_ball
+from quintain.attacks.parts.losses import Margin
+from quintain.attacks.white_box.pgd import PGD
+from quintain.bench import evaluate
+from quintain.bench.api import registry
+from quintain.bench.api.attack import Problem
+from quintain.bench.api.errors import BadParameter
+from quintain.bench.api.rng import Draws
+from quintain.bench.api.threat import make_ball
 
 
 def problem_of(x, step=0):

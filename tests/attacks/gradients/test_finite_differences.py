@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from quintain.attacks.gradients.finite_differences import FiniteDifferences
-from quintain.attacks.losses import CrossEntropy
-from quintain.bench.errors import BadParameter
-from quintain.bench.protocols import Problem
-from quintain.bench.random import Draws
-from quintain.bench.threat import make_ball
+from quintain.attacks.parts.losses import CrossEntropy
+from quintain.bench.api.attack import Problem
+from quintain.bench.api.errors import BadParameter
+from quintain.bench.api.rng import Draws
+from quintain.bench.api.threat import make_ball
 
 WEIGHT = torch.randn(12, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

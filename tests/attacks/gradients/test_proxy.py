@@ -4,15 +4,16 @@ from torch import nn
 from torch.nn import functional
 
 from quintain.attacks.gradients.proxy import Proxy
-from quintain.attacks.losses import CrossEntropy
+from quintain.attacks.parts.losses import CrossEntropy
 from quintain.attacks.presets import transfer
-from quintain.bench import evaluate, registry
-from quintain.bench.datasets.memory import in_memory, select
-from quintain.bench.errors import BadParameter
-from quintain.bench.network import Network
-from quintain.bench.protocols import Preparation, Problem
-from quintain.bench.random import Draws
-from quintain.bench.threat import make_ball
+from quintain.bench import evaluate
+from quintain.bench.api import registry
+from quintain.bench.api.attack import Preparation, Problem
+from quintain.bench.api.errors import BadParameter
+from quintain.bench.api.rng import Draws
+from quintain.bench.api.threat import make_ball
+from quintain.bench.datasets.in_memory import in_memory, select
+from quintain.bench.victim.model import Network
 from quintain.defenses.none import Undefended
 
 

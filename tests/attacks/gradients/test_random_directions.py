@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from quintain.attacks.gradients import probing
+from quintain.attacks.gradients import score_differences
 from quintain.attacks.gradients.nes import NES
 from quintain.attacks.gradients.rgf import RGF
 from quintain.attacks.gradients.spsa import SPSA
 from quintain.bench import evaluate
-from quintain.bench.errors import BadParameter
-from quintain.bench.protocols import Problem
-from quintain.bench.random import Draws
-from quintain.bench.threat import make_ball
+from quintain.bench.api.attack import Problem
+from quintain.bench.api.errors import BadParameter
+from quintain.bench.api.rng import Draws
+from quintain.bench.api.threat import make_ball
 
 D = 48
 GRADIENT = torch.randn(D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -139,9 +139,9 @@ def test_an_example_gets_the_same_numbers_in_any_batch(source, monkeypatch):
     for some in (torch.tensor([5]), torch.tensor([66, 0, 31])):
         part, _ = estimate(source, x[some], function=squared, examples=some)
         assert torch.equal(part, whole[some])
-    monkeypatch.setattr(probing, "_DRAWN_AT_ONCE", D)
+    monkeypatch.setattr(score_differences, "_DRAWN_AT_ONCE", D)
     drawn_singly, _ = estimate(source, x, function=squared)
-    monkeypatch.setattr(probing, "PROBES_AT_ONCE", 1)
+    monkeypatch.setattr(score_differences, "PROBES_AT_ONCE", 1)
     singly, victim = estimate(source, x, function=squared)
     assert torch.equal(singly, drawn_singly)
     assert len(victim.points) == 8

@@ -4,8 +4,8 @@ import torch
 from scipy.ndimage import convolve1d
 
 from quintain.attacks.gradients.translation import TranslationInvariant
-from quintain.attacks.losses import Margin
-from quintain.bench.errors import BadParameter
+from quintain.attacks.parts.losses import Margin
+from quintain.bench.api.errors import BadParameter
 
 
 class Given:

@@ -5,9 +5,9 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from quintain.bench.api.errors import BadData, BadParameter
 from quintain.bench.datasets.digits import Digits
-from quintain.bench.datasets.memory import fingerprint
-from quintain.bench.errors import BadData, BadParameter
+from quintain.bench.datasets.in_memory import fingerprint
 
 
 def raw(data):

@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from quintain.bench.datasets.imagefolder import ImageFolder
-from quintain.bench.errors import BadData
+from quintain.bench.api.errors import BadData
+from quintain.bench.datasets.image_folder import ImageFolder
 
 SIZE = (16, 16)
 

@@ -4,9 +4,9 @@ import torch
 import torchvision
 from PIL import Image
 
-from quintain.bench.datasets import files
-from quintain.bench.datasets.torchvision import ImageNet
-from quintain.bench.errors import BadData, BadParameter
+from quintain.bench.api.errors import BadData, BadParameter
+from quintain.bench.datasets import image_files
+from quintain.bench.datasets.torchvision_sets import ImageNet
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_imagenet_agrees_with_the_usual_preprocessing(imagenet):
 
 
 def test_imagenet_is_read_on_demand(imagenet, monkeypatch):
-    monkeypatch.setattr(files, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(image_files, "IN_MEMORY_BYTES", 0)
     data = ImageNet(root=str(imagenet)).load("test")
     (imagenet / "val/n02/val_n02.JPEG").write_bytes(b"damaged")
     assert data.images.read(torch.tensor([0])).shape == (1, 3, 224, 224)

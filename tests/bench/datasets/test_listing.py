@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
-from quintain.bench.datasets.files import FileImages
-from quintain.bench.datasets.imagefolder import ImageFolder
-from quintain.bench.errors import BadData
-from quintain.bench.paths import relative_to
+from quintain.bench.api.errors import BadData
+from quintain.bench.api.shared.path_names import relative_to
+from quintain.bench.datasets.image_files import FileImages
+from quintain.bench.datasets.image_folder import ImageFolder
 
 
 def save(path, value=0):
@@ -123,13 +123,13 @@ def test_names_that_are_not_utf8(root, monkeypatch):
     data = load(root)
     assert data.class_names == ("cat", "dog\\xe9")
     assert values(data) == [("cat", 0)] * 3 + [("dog\\xe9", 100)] * 3
-    from quintain.bench.datasets import files, memory
+    from quintain.bench.datasets import image_files, in_memory
 
-    assert len(memory.fingerprint(data)) == 64
-    monkeypatch.setattr(files, "IN_MEMORY_BYTES", 0)
+    assert len(in_memory.fingerprint(data)) == 64
+    monkeypatch.setattr(image_files, "IN_MEMORY_BYTES", 0)
     on_demand = load(root)
     assert isinstance(on_demand.images, FileImages)
-    assert len(memory.fingerprint(on_demand)) == 64
+    assert len(in_memory.fingerprint(on_demand)) == 64
 
 
 def test_an_error_about_such_a_name_can_be_printed(root):

@@ -1,0 +1,4 @@
+"""What several attacks share: losses, boundary search, hyperplanes, changes of variable.
+
+Nothing that can be run by itself belongs here.
+"""

@@ -1,0 +1,114 @@
+"""What a plugin is before it is loaded, and the specs that people write for one."""
+
+import ast
+import importlib.util
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import BadParameter, BadPlugin, reason
+from ..shared.toml import BadTOML, read_toml
+from .source_digest import installed_digest, source_digest
+
+Kind = Literal["models", "attacks", "defenses", "datasets", "gradients", "losses", "bases"]
+KINDS: tuple[Kind, ...] = typing.get_args(Kind)
+Spec = str | Mapping[str, Any]
+_NAMESPACE = f"{__package__.partition('.')[0]}."
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A plugin's name and where it is, before it is loaded.
+
+    source: the distribution or the file that it comes from. release: the distribution and its
+    version, or what else names the code where it is not local. file: the user's own, if it is one.
+    """
+
+    kind: Kind
+    name: str
+    source: str
+    target: str
+    factory: Callable[..., Any] | None = None
+    release: str = ""
+    file: Path | None = None
+
+    @property
+    def code(self) -> str:
+        """Name the code that the plugin runs: its release, or a hash of its local source files."""
+        if self.file is not None:
+            return source_digest(self.file)
+        module = self.target.partition(":")[0] if self.factory is None else ""
+        return (installed_digest(module) if module else None) or self.release
+
+    @property
+    def is_users(self) -> bool:
+        """Whether it is code of the user's: in a file, or in a package that is no release."""
+        ours = self.target.startswith(_NAMESPACE)
+        module = self.target.partition(":")[0] if self.factory is None else ""
+        return self.file is not None or bool(not ours and module and installed_digest(module))
+
+    def load(self) -> Callable[..., Any]:
+        """Import the factory.
+
+        Raises: BadPlugin when the import fails.
+        """
+        if self.factory is not None:
+            return self.factory
+        module, _, attribute = self.target.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except (Exception, SystemExit) as error:
+            raise BadPlugin(
+                f"{singular(self.kind)} '{self.name}' ({self.source}) cannot be loaded from "
+                f"{self.target}: {type(error).__name__}: {error}"
+            ) from error
+        return typing.cast(Callable[..., Any], found)
+
+    def summary(self) -> str:
+        """First line of the factory's docstring, read from its source without importing it.
+
+        The packages around its module are imported. Where one of them breaks, the line says so.
+        """
+        module, _, attribute = self.target.partition(":")
+        try:
+            spec = importlib.util.find_spec(module)
+            tree = (
+                ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+                if spec and spec.origin
+                else None
+            )
+        except (Exception, SystemExit) as error:  # a package's own code may raise anything
+            return f"cannot be loaded from {self.target}: {type(error).__name__}: {reason(error)}"
+        for node in tree.body if tree else ():
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == attribute:
+                return (ast.get_docstring(node) or "").partition("\n")[0]
+        return ""
+
+
+def singular(kind: str) -> str:
+    """What one plugin of a kind is called."""
+    irregular = {"losses": "loss", "gradients": "gradient source", "bases": "basis"}
+    return irregular.get(kind, kind.removesuffix("s"))
+
+
+def read_specs(names: Mapping[str, str], settings: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Plugin specs from names and `part.key=value` settings, whose values are TOML.
+
+    Raises: BadParameter for a setting of a part that was not named.
+    """
+    specs: dict[str, dict[str, Any]] = {part: {"name": name} for part, name in names.items()}
+    for setting in settings:
+        left, separator, right = setting.partition("=")
+        part, dot, key = left.strip().partition(".")
+        if not (separator and dot and key) or part not in specs:
+            raise BadParameter(
+                f"--set {setting}: expected PART.KEY=VALUE with PART one of "
+                + (", ".join(names) or "those that other options name")
+            )
+        try:
+            specs[part][key] = read_toml(f"value = {right}")["value"]
+        except BadTOML:
+            specs[part][key] = right.strip()
+    return specs

@@ -1,0 +1,48 @@
+"""What users name in options: a device, a norm. Both raise one clear line."""
+
+from collections.abc import Sequence
+
+import torch
+
+from ..epsilon import Epsilon, Norm, check_radii
+from ..errors import BadParameter, closest
+
+_DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
+
+
+def parse_device(name: str) -> torch.device:
+    """Read a device's name; "auto" is the GPU where there is one.
+
+    Raises: BadParameter when there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.ones(1, device=device).item()  # fails on "meta" too, which holds no numbers
+    except (RuntimeError, AssertionError, ImportError) as error:
+        kind = name.partition(":")[0]
+        if kind not in _DEVICES:
+            near = closest(kind, _DEVICES) or "; there are " + ", ".join(_DEVICES)
+            near = near.replace("'?", f"{name.removeprefix(kind)}'?")
+            raise BadParameter(f"device '{name}' cannot be used{near}") from None
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise BadParameter(f"device '{name}' cannot be used: {reason}") from None
+    return device
+
+
+def read_radius(
+    written: str | None, norm: Norm, shape: Sequence[int] | None = None
+) -> float | None:
+    """Read a command's --epsilon. shape: (C, H, W) of the images, where it is known.
+
+    Raises: BadParameter when it is no radius, or beyond every image.
+    """
+    if written is None:
+        return None
+    try:
+        radius = Epsilon.parse(written)
+        check_radii([radius], norm, shape)
+    except ValueError as error:
+        raise BadParameter(f"--epsilon: {error}") from None
+    return radius.value

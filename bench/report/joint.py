@@ -1,0 +1,74 @@
+"""Leaderboards and figures of several run directories."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..api.errors import BadParameter, RunDirectoryError, closest
+from ..store.atomic import writing
+from ..store.run_directory import read_manifest
+from .formats import ENDINGS, FORMATS, Format
+
+Note = Callable[[str], None]  # is told, in one line, what the user should know besides
+
+
+def joint_leaderboard(
+    directories: Sequence[Path], form: str | None, output: Path | None, note: Note
+) -> str:
+    """One leaderboard of several run directories, as text in a format or in that of a file's name.
+
+    Raises: RunDirectoryError; BadParameter for an unknown format, or one that is not the file's.
+    """
+    chosen = _format(form, output)
+    _refuse_strangers(directories)
+    from .gathering import gather
+    from .render import leaderboard_table
+
+    return leaderboard_table(gather(directories, note).leaderboard(), chosen)
+
+
+def _refuse_strangers(directories: Sequence[Path]) -> None:
+    """Say that no directory is a run's before what takes long to import. Raises: as `gather`."""
+    if len(directories) == 1:
+        read_manifest(directories[0])
+    elif not any((one / "manifest.json").is_file() for one in directories):
+        shown = ", ".join(map(str, directories))
+        raise RunDirectoryError(f"no finished cell in {shown}: none is a run directory")
+
+
+def _format(form: str | None, output: Path | None) -> Format:
+    chosen: Format | None = next((one for one in FORMATS if one == form), None)
+    if form is not None and chosen is None:
+        near = closest(form, FORMATS) or "; there are " + ", ".join(FORMATS)
+        raise BadParameter(f"unknown format '{form}'{near}")
+    ending = "" if output is None else output.suffix.lower()
+    if ending in ("", ".txt"):
+        return chosen or "markdown"
+    named = ENDINGS.get(ending)
+    if chosen is None and named is None:
+        raise BadParameter(
+            f"{output}: the ending {ending} is no format; there are {', '.join(ENDINGS)}, or say "
+            f"--format {', '.join(FORMATS)}"
+        )
+    if chosen is not None and named is not None and chosen != named:
+        raise BadParameter(f"{output} ends as {named}, but --format says {chosen}: leave one out")
+    return chosen or named or "markdown"
+
+
+def plot_runs(directories: Sequence[Path], output: Path, note: Note) -> None:
+    """Draw the trade-off figure of one or more run directories into a file.
+
+    Raises: RunDirectoryError; BadParameter for an ending that is no format, for runs that do not
+    compare, and when the file cannot be written; QuintainError without matplotlib.
+    """
+    from .formats import check_ending
+
+    check_ending(output)
+    _refuse_strangers(directories)
+    from .figure import write_figure
+    from .gathering import gather
+    from .sweeps import comparison
+
+    found = gather(directories, note)
+    shown = comparison(found.tradeoff(), found.leaderboard())
+    with writing(output):
+        write_figure(output, shown)

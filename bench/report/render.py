@@ -1,0 +1,138 @@
+"""Tables for people: Markdown, LaTeX, HTML and CSV of the same figures. No torch here."""
+
+import math
+import textwrap
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+from tabulate import tabulate
+
+from ..api.shared.safe_text import markdown, plain
+from ..store.spreadsheet import to_csv
+from .formats import Format
+
+_CELL = ["model", "defense", "attack"]
+_CERTIFIED = "certified_accuracy"
+_FRACTIONS = ("clean_accuracy", "robust_accuracy", "curve_area", _CERTIFIED)
+_HASHES = ("config_hash", "weights_hash", "examples_hash", "attacks_hash")
+_ALIKE = ("examples_hash", "attacks_hash")  # rows rank together where these agree
+_POINTS, _WIDE = 5, 300
+_BESIDES = ["dataset", "norm", "n_examples", "attacks", "flags", "parameters", *_HASHES]
+
+
+def run_summary(tradeoff: pd.DataFrame, leaderboard: pd.DataFrame) -> str:
+    """Both tables of one run in Markdown, with what they share said once, and the flags below."""
+    first = tradeoff.iloc[0]
+    epsilon = leaderboard.iloc[0]["epsilon"]
+    flagged = tradeoff[tradeoff["flags"] != ""].drop_duplicates(_CELL)
+    rows = zip(*(flagged[name] for name in (*_CELL, "flags")), strict=True)
+    flags = ["- {} x {} x {}: {}".format(*map(markdown, row)) for row in rows]
+    dataset = markdown(str(first["dataset"]))
+    parts = [
+        f"Robust accuracy on {dataset}, {first['norm']}, {first['n_examples']} examples:",
+        tradeoff_table(tradeoff),
+        f"Leaderboard, by the worst case over the attacks at epsilon {epsilon}:",
+        leaderboard_table(leaderboard.drop(columns=_BESIDES, errors="ignore")).rstrip(),
+    ]
+    return "\n\n".join(parts + ["Flags:\n\n" + "\n".join(flags)] * bool(flags))
+
+
+def summary(attack: str, curve: pd.DataFrame, flags: Sequence[str]) -> str:
+    """Ten lines at most on one evaluation: the attack, a row for each epsilon, the flags.
+
+    Of a long curve rows that are evenly spread are shown, the first and the last among them.
+    """
+    first = curve.iloc[0]
+    clean, count = float(first["clean_accuracy"]), int(first["n_examples"])
+    head = f"Result of {attack or 'certificates'}"
+    count_line = f"{count:,} examples, clean accuracy {clean:.3f}"
+    left = len(curve) - _POINTS
+    rows = curve if left <= 0 else curve.iloc[_spread(len(curve), _POINTS)]
+    width = max(len("epsilon"), *(len(str(one)) for one in rows["epsilon"]))
+    lines = [
+        f"  {row['epsilon']!s:{width}}  {row['robust_accuracy']:.3f} "
+        f"({row['ci_low']:.3f} to {row['ci_high']:.3f})"
+        for row in rows.to_dict("records")
+    ]
+    more = [f"  {left} more epsilons: see curve"] if left > 0 else []
+    said = f"flags: {'; '.join(flags)}" if flags else "no flags"
+    shown = [head, count_line, f"  {'epsilon':{width}}  robust accuracy (95% interval)"]
+    return "\n".join(
+        textwrap.shorten(one, _WIDE, placeholder=" ...") if one[0] != " " else one
+        for one in [*shown, *lines, *more, said]
+    )
+
+
+def _spread(total: int, count: int) -> list[int]:
+    """Numbers below the total, evenly spread, with both ends."""
+    return [round(number * (total - 1) / (count - 1)) for number in range(count)]
+
+
+def tradeoff_table(tradeoff: pd.DataFrame) -> str:
+    """Markdown: robust accuracy, a row for each attack on a model, a column for each epsilon.
+
+    In the row of a model's certificates, `certified`, it is the certified accuracy.
+    """
+    curves = tradeoff.set_index(tradeoff.groupby(_CELL, sort=False).ngroup())
+    first = curves[~curves.index.duplicated()]
+    table = first[_CELL].assign(clean=first["clean_accuracy"].map("{:.2f}".format))
+    for epsilon, points in curves.groupby("epsilon", sort=False):
+        table[str(epsilon)] = points["robust_accuracy"].map("{:.2f}".format)
+    for name in ("forward", "backward"):
+        table[name] = first[f"{name}_mean"].map(_blank_or("{:,.0f}"))
+    return _markdown(table, ["left"] * 3 + ["right"] * (len(table.columns) - 3))
+
+
+def leaderboard_table(table: pd.DataFrame, form: Format = "markdown") -> str:
+    """Write the leaderboard in a format; all but CSV round the figures and shorten the hashes.
+
+    They also leave out the certified accuracy where no model has one, and what rows must share to
+    be ranked together where they all do.
+    """
+    if form == "csv":
+        return to_csv(table)
+    shown = table.copy()
+    interval = [
+        f"{low:.3f} to {high:.3f}"
+        for low, high in zip(shown.pop("ci_low"), shown.pop("ci_high"), strict=True)
+    ]
+    shown.insert(list(shown.columns).index("robust_accuracy") + 1, "95% interval", interval)
+    if _CERTIFIED in shown and shown[_CERTIFIED].isna().all():
+        shown = shown.drop(columns=_CERTIFIED)
+    for name in shown.columns.intersection(_ALIKE):
+        if shown[name].nunique() <= 1:
+            shown = shown.drop(columns=name)
+    for name in shown.columns.intersection(_FRACTIONS):
+        shown[name] = shown[name].map(_blank_or("{:.3f}"))
+    for name in shown.columns.intersection(_HASHES):
+        shown[name] = [str(one)[:10] for one in shown[name]]
+    shown = shown.rename(columns=lambda name: str(name).replace("_", " "))
+    if form == "latex":
+        return str(_plain(shown).to_latex(index=False, escape=True))
+    if form == "html":
+        return str(_plain(shown).to_html(index=False, border=0)) + "\n"
+    return _markdown(shown) + "\n"
+
+
+def _blank_or(form: str) -> Callable[[float], str]:
+    """Format a number; nothing for NaN."""
+    return lambda value: "" if math.isnan(value) else form.format(value)
+
+
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Without control characters; what is markup to LaTeX or HTML is escaped by pandas."""
+    return table.map(lambda value: plain(value) if isinstance(value, str) else value)
+
+
+def _markdown(table: pd.DataFrame, align: Sequence[str] | None = None) -> str:
+    escaped = table.map(lambda value: markdown(str(value)))
+    return str(
+        tabulate(
+            escaped,
+            headers="keys",
+            tablefmt="github",
+            showindex=False,
+            disable_numparse=True,
+            colalign=align,
+        )
+    )

@@ -1,0 +1,340 @@
+"""Tables: every figure is a query over per-example records. No torch here."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..api.epsilon import Epsilon
+from ..api.flags import combined, raised, read_column
+from ..api.shared import black_box
+from ..store.cell import Cell, Lost
+from .certificates import FLAG, contradicted, is_certificate, without_attack
+from .query_curves import SUMMARY_COLUMNS, counts_queries, query_summary
+from .statistics import curve_area, interval
+
+WORST_CASE = "worst-case"
+TRADEOFF_COLUMNS = [
+    "dataset",
+    "n_examples",
+    "model",
+    "defense",
+    "attack",
+    "access",
+    "norm",
+    "epsilon",
+    "clean_accuracy",
+    "robust_accuracy",
+    "ci_low",
+    "ci_high",
+    "attack_success_rate",
+    "forward_mean",
+    "backward_mean",
+    "queries_mean",
+    "queries_median",
+    "verified",
+    "flags",
+    "seed",
+    "seconds",
+    "device",
+    "dtype",
+    "attacked",
+    "setup_queries",
+    "fidelity",
+    *SUMMARY_COLUMNS,
+]
+LEADERBOARD_COLUMNS = [
+    "rank",
+    "dataset",
+    "model",
+    "defense",
+    "norm",
+    "epsilon",
+    "n_examples",
+    "clean_accuracy",
+    "robust_accuracy",
+    "ci_low",
+    "ci_high",
+    "curve_area",
+    "attacks",
+    "flags",
+    "parameters",
+    "config_hash",
+    "weights_hash",
+    "certified_accuracy",
+    "examples_hash",
+    "attacks_hash",
+]
+
+
+def curve_of(records: pd.DataFrame, epsilons: Sequence[str]) -> pd.DataFrame:
+    """One row for each epsilon, from one cell's records.
+
+    Robust are the examples that are right when clean and not broken. Costs are means over the
+    examples that were attacked, for the whole curve: a search shares its passes between epsilons.
+    `attacked` is the share of them that was tried at the epsilon itself, the others are inferred.
+    """
+    total = len(records)
+    right = (records["clean_prediction"] == records["label"]).to_numpy()
+    under = records["under_attack"].to_numpy(dtype=bool)
+    broken, attacked = _grid(records, "broken"), _grid(records, "attacked")
+    costs = records[["forward", "backward", "queries"]][under]
+    robust = (right[:, None] & ~broken).sum(axis=0).tolist()
+    low, high = zip(*(interval(count, total) for count in robust), strict=True)
+    return pd.DataFrame(
+        {
+            "epsilon": list(epsilons),
+            "n_examples": total,
+            "clean_accuracy": right.mean(),
+            "robust_accuracy": [count / total for count in robust],
+            "ci_low": low,
+            "ci_high": high,
+            "attack_success_rate": _means(broken[under]),
+            "forward_mean": _mean(costs["forward"]),
+            "backward_mean": _mean(costs["backward"]),
+            "queries_mean": _mean(costs["queries"]),
+            "queries_median": float(costs["queries"].median()),
+            "verified": broken.sum(axis=0),
+            "attacked": _means(attacked[under]),
+        }
+    )
+
+
+def worst_case(
+    cells: Sequence[Cell], missing: Sequence[str] = (), certificates: Cell | None = None
+) -> Cell:
+    """Combine the attacks on one model: an example is broken where any of them breaks it.
+
+    Also where one of them does so at a smaller epsilon, whose ball lies within: that an attack of a
+    single step fails at a larger one does not make the example robust there.
+
+    missing: flags of the attacks whose cells are not there, which make the combination incomplete.
+    certificates: of the model, which finds of the attacks may contradict; nothing else is taken
+    from them, since what is not certified is not broken.
+    """
+    first = cells[0]
+    every = first.records.sort_values("index", ignore_index=True).copy()
+    alone = ["solved", "candidate_surplus"]  # of one attack
+    every = every.drop(columns=alone, errors="ignore")
+    for cell in cells[1:]:
+        other = cell.records.sort_values("index", ignore_index=True)
+        every["attacked"] = list(_grid(every, "attacked") | _grid(other, "attacked"))
+        for name in ("forward", "backward", "queries"):
+            every[name] += other[name]
+    every["broken"] = list(np.logical_or.reduce([_broken(cell) for cell in cells]))
+    own = (
+        *missing,
+        *raised(FLAG, count=int(contradicted(cells, certificates).sum())),
+        *raised(black_box.FLAG, count=_black_box_alone(cells), of=len(every)),
+    )
+    each = [(cell.about["flags"], bool(cell.about.get("naive"))) for cell in cells]
+    about = first.about | {
+        "attack": WORST_CASE,
+        "access": "+".join(sorted({str(cell.about["access"]) for cell in cells})),
+        "flags": list(combined(each, own)),
+        "seconds": sum(cell.about["seconds"] for cell in cells),
+        "report": {
+            "setup_queries": sum(cell.about["report"].get("setup_queries", 0) for cell in cells)
+        },
+    }
+    return Cell(about, every)
+
+
+def tradeoff(cells: Iterable[Cell], lost: Iterable[Lost] = ()) -> pd.DataFrame:
+    """One row for each model x defense x attack x epsilon, worst-case rows included.
+
+    lost: the cells that have no records.
+    """
+    rows: list[dict[str, Any]] = []
+    for group, missing in _experiments(cells, lost):
+        attacks, certificates = _apart(group)
+        flags = [one.flag for one in missing]
+        worst = [worst_case(attacks, flags, certificates)] if attacks else []
+        targeted = [cell for cell in group if _is_targeted(cell)]
+        for cell in (*attacks, *worst, *targeted, *([certificates] if certificates else [])):
+            rows.extend(_rows(cell))
+    return pd.DataFrame(rows, columns=TRADEOFF_COLUMNS)
+
+
+def leaderboard(cells: Iterable[Cell], lost: Iterable[Lost] = ()) -> pd.DataFrame:
+    """One row for each model x defense, ranked by worst-case robust accuracy (`ranked`).
+
+    A model of which no attack's cell is there has a row without numbers. lost: as for `tradeoff`.
+    """
+    lost = list(lost)
+    rows, there = [], set()
+    for group, missing in _experiments(cells, lost):
+        attacks, certificates = _apart(group)
+        if attacks:
+            worst = worst_case(attacks, [one.flag for one in missing], certificates)
+            rows.append(_standing(attacks, worst, certificates, missing))
+            there.add(attacks[0].subject)
+    absent = dict.fromkeys(one.subject for one in lost if one.subject not in there and one.epsilon)
+    rows += [_nothing([one for one in lost if one.subject == subject]) for subject in absent]
+    return ranked(pd.DataFrame(rows, columns=LEADERBOARD_COLUMNS))
+
+
+def ranked(table: pd.DataFrame) -> pd.DataFrame:
+    """Put the rows of one or more leaderboards in their order, and rank them.
+
+    A rank is one more than the number of rows with a larger robust accuracy (1, 2, 2, 4), among
+    those that compare: of the same dataset, norm, epsilon, examples and attacks. Rows that lack an
+    attack, since its cell failed or is missing, come after all others, so that a crash cannot help.
+    The area below the curve and the clean accuracy order rows of one rank, and change no rank.
+    """
+    alike = ["examples_hash", "attacks_hash"]
+    new = [name for name in alike if name not in table]  # older tables have none
+    table = table.assign(**dict.fromkeys(new, ""))
+    table[alike] = table[alike].astype(object).fillna("")
+    table["value"] = [Epsilon.parse(one).value for one in table["epsilon"]]
+    table["incomplete"] = [
+        any(flag.incomplete for flag in read_column(one)) for one in table["flags"]
+    ]
+    alike = ["dataset", "norm", "value", *alike]
+    order = ["robust_accuracy", "curve_area", "clean_accuracy"]
+    table = table.sort_values(
+        [*alike, "incomplete", *order, "model", "defense"],
+        ascending=[True] * 6 + [False] * 3 + [True] * 2,
+    )
+    worth = table["robust_accuracy"] - 2.0 * table["incomplete"]
+    groups = worth.groupby([table[one] for one in alike])
+    table["rank"] = groups.rank(method="min", ascending=False).astype("Int64")
+    return table.drop(columns=["value", "incomplete", *new]).reset_index(drop=True)
+
+
+def _rows(cell: Cell) -> list[dict[str, Any]]:
+    about = cell.about
+    shared = {name: about[name] for name in TRADEOFF_COLUMNS if name in about}
+    shared |= {
+        "flags": ";".join(about["flags"]),
+        "setup_queries": int(about["report"].get("setup_queries", 0)),
+        "fidelity": about["report"].get("fidelity", float("nan")),
+    }
+    curve = curve_of(cell.records, about["epsilons"])
+    if is_certificate(cell):
+        curve = without_attack(curve)
+    if counts_queries(cell):
+        summary = query_summary(cell.records, about["epsilons"], about.get("query_budget"))
+        curve = curve.join(summary.reset_index(drop=True))
+    return [shared | {str(k): v for k, v in row.items()} for row in curve.to_dict("records")]
+
+
+def _nothing(lost: Sequence[Lost]) -> dict[str, Any]:
+    """The leaderboard's row of a model whose every attack failed or is missing."""
+    first = lost[0]
+    return {
+        "rank": 0,
+        **{name: getattr(first, name) for name in ("dataset", "model", "defense", "norm")},
+        "epsilon": first.epsilon,
+        "flags": ";".join(sorted(one.flag for one in lost)),
+        "attacks": "",
+        "examples_hash": first.examples,
+        "attacks_hash": _attacks_hash([one.named for one in lost]),
+    }
+
+
+def _attacks_hash(recipes: Iterable[str]) -> str:
+    """Name the attacks that every model is to meet; rows of other attacks do not compare."""
+    return _joint(sorted({one for one in recipes if one}))[:12]
+
+
+def _standing(
+    group: Sequence[Cell], worst: Cell, certificates: Cell | None, missing: Sequence[Lost]
+) -> dict[str, Any]:
+    about = worst.about
+    curve = curve_of(worst.records, about["epsilons"])
+    at = _headline(curve, worst)
+    certified = float("nan")
+    if certificates is not None:
+        proved = curve_of(certificates.records, about["epsilons"])
+        certified = float(_headline(proved, worst)["robust_accuracy"])
+    clean = float(at["clean_accuracy"])
+    accuracies = curve["robust_accuracy"].tolist()
+    keys = sorted(str(cell.about["key"]) for cell in group)
+    return {
+        "rank": 0,
+        **{name: about[name] for name in ("dataset", "model", "defense", "norm")},
+        **{name: at[name] for name in ("epsilon", "n_examples", "clean_accuracy")},
+        **{name: at[name] for name in ("robust_accuracy", "ci_low", "ci_high")},
+        "curve_area": curve_area(about["epsilon_values"], accuracies, clean),
+        "attacks": ";".join(str(cell.about["attack"]) for cell in group),
+        "flags": ";".join(about["flags"]),
+        "parameters": about["parameters"],
+        "config_hash": keys[0] if len(keys) == 1 else _joint(keys),
+        "weights_hash": about["weights_hash"],
+        "certified_accuracy": certified,
+        "examples_hash": about.get("examples", ""),
+        "attacks_hash": _attacks_hash(
+            [cell.about.get("recipe", cell.about["attack"]) for cell in group]
+            + [one.named for one in missing]
+        ),
+    }
+
+
+def _headline(curve: pd.DataFrame, cell: Cell) -> dict[Any, Any]:
+    """The row of a curve at the epsilon where the leaderboard compares."""
+    rows = curve[curve["epsilon"] == cell.about["leaderboard_epsilon"]]
+    return dict(rows.iloc[0].to_dict())
+
+
+def _apart(group: Sequence[Cell]) -> tuple[list[Cell], Cell | None]:
+    """The untargeted attacks on one model, and its certificates if there are any."""
+    certificates = [cell for cell in group if is_certificate(cell)]
+    attacks = [cell for cell in group if not (is_certificate(cell) or _is_targeted(cell))]
+    return attacks, certificates[0] if certificates else None
+
+
+def _is_targeted(cell: Cell) -> bool:
+    """Whether its attack was to reach a certain class: what it leaves is not robust."""
+    return "targets" in cell.about
+
+
+def _joint(keys: Sequence[str]) -> str:
+    return hashlib.sha256("".join(keys).encode()).hexdigest()
+
+
+def _black_box_alone(cells: Sequence[Cell]) -> int:
+    """How many examples only black-box attacks break, at the epsilon where they are most."""
+    white = [_broken(cell) for cell in cells if cell.about["access"] == "white-box"]
+    black = [_broken(cell) for cell in cells if cell.about["access"] != "white-box"]
+    if not white or not black:
+        return 0
+    return black_box.beaten(np.logical_or.reduce(white), np.logical_or.reduce(black))
+
+
+def _broken(cell: Cell) -> "np.ndarray[Any, np.dtype[np.bool_]]":
+    """(N, E) bool, by index: whether the attack breaks an example there or at a smaller epsilon."""
+    found = _grid(cell.records.sort_values("index"), "broken")
+    return np.asarray(np.logical_or.accumulate(found, axis=1), dtype=bool)
+
+
+def _experiments(
+    cells: Iterable[Cell], lost: Iterable[Lost]
+) -> list[tuple[list[Cell], list[Lost]]]:
+    """Cells that can be combined, with the attacks that they lack."""
+    groups: dict[tuple[object, ...], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.experiment, []).append(cell)
+    lost = list(lost)
+    made = []
+    for group in groups.values():
+        there = {cell.about["attack"] for cell in group}
+        missing = {one for one in lost if one.subject == group[0].subject}
+        made.append((group, sorted(one for one in missing if one.attack not in there)))
+    return made
+
+
+def _grid(records: pd.DataFrame, name: str) -> "np.ndarray[Any, np.dtype[np.bool_]]":
+    """(N, E) bool, from a column of lists."""
+    return np.array([list(one) for one in records[name]], dtype=bool)
+
+
+def _mean(values: Any) -> float:
+    return float(np.mean(values)) if len(values) else float("nan")
+
+
+def _means(values: "np.ndarray[Any, np.dtype[np.bool_]]") -> list[float]:
+    """Means of the columns of (N, E)."""
+    return [_mean(column) for column in values.T]

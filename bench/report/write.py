@@ -1,0 +1,104 @@
+"""A run directory's tables: made from its records, or read where nothing has changed."""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from ..api import flags
+from ..store import spreadsheet
+from ..store.cell import Cell, Lost
+from ..store.records import Finished
+from ..store.run_directory import RunDirectory
+from . import certificates, detection, query_curves, statistics, tables, transfer
+from .stored_tables import read_table, whole_counts
+from .tables import leaderboard, tradeoff
+
+Titled = tuple[Finished, Mapping[str, Any]]  # a cell, and what it is called in this run
+_NAMES = ("tradeoff.csv", "leaderboard.csv", "queries.csv")
+_OPTIONAL = {  # only where there is something for them
+    "transfer.csv": transfer.transfers,
+    "detection.csv": detection.detections,
+}
+
+
+@dataclass(frozen=True)
+class Standings:
+    """The tables of one run."""
+
+    tradeoff: pd.DataFrame
+    leaderboard: pd.DataFrame
+    queries: pd.DataFrame
+
+
+def up_to_date(
+    directory: RunDirectory,
+    before: Mapping[str, Any],
+    cells: Sequence[Titled],
+    lost: Sequence[Lost],
+) -> tuple[Mapping[str, Any], Standings | None]:
+    """Bring the tables' files up to date with the cells; return what to remember, and the tables.
+
+    before: what was to be remembered the last time. The files are made anew if a cell, its title,
+    those without records or the code that makes them changed, or if a file is missing or altered.
+
+    Raises: RunDirectoryError when a cell cannot be read.
+    """
+    files = [directory.path / name for name in (*_NAMES, *_OPTIONAL)]
+    if not cells:  # older tables would belie the manifest
+        for file in files:
+            file.unlink(missing_ok=True)
+        return {}, None
+    made_of = _made_of(cells, lost)
+    if before == {"made_of": made_of, **_hashes(files)}:
+        try:
+            return before, Standings(*map(read_table, files[: len(_NAMES)]))
+        except pa.ArrowInvalid:  # written by a version that wrote a column otherwise
+            pass
+    contents = [one.read() for one, _ in cells]
+    named = [
+        Cell({**cell.about, **titles}, cell.records)
+        for cell, (_, titles) in zip(contents, cells, strict=True)
+    ]
+    tables_made = tradeoff(named, lost), leaderboard(named, lost), query_curves.queries(named)
+    made = Standings(*map(whole_counts, tables_made))
+    for name, table in zip(_NAMES, (made.tradeoff, made.leaderboard, made.queries), strict=True):
+        directory.write_table(name, table)
+    for name, make in _OPTIONAL.items():
+        table = make(named)
+        if len(table):
+            directory.write_table(name, table)
+        else:
+            (directory.path / name).unlink(missing_ok=True)
+    return {"made_of": made_of, **_hashes(files)}, made
+
+
+def _made_of(cells: Sequence[Titled], lost: Sequence[Lost]) -> str:
+    """Name everything that the tables follow from."""
+    modules = (
+        tables,
+        certificates,
+        flags,
+        query_curves,
+        transfer,
+        detection,
+        statistics,
+        spreadsheet,
+    )
+    code = [inspect.getsource(one) for one in modules]
+    listed = [[one.key, one.sha256, list(titles.values())] for one, titles in cells]
+    return _sha256(json.dumps([code, pd.__version__, listed, lost]).encode())
+
+
+def _hashes(files: Sequence[Path]) -> dict[str, str]:
+    return {one.name: _sha256(one.read_bytes()) for one in files if one.is_file()}
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,75 @@
+"""A finished cell: per-example records, and what they are about."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from ..api.flags import Flag
+
+
+class Lost(NamedTuple):
+    """A cell without records. why: it `failed`, or is `missing` since the run was interrupted.
+
+    epsilon: where the leaderboard compares. recipe, examples: as of a cell; earlier versions
+    wrote no recipe, for which the title then stands.
+    """
+
+    dataset: str
+    norm: str
+    model: str
+    defense: str
+    attack: str
+    why: str = "failed"
+    epsilon: str = ""
+    recipe: str | None = None
+    examples: str = ""
+
+    @property
+    def named(self) -> str:
+        """What the attack is, for the comparison of rows."""
+        return self.attack if self.recipe is None else self.recipe
+
+    @property
+    def subject(self) -> tuple[str, ...]:
+        """What was to be attacked, as of a cell."""
+        return self[:4]
+
+    @property
+    def flag(self) -> Flag:
+        """What the worst case over the other attacks is flagged with."""
+        return Flag(self.why, about=self.attack)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One attack on one model: what it was, and a row for each example.
+
+    about: dataset, model, defense, attack, access, norm, epsilons (texts), epsilon_values, seed,
+    seconds, device, dtype, flags, report, parameters, key, weights_hash, leaderboard_epsilon,
+    naive (whether it took a model without useful gradients for an ordinary one), recipe (what the
+    attack is, whatever it is called; empty for those that not every model meets), examples (a hash
+    of the images attacked).
+    """
+
+    about: dict[str, Any]
+    records: pd.DataFrame
+
+    @property
+    def subject(self) -> tuple[str, ...]:
+        """What is attacked, by the names that people gave it."""
+        return tuple(str(self.about[name]) for name in ("dataset", "norm", "model", "defense"))
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Hashes of the weights it was made with: its network's, and a borrowed gradient's."""
+        source = self.about.get("source_weights_hash")
+        return (self.about["weights_hash"], *([] if source is None else [source]))
+
+    @cached_property
+    def experiment(self) -> tuple[object, ...]:
+        """What cells must share to be combined: also weights, seed, grid, and the very examples."""
+        about = (self.about[name] for name in ("weights_hash", "seed", "leaderboard_epsilon"))
+        examples = self.records.sort_values("index")[["index", "label"]].to_numpy().tobytes()
+        return (*self.subject, *about, *self.about["epsilon_values"], examples)

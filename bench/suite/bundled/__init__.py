@@ -1,0 +1,1 @@
+"""Bundled suites, run by name: `quintain run quickstart`. Data, no code."""

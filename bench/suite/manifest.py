@@ -1,0 +1,210 @@
+"""What a run has come to so far: its manifest, and in the end its tables."""
+
+import shlex
+import time
+from collections.abc import Mapping, Set
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..api import registry
+from ..report.write import Standings, up_to_date
+from ..store.atomic import remove
+from ..store.environment import hardware, software
+from ..store.privacy import path_from, private, private_values
+from ..store.records import Finished
+from ..store.run_directory import RunDirectory, lost_cell
+from ..victim.probe import same_answers
+from .keys import Keys
+from .resume import Place, Survey, stale
+
+_MISSING = {"status": "missing"}
+_REST = 10.0  # so many times as long as writing the manifest took, it is left alone
+
+
+class Logbook:
+    """Networks, finished cells and failed ones (place -> reason), in the order of the plan.
+
+    A cell that the manifest does not list yet is not lost when the run is killed: its records say
+    what it is. So the manifest, which grows with the run, need not be written after every cell.
+    """
+
+    def __init__(self, keys: Keys, survey: Survey, directory: RunDirectory, file: str) -> None:
+        self.directory = directory
+        self.done = dict(survey.done)
+        self.failed: dict[Place, str] = {}
+        self.weights = dict(survey.weights)
+        self._plan = keys.plan
+        self._networks: dict[int, Mapping[str, Any]] = {
+            number: about for number, about in enumerate(survey.networks) if about is not None
+        }
+        self._keys = keys
+        self._survey = survey
+        self._file = file
+        self._tables: Mapping[str, Any] = survey.manifest.get("tables") or {}
+        self._began = _now()
+        self._resting_until = 0.0
+        self._drop(stale(self.done, self.weights, self._sources))
+
+    @property
+    def _sources(self) -> list[int | None]:
+        return [one.source for one in self._plan.attacks]
+
+    def network(self, number: int, about: Mapping[str, Any]) -> None:
+        """Note a subject's network as it is now. Cells that another one gave are dropped.
+
+        It is another one if its weights are others, or if it answers fixed images otherwise.
+        """
+        before = self._networks.get(number, about)
+        self._networks[number] = about
+        self.weights[number] = about["weights_hash"]
+        changed = stale(self.done, self.weights, self._sources)
+        for place, cell in self.done.items():
+            if number in (place[0], self._sources[place[1]]):
+                own = cell.cell is not None and place[0] == number
+                probed = cell.cell.about if own and cell.cell is not None else before
+                if not same_answers(probed.get("probe", ()), about["probe"]):
+                    changed.add(place)
+        self._drop(changed)
+
+    def _drop(self, places: Set[Place]) -> None:
+        self.done = {place: one for place, one in self.done.items() if place not in places}
+
+    def book(self, place: Place, cell: Finished) -> None:
+        """Note a finished cell."""
+        self.done[place] = cell
+        error = cell.path.with_suffix(".error.txt")
+        if error.name in self._survey.errors:
+            remove(error)
+
+    def fail(self, place: Place, reason: str) -> None:
+        """Note a cell that failed."""
+        self.failed[place] = private(reason, self._plan.folder)
+
+    def has(self, number: int) -> bool:
+        """Whether any cell of a subject is done."""
+        return any(place[0] == number for place in self.done)
+
+    def missing(self, number: int) -> list[int]:
+        """The attacks that are not done on a subject."""
+        attacks = self._plan.attacks_on(number)
+        return [one for one in attacks if (number, one) not in self.done]
+
+    def titles(self, place: Place) -> dict[str, Any]:
+        """What a cell is called, and may be called otherwise without a number changing."""
+        sortie = self._plan.attacks[place[1]]
+        source = sortie.source
+        lender = {} if source is None else {"transfer_source": self._plan.subjects[source].title}
+        aim = {} if sortie.targets is None else {"targets": sortie.targets}
+        return {
+            "dataset": self._plan.suite.dataset.title,
+            **self._subject(place[0]),
+            "attack": sortie.entry.title,
+            "leaderboard_epsilon": self._plan.suite.headline.text,
+            "epsilons": [one.text for one in self._plan.suite.epsilons],
+            "recipe": self._keys.recipe(place[1]),
+            "examples": self._plan.test_hash[:12],
+            **lender,
+            **aim,
+        }
+
+    def close(self) -> Standings | None:
+        """Bring the tables up to date, and say that the run is finished."""
+        cells = [(one, self.titles(place)) for place, one in sorted(self.done.items())]
+        entries = [self._entry(place) for place in self._places() if place not in self.done]
+        lost = [one for one in map(lost_cell, entries) if one is not None]
+        self._tables, standings = up_to_date(self.directory, self._tables, cells, lost)
+        lasting, before = self._lasting(), self._survey.manifest
+        idle = not self.failed and not any(one.fresh for one in self.done.values())
+        if not (idle and before.get("finished") and lasting.items() <= before.items()):
+            self._write(lasting, finished=_now())
+        return standings
+
+    def write(self) -> None:
+        """Write the manifest of a run that goes on."""
+        began = time.monotonic()
+        self._write(self._lasting(), finished=None)
+        now = time.monotonic()
+        self._resting_until = now + _REST * (now - began)
+
+    def write_now_and_then(self) -> None:
+        """Write the manifest, unless that would take much of the run's time."""
+        if time.monotonic() >= self._resting_until:
+            self.write()
+
+    def _write(self, lasting: Mapping[str, Any], finished: str | None) -> None:
+        about = hardware(self._keys.device)
+        passing = {"began": self._began, "finished": finished, "hardware": about}
+        self.directory.write_manifest({**passing, **lasting})
+
+    def _lasting(self) -> dict[str, Any]:
+        """What the manifest says that a run with nothing to do would say again."""
+        suite = self._plan.suite
+        return {
+            "suite": private_values(suite.resolved()),
+            "suite_file": Path(self._file).name,
+            "repeat": self._repeat(),
+            "software": software(),
+            "data_hash": self._keys.data,
+            "indices": self._plan.indices.tolist(),
+            "networks": [
+                {**about, **self._subject(number)}
+                for number, about in sorted(self._networks.items())
+            ],
+            "cells": [self._entry(place) for place in self._places()],
+            "tables": dict(self._tables),
+        }
+
+    def _entry(self, place: Place) -> dict[str, Any]:
+        titles = self.titles(place)
+        names = {name: titles[name] for name in ("dataset", "model", "defense", "attack")}
+        entry = {**names, "norm": self._plan.suite.norm}
+        if place not in self.done:
+            shown = ("targets", "leaderboard_epsilon", "recipe", "examples")
+            entry |= {name: titles[name] for name in shown if name in titles}
+            failed = place in self.failed
+            why = {"status": "failed", "error": self.failed[place]} if failed else _MISSING
+            return {**entry, **why}
+        cell = self.done[place]
+        return {
+            **entry,
+            "status": "done",
+            "file": f"{cell.path.parent.name}/{cell.path.name}",
+            "key": cell.key,
+            "sha256": cell.sha256,
+            "weights": list(cell.weights),
+            "files": dict(cell.files),
+            "adversarials": cell.adversarials,
+            "titles": titles,
+        }
+
+    def _places(self) -> list[Place]:
+        """Every cell of the plan, in its order."""
+        plan = self._plan
+        subjects = range(len(plan.subjects))
+        return sorted((number, attack) for number in subjects for attack in plan.attacks_on(number))
+
+    def _subject(self, number: int) -> dict[str, str]:
+        subject = self._plan.subjects[number]
+        return {"model": subject.model.title, "defense": subject.defense_title}
+
+    def _repeat(self) -> str:
+        """Say the command that gives the same numbers, to be run in the run directory.
+
+        A suite that is far away, in somebody's home folder, is named alone.
+        """
+        suite = self._plan.suite
+        source = "suite.toml"  # the copy, unless it names files that lie beside the original
+        named = (
+            one.spec for one in (*suite.models, *suite.attacks, *suite.defenses, suite.dataset)
+        )
+        root = str(suite.dataset.spec.get("root") or "")
+        names_files = any(map(registry.names_files, named)) or bool(root)
+        if suite.plugins or names_files or any(one.checkpoint for one in suite.models):
+            source = path_from(self.directory.path, self._plan.folder / Path(self._file).name)
+        command = ["quintain", "run", source, "--seed", str(suite.seed)]
+        return shlex.join([*command, "--device", str(self._keys.device), "--out", "NEW_DIRECTORY"])
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,231 @@
+"""A suite made ready: every plugin built, and every model tried that there is work for."""
+
+import hashlib
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..api import registry
+from ..api.data import ImageData, Images
+from ..api.defense import Defense
+from ..api.epsilon import check_radii
+from ..api.errors import BadParameter, BadSuite
+from ..api.shared.path_names import located
+from ..datasets.in_memory import fingerprint, select, tensor_hash
+from ..datasets.validation import SPLITS, check_images, check_splits, load_split
+from ..engine.config import Certification, Member, Settings, check_members
+from ..engine.targets import check_class
+from ..store.hashing import hash_json
+from ..training.load import try_model, wrapper_of
+from ..training.networks import check_defense
+from ..victim.traits import Nature
+from .config import AttackEntry, Entry, ModelEntry, Suite
+from .lookup import blamed
+from .matrix import Sortie, Subject, certification_of, sorties_of, transfers_of
+
+_BLOCK = 256  # images held at once to be looked at
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do.
+
+    train: the training split. test: the chosen test examples. indices: (N,) int64, which of
+    the test split they are. train_hash, test_hash: their fingerprint, and that of the very pixels
+    that are attacked. attacks: also what stands in an attack's place, the certificates.
+    """
+
+    suite: Suite
+    folder: Path
+    train: ImageData
+    test: ImageData
+    indices: Tensor
+    train_hash: str
+    test_hash: str
+    subjects: tuple[Subject, ...]
+    attacks: tuple[Sortie, ...]
+
+    def attacks_on(self, number: int) -> list[int]:
+        """The attacks that a subject is met by.
+
+        Its certificates come first, if it has some: attacks are audited against them.
+        """
+        meets = [attack for attack, one in enumerate(self.attacks) if number in one.meets]
+        return sorted(meets, key=lambda attack: attack != self.certification)
+
+    @cached_property
+    def certification(self) -> int | None:
+        """The attack in whose place the certificates are, if any subject has some."""
+        kinds = (isinstance(one.member, Certification) for one in self.attacks)
+        return next((number for number, found in enumerate(kinds) if found), None)
+
+    def checkpoint(self, entry: ModelEntry) -> Path | None:
+        """Where a model's checkpoint is: relative to the suite's folder."""
+        return None if entry.checkpoint is None else located(entry.checkpoint, self.folder)
+
+    def settings(self, sortie: Sortie) -> Settings:
+        """How an attack's cells are run."""
+        suite, attack = self.suite, sortie.entry
+        return Settings(
+            norm=suite.norm,
+            grid=suite.epsilons,
+            seed=suite.seed,
+            search=attack.search or suite.search,
+            query_budget=attack.query_budget or suite.query_budget,
+            precision=suite.precision,
+            approach=sortie.approach,
+            targets=sortie.targets,
+        )
+
+
+def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
+    """Load plugins and data, build every plugin, and refuse what cannot work.
+
+    The models are only looked up: `try_models` builds those that there is work for.
+
+    Raises: BadSuite, naming the file and the key; BadData; BadCheckpoint; UnknownPlugin; BadPlugin.
+    """
+    for one in suite.plugins:
+        with blamed(file, "plugins"):
+            registry.load_named(one, folder)
+    attacks: list[tuple[AttackEntry, Member]] = []
+    for number, attack in enumerate(suite.attacks, 1):
+        with blamed(file, f"attacks[{number}]"):
+            plugin = registry.build("attacks", attack.spec, besides=AttackEntry.model_fields)
+            member = Member(plugin, attack.restarts)
+            check_members([member], suite.norm, targeted=False)
+            attacks.append((attack, member))
+    defenses: list[tuple[Entry, Defense]] = []
+    for number, defense in enumerate(suite.defenses, 1):
+        with blamed(file, f"defenses[{number}]"):
+            built = registry.build("defenses", defense.spec, besides=Entry.model_fields)
+            defenses.append((defense, built))
+    with blamed(file, "dataset"):
+        dataset = registry.build("datasets", suite.dataset.spec)
+        train, test = (load_split(dataset, suite.dataset.name, one) for one in SPLITS)
+        check_splits(train, test)
+        indices = _choose(len(test), suite)
+        test = select(test, indices)
+        pixels = _checked_pixels(test.images)
+    with blamed(file, "epsilons"):
+        _check_grid(suite, test)
+    subjects = _subjects(suite, file, folder, defenses)
+    _check_apart(subjects, file)
+    if any(one.defense is not None for one in subjects):
+        for number, (_, built) in enumerate(defenses, 1):
+            with blamed(file, f"defenses[{number}]"):
+                check_defense(built, train, suite.norm, suite.headline.value, suite.seed)
+    with blamed(file, "targets"):
+        check_class(suite.targets, test.n_classes)
+        sorties = sorties_of(attacks, suite, subjects)
+    if suite.transfer is not None:
+        with blamed(file, "transfer"):
+            sorties += transfers_of(suite.transfer, suite, subjects)
+    sorties += certification_of(subjects)
+    return Plan(
+        suite,
+        folder,
+        train,
+        test,
+        indices,
+        fingerprint(train),
+        hash_json([pixels, tensor_hash(test.labels), test.class_names]),
+        tuple(subjects),
+        tuple(sorties),
+    )
+
+
+def _checked_pixels(images: Images) -> str:
+    """Look at every image that is to be attacked, and name all their pixels.
+
+    Raises: BadData.
+    """
+    digest = hashlib.sha256()
+    for part in torch.arange(len(images)).split(_BLOCK):
+        pixels = images.read(part).cpu()
+        check_images(pixels, first=int(part[0]))
+        digest.update(tensor_hash(pixels).encode())
+    return digest.hexdigest()
+
+
+def _check_grid(suite: Suite, test: ImageData) -> None:
+    """Refuse epsilons beyond images of this shape. Raises: BadParameter."""
+    try:
+        check_radii(suite.epsilons, suite.norm, test.shape)
+    except ValueError as error:
+        raise BadParameter(str(error)) from None
+
+
+def _subjects(
+    suite: Suite, file: str, folder: Path, defenses: Sequence[tuple[Entry, Defense]]
+) -> list[Subject]:
+    """Every model with every defense; once alone when it has its weights already.
+
+    Raises: BadSuite.
+    """
+    subjects: list[Subject] = []
+    for number, model in enumerate(suite.models, 1):
+        with blamed(file, f"models[{number}]"):
+            registry.bind("models", model.spec, besides=ModelEntry.model_fields)
+            factory = registry.find("models", model.name).load()
+            if _is_ready(model):
+                path = None if model.checkpoint is None else located(model.checkpoint, folder)
+                wrapper = None if path is None or not path.is_file() else wrapper_of(path)
+                nature = Nature.of(factory, wrapper)
+                subjects.append(Subject(model, model.defense, None, wrapper, nature))
+                continue
+        if not defenses:
+            raise BadSuite(f"{file}: defenses must hold at least one, such as 'none'")
+        subjects += [
+            Subject(model, one.title, plugin, None, Nature.of(factory, plugin))
+            for one, plugin in defenses
+        ]
+    return subjects
+
+
+def _check_apart(subjects: Sequence[Subject], file: str) -> None:
+    """Refuse two subjects that tables would call the same: `a x b` and `c`, `a` and `b x c`.
+
+    Raises: BadSuite.
+    """
+    seen: set[str] = set()
+    for one in subjects:
+        if one.title in seen:
+            raise BadSuite(
+                f"{file}: two pairs of model and defense are called '{one.title}': "
+                "give a model or a defense another label"
+            )
+        seen.add(one.title)
+
+
+def _is_ready(model: ModelEntry) -> bool:
+    """Whether a model has its weights already, and is not to be trained."""
+    if model.checkpoint is not None:
+        if model.train:
+            raise BadParameter("train = true, but the weights are in a checkpoint")
+        return True
+    return not model.train if model.train is not None else registry.brings_weights(model.spec)
+
+
+def try_models(plan: Plan, file: str, titles: Container[str]) -> None:
+    """Build the models of these titles and run each on two images; read their checkpoints.
+
+    Raises: BadSuite, naming the file and the key.
+    """
+    for number, model in enumerate(plan.suite.models, 1):
+        if model.title in titles:
+            with blamed(file, f"models[{number}]"):
+                try_model(model.spec, plan.train, plan.checkpoint(model))
+
+
+def _choose(total: int, suite: Suite) -> Tensor:
+    """(n,) int64: the test examples, drawn by the seed, in ascending order."""
+    count = suite.n_examples or total
+    if count > total:
+        raise BadParameter(f"n_examples = {count}, but the test split has {total} images")
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(suite.seed))
+    return order[:count].sort().values

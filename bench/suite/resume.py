@@ -1,0 +1,152 @@
+"""Which cells of a plan a run directory holds already. Nothing is written, no network is made."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..api.errors import RunDirectoryError
+from ..api.shared.file_checks import check_regular
+from ..store.cell import Cell
+from ..store.hashing import hash_file
+from ..store.records import Finished, read_cell
+from ..store.run_directory import RunDirectory, read_manifest
+from ..training.networks import cached_weights
+from .files_read import unchanged
+from .keys import Keys
+from .plan import Plan
+
+Place = tuple[int, int]  # a cell of the plan: the number of its subject, and of its attack
+
+
+class Survey:
+    """The records that the manifest lists, and those that a killed run left behind.
+
+    The manifest remembers each file's SHA-256, so that finished cells need not be parsed. Where it
+    is silent or another hash is found, records are read and checked value by value.
+
+    done: the finished cells. networks: what the manifest says of each subject's network, if it
+    does. weights: the hash of the weights that a subject's network has, where that is known.
+    to_build: the subjects whose network must be built, to see whether it is still the same, before
+    their cells count as done: those made by code of the user's, unless they would be trained.
+    """
+
+    def __init__(self, keys: Keys, directory: RunDirectory, cache: Path | None) -> None:
+        try:
+            self.manifest = read_manifest(directory.path)
+        except RunDirectoryError:  # there is none, or the directory will be refused when entered
+            self.manifest = {}
+        plan = keys.plan
+        self._folder = plan.folder
+        self._records = directory.path / "records"
+        self._saving = plan.suite.save_adversarials
+        self._listed = _by(self.manifest.get("cells"), "key")
+        self._names = {name[-24:-8]: name for name in _files(self._records, ".parquet")}
+        self.errors = set(_files(self._records, ".error.txt"))
+        self.done: dict[Place, Finished] = {}
+        for number in range(len(plan.subjects)):
+            for attack in plan.attacks_on(number):
+                if (found := self.look(keys.cell((number, attack)))) is not None:
+                    self.done[number, attack] = found
+        listed = _by(self.manifest.get("networks"), "key")
+        self.networks = [listed.get(key) for key in keys.networks]
+        cached = [cached_weights(key, cache) for key in keys.networks]
+        self.weights = {
+            number: known
+            for number, one in enumerate(cached)
+            if (known := one or self._made_with(number)) is not None
+        }
+        self.to_build = {
+            number
+            for number, subject in enumerate(plan.subjects)
+            if subject.is_users and (subject.defense is None or cached[number] is not None)
+        }
+
+    def _made_with(self, number: int) -> str | None:
+        """The weights that all finished cells of a subject agree upon."""
+        found = {one.weights[0] for (subject, _), one in self.done.items() if subject == number}
+        return found.pop() if len(found) == 1 else None
+
+    def unfinished(self, plan: Plan) -> set[str]:
+        """Titles of the models that have a cell missing."""
+        gone = stale(self.done, self.weights, [one.source for one in plan.attacks])
+        return {
+            subject.model.title
+            for number, subject in enumerate(plan.subjects)
+            for attack in plan.attacks_on(number)
+            if (number, attack) not in self.done or (number, attack) in gone
+        }
+
+    def precisions(self, weights: str) -> list[Mapping[str, Any]]:
+        """What the searches on networks of these weights computed in, as the manifest says it."""
+        networks = _by(self.manifest.get("networks"), "key").values()
+        found = [one.get("precision") for one in networks if one.get("weights_hash") == weights]
+        return [one for one in found if isinstance(one, Mapping)]
+
+    def path(self, key: str) -> Path | None:
+        """Where a cell's records are, whatever its titles were when they were written."""
+        name = self._names.get(key[:16])
+        return None if name is None else self._records / name
+
+    def look(self, key: str, path: Path | None = None) -> Finished | None:
+        """Return a cell that is there and whole; what is damaged is as good as missing."""
+        path = path or self.path(key)
+        if path is None:
+            return None
+        listed = self._listed.get(key, {})
+        try:
+            check_regular(path)
+            sha256 = hash_file(path)
+            if sha256 == listed.get("sha256"):
+                weights, files = tuple(listed["weights"]), listed["files"]
+                found = Finished(path, key, sha256, weights, files, listed.get("adversarials"))
+            else:
+                found = finished(path, sha256, read_cell(path))
+        except (OSError, RunDirectoryError, KeyError, TypeError):
+            return None
+        same = found.key == key and unchanged(found.files, self._folder)
+        return found if same and (not self._saving or found.saved) else None
+
+
+def finished(path: Path, sha256: str, cell: Cell, *, fresh: bool = False) -> Finished:
+    """A cell that has been written, or read, as a finished one."""
+    about = cell.about
+    return Finished(
+        path,
+        about["key"],
+        sha256,
+        cell.weights,
+        about["files"],
+        about.get("adversarials"),
+        fresh,
+        cell,
+    )
+
+
+def stale(
+    cells: Mapping[Place, Finished], weights: Mapping[int, str], sources: Sequence[int | None]
+) -> set[Place]:
+    """The cells that other weights gave than a network has now.
+
+    weights: by subject, where they are known. sources: by attack, whose gradients it borrows.
+    """
+    found = set()
+    for (number, attack), cell in cells.items():
+        source = sources[attack]
+        networks = (number,) if source is None else (number, source)
+        now = tuple(weights.get(one) for one in networks)
+        if any(one not in (None, before) for one, before in zip(now, cell.weights, strict=False)):
+            found.add((number, attack))
+    return found
+
+
+def _by(entries: Any, name: str) -> dict[str, Any]:
+    """The entries of a list in a manifest that have a certain name, by its value."""
+    listed = entries if isinstance(entries, list) else []
+    return {str(one[name]): one for one in listed if isinstance(one, Mapping) and name in one}
+
+
+def _files(folder: Path, ending: str) -> list[str]:
+    try:
+        return [one.name for one in folder.iterdir() if one.name.endswith(ending)]
+    except OSError:
+        return []

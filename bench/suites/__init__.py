@@ -1,1 +1,0 @@
-"""Bundled suites, run by name: `quintain run quickstart`."""

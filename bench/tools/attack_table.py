@@ -1,0 +1,147 @@
+"""The attacks that there are, as a table: read off the plugins themselves.
+
+What each costs is counted once and kept in attack_passes.json, since counting takes a minute of
+processor time: `python -m quintain.bench.tools.attack_table` counts anew, and a slow test compares.
+"""
+
+import inspect
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..api import registry
+from ..api.plugins.plugin import Plugin
+from ..api.progress import Silent
+from ..api.threat import NORMS, Epsilon, Norm
+from ..datasets.in_memory import TensorImages
+from ..engine.case import Case
+from ..engine.cell import assess
+from ..engine.config import Member, Settings, single
+from ..engine.preparation import Attackers
+from .conformance.fixture_model import GRIDS, Ground, proving_ground, train_stand_in
+
+_PAPER = re.compile(r"Source:\s+([^;]*?\(arXiv:[\d.]+\))")
+_OTHER = re.compile(r"Source:\s+([^.;]*)")
+_CHECKED = re.compile(r"Checked\s+against\s+(.*?)\.(?:\s|$)", re.DOTALL)
+_OUT_OF_REACH = 1e-6  # an epsilon that nothing breaks, so that every attack goes all the way
+_EXAMPLES = 2
+_PASSES = Path(__file__).with_name("attack_passes.json")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One attack, with its default hyper-parameters.
+
+    cost: passes for an example that resists it at one epsilon, "" where they were not counted.
+    """
+
+    name: str
+    access: str
+    norms: str
+    targeted: str
+    cost: str
+    source: str
+    checked: str
+
+    def row(self) -> list[str]:
+        """Cells of a table, the name as code."""
+        rest = (self.access, self.norms, self.targeted, self.cost, self.source, self.checked)
+        return [f"`{self.name}`", *rest]
+
+
+HEADINGS = ["attack", "access", "norms", "targeted", "passes", "source", "checked against"]
+
+
+def entries(*, count_passes: bool) -> list[Entry]:
+    """All attacks, by name. count_passes: run each on two images, instead of what is kept."""
+    kept = passes()
+    return [
+        _entry(one, None if count_passes else kept.get(one.name, ""))
+        for one in registry.plugins("attacks")
+    ]
+
+
+def passes() -> dict[str, str]:
+    """What each attack of ours costs, as it was counted."""
+    counted: dict[str, str] = json.loads(_PASSES.read_text("utf-8"))
+    return counted
+
+
+def count() -> None:
+    """Count anew what each attack costs, and keep it."""
+    counted = {one.name: one.cost for one in entries(count_passes=True)}
+    _PASSES.write_text(json.dumps(counted, indent=1) + "\n", "utf-8")
+
+
+def markdown() -> str:
+    """The table in Markdown."""
+    rows = [HEADINGS, ["---"] * len(HEADINGS)]
+    rows += [one.row() for one in entries(count_passes=False)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _entry(plugin: Plugin, cost: str | None) -> Entry:
+    """One row. cost: as it is known; None to count it."""
+    attack = registry.build("attacks", plugin.name)
+    norms = [one for one in NORMS if all(one in _norms(part) for part in _stages(attack, one))]
+    aims = all(
+        getattr(part, "targetable", True) for part in _stages(attack, norms[0], targeted=True)
+    )
+    text = inspect.getdoc(plugin.load()) or ""
+    source = _PAPER.search(text) or _OTHER.search(text)
+    checked = _CHECKED.search(text)
+    return Entry(
+        name=plugin.name,
+        access=attack.access,
+        norms=", ".join(norms),
+        targeted="yes" if aims else "no",
+        cost=_cost(attack, norms[0]) if cost is None else cost,
+        source=_line(source.group(1)) if source else "",
+        checked=_line(checked.group(1)) if checked else "",
+    )
+
+
+def _stages(attack: Any, norm: Norm, *, targeted: bool = False) -> list[Any]:
+    """The attacks that it is made of in a norm."""
+    return [one.attack for one in single([Member(attack)], norm, targeted=targeted)]
+
+
+def _norms(attack: Any) -> tuple[Norm, ...]:
+    claimed: tuple[Norm, ...] = getattr(attack, "norms", NORMS)
+    return claimed
+
+
+def _cost(attack: Any, norm: Norm) -> str:
+    """Passes that one example takes which nothing breaks."""
+    ground = proving_ground()
+    epsilon = Epsilon.parse(_OUT_OF_REACH * GRIDS[norm][0])
+    settings = Settings(norm, (epsilon,), search="exhaustive", precision="float32")
+    records = assess(_case(ground), [Member(attack)], settings, Silent(), 16).records
+    forward, backward = (int(records[name].max()) for name in ("forward", "backward"))
+    if attack.access == "white-box":
+        return f"{forward:,} forward, {backward:,} backward"
+    return f"{forward:,} {'query' if forward == 1 else 'queries'}"
+
+
+def _case(ground: Ground) -> Case:
+    rows = torch.arange(_EXAMPLES)
+    return Case(
+        module=ground.network,
+        device=torch.device("cpu"),
+        images=TensorImages(ground.images[rows]),
+        labels=ground.labels[rows],
+        indices=rows,
+        attackers=Attackers(ground.owned, train_stand_in),
+    )
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    count()

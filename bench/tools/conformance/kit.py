@@ -1,0 +1,96 @@
+"""The kit: every check on one plugin, or on all attacks of a file."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+
+from ...api import registry
+from ...api.attack import Cascade
+from ...engine.config import Member, single
+from ...suite.lookup import attacks_named
+from .checks import CHECKS
+from .report import Failed, NotTried, Outcome, Report, Verdict
+from .runs import Trial, told
+
+
+def check_plugin(plugin: str) -> list[Report]:
+    """Check an attack by its name, or every attack that a Python file registers.
+
+    Raises: UnknownPlugin; BadPlugin when the file cannot be loaded or registers no attack.
+    """
+    return [
+        check_attack(name, build, one.source)
+        for one in attacks_named(plugin)
+        for name, build in _parts(one.name)
+    ]
+
+
+def _parts(name: str) -> list[tuple[str, Callable[[], Any]]]:
+    """An attack, or each attack of a cascade, with what makes it."""
+    build = partial(registry.build, "attacks", name)
+    try:
+        attack = build()
+    except Exception:  # the kit's first check says what is wrong
+        return [(name, build)]
+    if not isinstance(attack, Cascade):
+        return [(name, build)]
+    members = single([Member(attack)])
+
+    def member(number: int) -> Any:
+        return single([Member(build())])[number].attack
+
+    return [
+        (f"{name} {number + 1}: {type(one.attack).__name__}", partial(member, number))
+        for number, one in enumerate(members)
+    ]
+
+
+def check_attack(name: str, build: Callable[[], Any], source: str = "") -> Report:
+    """Make every check on the attack that `build` makes with its default parameters.
+
+    source: the file or the distribution that it comes from.
+    """
+    with _one_thread():
+        return Report(name, source, tuple(_outcomes(Trial(build, source))))
+
+
+def _outcomes(trial: Trial) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    for check in CHECKS:
+        if outcomes and outcomes[0].verdict == "FAIL":  # not even the first one
+            outcomes.append(Outcome(check.__name__, _demand(check), "skip"))
+        else:
+            outcomes.append(_outcome(check, trial))
+    return outcomes
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """On images this small, more threads only wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _outcome(check: Callable[[Trial], None], trial: Trial) -> Outcome:
+    verdict: Verdict = "pass"
+    seen = ""
+    try:
+        check(trial)
+    except NotTried as error:
+        verdict, seen = "skip", str(error)
+    except Failed as error:
+        verdict, seen = "FAIL", str(error)
+    except Exception as error:  # a plugin may raise anything from anywhere
+        verdict, seen = "FAIL", told(error, trial.file)
+    return Outcome(check.__name__, _demand(check), verdict, seen)
+
+
+def _demand(check: Callable[[Trial], None]) -> str:
+    return (check.__doc__ or "").partition("\n")[0]

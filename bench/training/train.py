@@ -1,0 +1,100 @@
+"""Train a model with a defense into a checkpoint."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..api.epsilon import checked_norm
+from ..api.errors import BadParameter
+from ..api.shared.file_checks import check_writable
+from ..store.privacy import private_values
+
+if TYPE_CHECKING:
+    from ..api.defense import Trained
+from ..api.plugins.plugin import read_specs
+from ..api.shared.options import read_radius
+from ..store.atomic import writing
+
+
+def train_checkpoint(
+    path: Path,
+    model: str,
+    defense: str,
+    dataset: str,
+    norm: str,
+    epsilon: str | None,
+    seed: int,
+    device: str,
+    settings: Sequence[str],
+    plugins: Sequence[Path],
+    fresh: bool,
+    log_dir: Path | None,
+) -> str:
+    """Train a model with a defense, write a checkpoint, and say how it did.
+
+    A training of this very network that was cut off goes on, unless it is to begin `fresh`.
+
+    Raises: QuintainError for what cannot be used.
+    """
+    from ..api import registry
+
+    specs = read_specs({"model": model, "defense": defense, "dataset": dataset}, settings)
+    if path.suffix != ".safetensors":
+        raise BadParameter(f"a checkpoint is a .safetensors file, not {path.name}")
+    threat = checked_norm(norm)
+    read_radius(epsilon, threat)
+    for plugin in plugins:
+        registry.load_named(str(plugin), Path.cwd())
+    for kind, name in (("models", model), ("defenses", defense), ("datasets", dataset)):
+        registry.check_name(kind, name)  # type: ignore[arg-type]
+
+    from ..api.shared.options import parse_device  # this and what follows bring torch
+    from ..api.shared.terminal import Bar, say
+    from ..datasets.validation import check_training, load_split
+    from ..store.checkpoints import save_checkpoint
+    from .load import try_model
+    from .networks import Order, about_training, check_defense, obtain
+    from .session import Desk
+
+    plugin = registry.build("defenses", specs["defense"])
+    source = registry.build("datasets", specs["dataset"])
+    where = parse_device(device)
+    with writing(path):
+        check_writable(path)
+    data = load_split(source, dataset, "train")
+    check_training(data)
+    radius = read_radius(epsilon, threat, data.shape)
+    check_defense(plugin, data, threat, radius)
+    try_model(specs["model"], data)
+    order = Order(specs["model"], plugin, data, seed, where, threat, radius)
+    desk = Desk(path.with_suffix(".partial"), log_dir, lambda text: say(f"quintain: {text}"), fresh)
+    trained = obtain(order, None, Bar(f"train {model} x {defense}"), desk)
+    about = {
+        "model": specs["model"],
+        "dataset": private_values(specs["dataset"]),
+        "defense_spec": specs["defense"],
+        **about_training(trained, plugin),
+    }
+    with writing(path):
+        save_checkpoint(path, trained.model, about)
+    desk.clear()
+    return f"wrote {path}: {_figures(trained)}"
+
+
+def _figures(trained: "Trained") -> str:
+    """How the kept weights did on the part held out, and what makes them doubtful."""
+    flags = "".join(f" [{flag}]" for flag in trained.flags)
+    if not trained.history:
+        return f"a {type(trained.model).__name__}{flags}"
+    epochs = len(trained.history)
+    if "member" in trained.history[-1]:
+        return f"an ensemble, {epochs} epochs of training in all{flags}"
+    kept = trained.epoch or epochs
+    row = trained.history[kept - 1]
+    shown = {
+        "validation_accuracy": "clean accuracy",
+        "robust_validation_accuracy": "robust accuracy",
+        "loss": "training loss",
+    }
+    figures = [f"{text} {row[name]:.3f}" for name, text in shown.items() if name in row]
+    return f"epoch {kept} of {epochs}, {', '.join(figures)}{flags}"

@@ -1,0 +1,133 @@
+"""The ledger: what is counted and found on each example while it is under attack."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..api.threat import Ball, measure, per_example
+
+UNLIMITED = 2**62
+LOSS, MODEL = 1, 2  # whose fault it is that a gradient was not finite
+_ROUGH = 1e-5  # relative error of a norm in float32, generously
+
+
+@dataclass
+class Ledger:
+    """What the harness keeps on each example of a batch of B while it is under attack.
+
+    ball: around the clean images. y: (B,), the goals. forward, backward, queries: (B,) int64,
+    counted. allowance: (B,) int64, queries that are left. distance: (B,) float64, norm of the
+    smallest adversarial perturbation seen, infinite before the first; nearest: (B, C, H, W), that
+    point. grid: (B, E) float64, the radii of interest. solved: (B, E) int64, how many queries had
+    been asked when an adversarial point within each was first seen, 0 before; not kept for
+    white-box attacks. lead: (B,), how far the logits last seen were from the goal, NaN before the
+    first and when nobody wants to know. fault: (B,) int64, whether a gradient that the attack was
+    given was not finite, and whose fault it was: 0 none was, LOSS the attack's own loss's, MODEL
+    the model's.
+    """
+
+    ball: Ball
+    y: Tensor
+    forward: Tensor
+    backward: Tensor
+    queries: Tensor
+    allowance: Tensor
+    distance: Tensor
+    nearest: Tensor
+    grid: Tensor
+    solved: Tensor
+    lead: Tensor
+    fault: Tensor
+
+    @classmethod
+    def open(cls, ball: Ball, y: Tensor, allowance: Tensor, grid: Tensor) -> "Ledger":
+        """Begin with nothing counted and nothing found."""
+        zeros = torch.zeros_like(y)
+        distance = torch.full(y.shape, torch.inf, dtype=torch.float64, device=y.device)
+        counts = zeros, zeros.clone(), zeros.clone()
+        solved = torch.zeros_like(grid, dtype=torch.int64)
+        unknown = distance * torch.nan
+        return cls(
+            ball,
+            y,
+            *counts,
+            allowance,
+            distance,
+            nearest=ball.x.clone(),
+            grid=grid,
+            solved=solved,
+            lead=unknown,
+            fault=zeros.clone(),
+        )
+
+    @property
+    def broken(self) -> Tensor:
+        """(B,) bool: an adversarial point inside the ball has been seen."""
+        return self.distance <= self.ball.epsilon
+
+    @property
+    def exhausted(self) -> Tensor:
+        """(B,) bool: nothing left of the query budget."""
+        return self.allowance <= 0
+
+    def distance_of(self, points: Tensor, rows: Tensor) -> Tensor:
+        """(n,) float64: how far points (n, C, H, W) are off the rows' clean images.
+
+        Infinite outside [0, 1].
+        """
+        inside = (points.clamp(0.0, 1.0) == points).flatten(1).all(dim=1)
+        distance = measure(points.double() - self.ball.x[rows].double(), self.ball.norm)
+        return torch.where(inside, distance, torch.inf)
+
+    def note_solved(self, rows: Tensor, distance: Tensor, asked: Tensor) -> None:
+        """Note which adversarial points were the first within each radius.
+
+        rows, distance, asked: (n,): whose they are, how far, and how many queries had been asked.
+        """
+        within = distance[:, None] <= self.grid[rows]
+        when = torch.where(within, asked[:, None], UNLIMITED)
+        first = torch.full_like(self.solved, UNLIMITED)
+        first.scatter_reduce_(0, rows[:, None].expand_as(when), when, "amin")
+        new = (self.solved == 0) & (first < UNLIMITED)
+        self.solved.copy_(torch.where(new, first, self.solved))
+
+    def note_fault(self, gradient: Tensor, slope: Tensor, asked: Tensor | None) -> None:
+        """Note whose gradients (B, C, H, W) were not finite; slope: of the loss, by the logits.
+
+        asked: (B,) bool, the rows that count; None for all.
+        """
+        fault = _fault(gradient, slope)
+        fault = fault if asked is None else fault * asked
+        self.fault.copy_(self.fault.maximum(fault))
+
+    def note_faults(self, gradient: Tensor, slope: Tensor, asked: Tensor, owners: Tensor) -> None:
+        """The same of any number of inputs, whose owners are (N,)."""
+        fault = _fault(gradient, slope) * asked
+        self.fault.scatter_reduce_(0, owners, fault, "amax")
+
+    def fall_back(self, distance: Tensor, nearest: Tensor) -> None:
+        """Take earlier finds, (B,) and (B, C, H, W), where none within the ball is known now."""
+        without = ~self.broken
+        self.distance.copy_(torch.where(without, distance, self.distance))
+        self.nearest.copy_(torch.where(per_example(without, nearest), nearest, self.nearest))
+
+    def may_be_nearer(self, x: Tensor, rows: Tensor) -> Tensor:
+        """(n,) bool: whether some rows (n,) of x are worth measuring, judged in x's own precision.
+
+        Not when nearer by less than that precision, and what is known breaks the example already.
+        """
+        known = self.distance[rows]
+        if not bool(known.isfinite().any()):
+            return torch.ones_like(rows, dtype=torch.bool)
+        rough = measure(x[rows] - self.ball.x[rows], self.ball.norm, x.dtype).double()
+        epsilon = self.ball.epsilon[rows]
+        first = (known > epsilon) & (rough <= epsilon * (1.0 + _ROUGH))
+        return first | (rough < known * (1.0 - _ROUGH))
+
+
+def _fault(gradient: Tensor, slope: Tensor) -> Tensor:
+    """(N,) int64: 0 where the gradient is finite, else whose fault it is that it is not."""
+    lost = ~gradient.isfinite().flatten(1).all(dim=1)
+    whose = torch.where(slope.isfinite().all(dim=1), MODEL, LOSS)
+    return torch.where(lost, whose, 0)

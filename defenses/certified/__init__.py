@@ -1,0 +1,4 @@
+"""Defenses that prove their answers: randomised smoothing and interval bounds.
+
+Nothing without a proof belongs here.
+"""

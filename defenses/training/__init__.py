@@ -1,0 +1,4 @@
+"""Defenses by training: one method a file.
+
+What they share, the training loop, belongs in `loop`.
+"""

@@ -1,0 +1,4 @@
+"""The one training loop of all defenses, and its parts.
+
+No defense belongs here.
+"""

@@ -1,1 +1,0 @@
-"""Other libraries' models, taken as they are: one file a library, and what they share."""
