@@ -18,8 +18,8 @@ class Stage:
     """What one attack met on its way, by the examples' positions.
 
     faults: example -> point of the grid -> whose fault it was that a gradient was not finite, in a
-    full-budget attempt there (bench/victim/counters.py). worked: examples that had such an attempt, with
-    queries left at its end.
+    full-budget attempt there (bench/victim/counters.py). worked: examples that had such an attempt,
+    with queries left at its end.
     """
 
     faults: dict[int, dict[int, int]] = field(default_factory=dict)

@@ -43,7 +43,8 @@ def test_closed_streams_end_nothing(closed):
 
 def test_a_file_that_is_opened_does_not_become_a_stream_that_was_closed(tmp_path):
     code = (
-        "import os; from quintain.bench.api.shared import streams; streams.open_standard_streams()\n"
+        "import os; from quintain.bench.api.shared import streams\n"
+        "streams.open_standard_streams()\n"
         "file = open('mine', 'w'); os.write(1, b'not into the file'); file.write('mine')"
     )
     command = f'exec {sys.executable} -c "{code}" >&-'
