@@ -59,8 +59,8 @@ def run(suite: str, out: Path | None, device: str, seed: int | None, update: boo
 
     where = parse_device(device)
     done = run_suite(parsed, text, suite, folder, out, where, usable_cache(), update=update)
-    if done.standings is not None:
-        show(run_summary(done.standings.tradeoff, done.standings.leaderboard))
+    if done.tables is not None:
+        show(run_summary(done.tables.tradeoff, done.tables.leaderboard))
     show(
         f"\n{done.done} of {done.done + done.failed} cells done"
         + (f" ({done.reused} were there already)" if done.reused else "")
@@ -132,12 +132,12 @@ def info(name: str, kind: str | None) -> int:
 )
 @click.option("--plugin", "plugins", multiple=True, type=click.Path(path_type=Path))
 @click.option("--log-dir", type=click.Path(path_type=Path), help="Write curves for TensorBoard.")
-@click.option("--fresh", is_flag=True, help="Begin anew where a training was cut off.")
+@click.option("--fresh", is_flag=True, help="Restart where a training was interrupted.")
 def train(out: Path | None, **options: Any) -> int:
     """Train one model with one defense into a checkpoint (safetensors).
 
-    While it trains its state is kept beside the checkpoint (.partial); the same command goes on
-    from there when it was cut off.
+    While it trains its state is kept beside the checkpoint (.partial); the same command resumes
+    from there when it was interrupted.
     """
     from .training.train import train_checkpoint
 
@@ -298,7 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         note(f"quintain: error: {_one_line(text)}")
         sys.exit(BAD_INPUT)
     except (KeyboardInterrupt, click.Abort):
-        note("quintain: interrupted; the same command goes on where this one stopped")
+        note("quintain: interrupted; the same command resumes where this one stopped")
         sys.exit(INTERRUPTED)
     except OSError as error:
         if error.filename is not None:

@@ -23,11 +23,11 @@ from .api.shared.torch_switches import torch_defaults
 from .datasets.arguments import as_classes, as_tensor, images_and_labels, whole_number
 from .datasets.in_memory import TensorImages, in_memory
 from .datasets.validation import check_images
-from .engine.adversarials import Album
+from .engine.adversarials import InMemoryStore
 from .engine.case import Case, CellResult
 from .engine.cell import assess
 from .engine.certify import certifier_of, certify, remembered
-from .engine.config import Member, SearchName, Settings
+from .engine.config import AttackStage, CellConfig, SearchName
 from .engine.preparation import Attackers
 from .engine.targets import read_targets
 from .report.certificates import certified_columns, without_attack
@@ -37,7 +37,7 @@ from .report.render import summary
 from .report.tables import curve_of
 from .training.networks import train_proxy
 from .victim.fast_copy import Precision
-from .victim.traits import Approach, Nature, naive
+from .victim.traits import Adaptation, ModelTraits, naive
 
 AttackLike = Any  # a name, a spec, an attack object, or a list of these
 
@@ -53,7 +53,7 @@ class Result(CellResult):
 
     def __repr__(self) -> str:
         """The attack, the curve and the flags, in ten lines at most."""
-        return summary(self.title or " + ".join(self.members), self.curve, self.flags)
+        return summary(self.title or " + ".join(self.stages), self.curve, self.flags)
 
     @property
     def curve(self) -> pd.DataFrame:
@@ -97,11 +97,11 @@ class Result(CellResult):
 
     @property
     def detection(self) -> pd.DataFrame:
-        """One row for each epsilon, of a model that may reject: how well it tells what to reject.
+        """One row for each epsilon, of a model with a reject option: how well it rejects.
 
         Raises: BadParameter when the model cannot reject.
         """
-        if "surplus" not in self.records:
+        if "rejection_margin" not in self.records:
             raise BadParameter("the model does not reject: it has no attribute rejects = True")
         return detection_of(self.records, [one.text for one in self.grid])
 
@@ -118,10 +118,10 @@ class Result(CellResult):
         if point is None:
             known = ", ".join(one.text for one in self.grid)
             raise BadParameter(f"epsilon {wanted.text} is not on the grid: {known}")
-        if self._album is None:
+        if self._adversarials is None:
             raise BadParameter("the adversarial examples were not kept")
         images = self._images.read(torch.arange(len(self._images))).clone()
-        for row, found in self._album.images.items():
+        for row, found in self._adversarials.images.items():
             below = [one for one in found if one <= point]
             if below and self.records["broken"].iloc[row][point]:
                 images[row] = found[max(below)]
@@ -173,7 +173,7 @@ def evaluate(
     query_budget: queries for each example, for the whole curve (bracket) or each epsilon.
     early_leaving: whether a broken example leaves at once; False is for timing work.
     batch_size: rows a pass; chosen for the device by default. It does not change the numbers.
-    indices: (N,) int64, what each example is called; its random numbers hang on it. 0 to N - 1.
+    indices: (N,) int64, what each example is called; its random numbers depend on it. 0 to N - 1.
     attacker_images: what the attacker may show the victim to train a proxy on.
     attacker_networks: name -> a network that the attacker has, for the gradient source "network".
     precision: of the gradients that white-box attacks follow: "float32", "bfloat16", or "auto",
@@ -182,8 +182,8 @@ def evaluate(
     adaptive: whether white-box attacks see layers with `differentiable = False` through their
         surrogates, gradients of models with `stochastic = True` as means over `eot_samples` draws,
         and every attack what the model would reject. False shows what a naive attack would; of a
-        model that may reject it meets the classifier alone, at every epsilon on its own, and what
-        is then rejected is no success.
+        model with a reject option it meets the classifier alone, at every epsilon on its own, and
+        what is then rejected is no success.
 
     Raises: BadData, BadParameter, UnknownPlugin for what cannot be used; CellError when the model
     or the attack misbehaves.
@@ -197,7 +197,7 @@ def evaluate(
     check_images(images)
     rule = read_targets(targets) if isinstance(targets, (str, int)) else None
     given = None if targets is None or rule is not None else as_classes("targets", targets)
-    settings = Settings(
+    settings = CellConfig(
         norm=checked_norm(norm),
         grid=_grid(epsilons, norm, images),
         seed=whole_number("seed", seed, 0, 2**32 - 1),
@@ -207,7 +207,9 @@ def evaluate(
         targeted=targets is not None,
         targets=rule,
         precision=_checked_precision(precision),
-        approach=Approach(samples=eot_samples) if adaptive else naive(Nature.of_module(model)),
+        adaptation=Adaptation(samples=eot_samples)
+        if adaptive
+        else naive(ModelTraits.of_module(model)),
     )
     names = torch.arange(len(images)) if indices is None else as_tensor("indices", indices)
     home = next(iter(model.parameters()), images).device
@@ -232,13 +234,13 @@ def evaluate(
     )
     _check_lengths(case)
     size = _checked_count("batch_size", batch_size)
-    members = members_of(attack)
+    stages = stages_of(attack)
     proved = None
     if certifier_of(module) is not None:
         proved = certify(case, settings, watch, size).records
         case = replace(case, certificates=remembered(proved))
     writes = 0 if images.is_inference() else images._version
-    result = Result.of(assess(case, members, settings, watch, size, Album()))
+    result = Result.of(assess(case, stages, settings, watch, size, InMemoryStore()))
     if not images.is_inference() and images._version != writes:
         raise CellError("the images that were given were changed in place while they were attacked")
     return replace(result, certified=proved, title=_titled(attack))
@@ -253,7 +255,7 @@ def _titled(attack: AttackLike) -> str:
     return attack if isinstance(attack, str) else type(attack).__name__
 
 
-def members_of(attack: AttackLike) -> list[Member]:
+def stages_of(attack: AttackLike) -> list[AttackStage]:
     """Read an attack, or a list of attacks, as a cascade.
 
     Raises: UnknownPlugin; BadParameter.
@@ -261,19 +263,19 @@ def members_of(attack: AttackLike) -> list[Member]:
     if isinstance(attack, (list, tuple)):
         if not attack:
             raise BadParameter("the list of attacks is empty")
-        return [member for one in attack for member in members_of(one)]
+        return [stage for one in attack for stage in stages_of(one)]
     if isinstance(attack, str):
-        return [Member(registry.build("attacks", attack))]
+        return [AttackStage(registry.build("attacks", attack))]
     if isinstance(attack, Mapping):
         spec = dict(attack)
         restarts = whole_number("restarts", spec.pop("restarts", 1), 1)
-        return [Member(registry.build("attacks", spec, besides=["restarts"]), restarts)]
+        return [AttackStage(registry.build("attacks", spec, besides=["restarts"]), restarts)]
     if isinstance(attack, type):
         raise BadParameter(f"{attack.__name__} is a class, not an attack: pass {attack.__name__}()")
     acts = any(hasattr(attack, name) for name in ("step", "run", "attacks"))
     if not hasattr(attack, "access") or not acts:
         raise BadParameter(f"{attack!r} is not an attack: it needs access, and start/step or run")
-    return [Member(attack)]
+    return [AttackStage(attack)]
 
 
 def _inferring(model: nn.Module) -> bool:

@@ -14,3 +14,9 @@ warnings.warn(
     DeprecationWarning,
     stacklevel=2,
 )
+
+
+def __getattr__(name: str) -> object:
+    from .api import attack
+
+    return getattr(attack, name)

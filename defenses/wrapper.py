@@ -30,7 +30,7 @@ class Wrapper:
 
     @property
     def rejects(self) -> bool:
-        """Whether the network may reject its input."""
+        """Whether the network can reject its input."""
         return bool(getattr(self.base, "rejects", False))
 
     def check(self, training: Training) -> None:

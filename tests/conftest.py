@@ -10,7 +10,7 @@ from hypothesis import settings
 from sklearn.datasets import load_digits
 from torch import nn
 
-# Whatever fails fails again, for everybody: examples hang on the test alone.
+# Whatever fails fails again, for everybody: examples depend on the test alone.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 

@@ -55,7 +55,7 @@ class Bandits:
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
     monotone: ClassVar[bool] = False
     asks_iterates: ClassVar[bool] = True
-    walks: ClassVar[bool] = False
+    boundary_search: ClassVar[bool] = False
 
     steps: int = 1000
     step_size: float | None = None

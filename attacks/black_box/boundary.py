@@ -23,16 +23,16 @@ class BoundaryState:
 
     x_adv: (B, C, H, W), the nearest adversarial point. found: (B,) bool, whether there is one.
     sideways, forwards: (B,) float64, step sizes as parts of the distance. side_tries, side_wins,
-    tries, wins: (B,) since the sizes were looked at last.
+    attempts, wins: (B,) since the sizes were looked at last.
     """
 
     x_adv: Tensor
     found: Tensor
     sideways: Tensor
     forwards: Tensor
-    side_tries: Tensor
+    side_attempts: Tensor
     side_wins: Tensor
-    tries: Tensor
+    attempts: Tensor
     wins: Tensor
 
 
@@ -103,9 +103,9 @@ class Boundary:
             state.found,
             state.sideways,
             state.forwards,
-            state.side_tries + looking,
+            state.side_attempts + looking,
             state.side_wins + side_hit,
-            state.tries + 1,
+            state.attempts + 1,
             state.wins + hit,
         )
         return self._adapted(walked)
@@ -133,19 +133,19 @@ class Boundary:
 
     def _adapted(self, state: BoundaryState) -> BoundaryState:
         """Longer steps where they succeed often, shorter ones where they seldom do."""
-        full = state.side_tries >= _WINDOW // 3
-        share = state.side_wins / state.side_tries.clamp(min=1)
+        full = state.side_attempts >= _WINDOW // 3
+        share = state.side_wins / state.side_attempts.clamp(min=1)
         factor = _factor(full, share, 0.2, 0.5)
-        whole = state.tries >= _WINDOW
-        success = state.wins / state.tries.clamp(min=1)
+        whole = state.attempts >= _WINDOW
+        success = state.wins / state.attempts.clamp(min=1)
         return BoundaryState(
             state.x_adv,
             state.found,
             (state.sideways * factor).clamp(max=0.9),
             (state.forwards * factor * _factor(whole, success, 0.1, 0.25)).clamp(max=0.9),
-            state.side_tries * ~full,
+            state.side_attempts * ~full,
             state.side_wins * ~full,
-            state.tries * ~whole,
+            state.attempts * ~whole,
             state.wins * ~whole,
         )
 

@@ -41,7 +41,7 @@ class SimBA:
 
     version: ClassVar[str] = "1"
     norms: ClassVar[tuple[Norm, ...]] = ("L2", "Linf")
-    walks: ClassVar[bool] = False
+    boundary_search: ClassVar[bool] = False
     asks_iterates: ClassVar[bool] = True
 
     steps: int = 1000
@@ -61,7 +61,7 @@ class SimBA:
         return "score"
 
     def start(self, problem: Problem) -> SimBAState:
-        """Begin at the clean image, or where an earlier try ended; ask for its loss."""
+        """Begin at the clean image, or where an earlier attempt ended; ask for its loss."""
         x_adv = problem.initial(random_start=False)
         order = problem.draws.permutation(self.basis.count(problem), "order")
         return SimBAState(x_adv, self._value(problem, x_adv, None), order)

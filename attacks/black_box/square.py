@@ -44,7 +44,7 @@ class Square:
     """
 
     version: ClassVar[str] = "2"
-    walks: ClassVar[bool] = False
+    boundary_search: ClassVar[bool] = False
     asks_iterates: ClassVar[bool] = True
 
     steps: int = 5000

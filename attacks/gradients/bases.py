@@ -64,7 +64,7 @@ class Cosines:
 
 @dataclass(frozen=True)
 class RandomGroups:
-    """Coordinates in random groups, drawn anew at each step: a group moves as one.
+    """Coordinates in random groups, drawn again at each step: a group moves as one.
 
     Source: Bhagoji et al. 2018 (arXiv:1712.09491), section 3.3, random grouping.
 
@@ -85,8 +85,8 @@ class RandomGroups:
         """(B, n) -> (B, n, D): the same number in every coordinate of a group, 0 elsewhere."""
         total = problem.x[0].numel()
         group = problem.draws.permutation(total, "groups") // self.size
-        members = (group[:, None, :] == numbers[:, :, None]).to(problem.x.dtype)
-        return members / members.sum(dim=2, keepdim=True).sqrt()
+        in_group = (group[:, None, :] == numbers[:, :, None]).to(problem.x.dtype)
+        return in_group / in_group.sum(dim=2, keepdim=True).sqrt()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from ...bench.api.errors import BadParameter
 
 @dataclass(frozen=True)
 class Surrogates:
-    """A lens through which layers without a gradient have that of their surrogates."""
+    """A surrogate gradient: layers without a gradient have that of their surrogates."""
 
     faithful: ClassVar[bool] = True
 
@@ -51,7 +51,7 @@ class BPDA:
     """
 
     adapts: ClassVar[tuple[str, ...]] = ("differentiable",)
-    lens: ClassVar[Surrogates] = Surrogates()
+    surrogate: ClassVar[Surrogates] = Surrogates()
 
     @property
     def access(self) -> Access:
@@ -67,6 +67,6 @@ class BPDA:
         answer = problem.victim.gradient(
             x,
             lambda logits: loss(logits, problem.y, targeted=problem.targeted),
-            lens=self.lens,
+            surrogate=self.surrogate,
         )
         return answer.gradient, answer.loss

@@ -17,7 +17,7 @@ class InputDiversity:
     """Gradient of another source at the image resized and padded at random.
 
     Source: Xie et al. 2019 (arXiv:1803.06978), section 3.3. The image is shrunk to a random size
-    and put at a random place among zeros, anew for each example and each gradient.
+    and put at a random place among zeros, again for each example and each gradient.
 
     probability: of doing so at all. smallest: the smallest size, as a fraction of the image's.
     gradient: the source that is asked there.

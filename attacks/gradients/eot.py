@@ -18,7 +18,7 @@ _APART = 0x9E3779B1  # odd, so that no two draws in 2**32 share a seed
 class EOT:
     """Expectation over transformation: the mean of another source's gradients over several draws.
 
-    Each draw asks the model anew, and a stochastic model answers each question with random numbers
+    Each draw asks the model again, and a stochastic model answers each question with random numbers
     of its own. Source: Athalye et al. 2018 (arXiv:1707.07397), equation 2.
 
     samples: draws. gradient: the source to average.

@@ -27,7 +27,7 @@ class Borrowed:
 
     @property
     def access(self) -> Access:
-        """Decision: the victim is asked for no more than the verdict."""
+        """Decision: the victim is asked for no more than the prediction."""
         return "decision"
 
     def prepare(self, preparation: Preparation) -> "Held":

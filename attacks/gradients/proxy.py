@@ -33,7 +33,7 @@ class Proxy:
     answers: "probabilities" (score access) or "labels" (decision access).
     seeds: whose images the attacker begins with: "same", the training split of the victim's data,
         or a dataset's spec, such as {"name": "imagefolder", "root": "photos"}, of the same shape.
-    rounds: how often the images are doubled along the Jacobian and the networks trained anew. The
+    rounds: how often the images are doubled along the Jacobian and the networks trained again. The
         attacker then begins with as many as make the budget in the end. reach: how far a made
         image is from the one that it is made of, on the [0, 1] scale (lambda).
     held_out: share of the images on which fidelity, the agreement with the victim's predicted

@@ -23,27 +23,27 @@ class Smoothed:
     Where many units are shut, a ReLU network is flat and its gradient tells nothing of what lies
     beyond; a softplus of temperature tau sees the units that are about tau from opening. The
     temperature falls with the steps, and the network becomes the real one. White-box. The real
-    network is asked as well, one forward pass more each `look_every` steps: only what fools it
+    network is asked as well, one forward pass more each `check_every` steps: only what fools it
     counts.
 
     Smoothing and annealing are the continuation method of optimisation (Mobahi & Fisher 2015,
     arXiv:1601.04114) on the network's own non-linearities.
 
     temperature: tau at the first step, times the mean size of what the layer is given, so that the
-        network's scale does not matter. decay: tau's factor each step. look_every: as above.
+        network's scale does not matter. decay: tau's factor each step. check_every: as above.
     """
 
     temperature: float = 1.0
     decay: float = 0.98
-    look_every: int = 5
+    check_every: int = 5
 
     def __post_init__(self) -> None:
         if not self.temperature > 0.0:
             raise BadParameter(f"temperature must be positive, not {self.temperature}")
         if not 0.0 < self.decay <= 1.0:
             raise BadParameter(f"decay must be above 0 and at most 1, not {self.decay}")
-        if self.look_every < 1:
-            raise BadParameter(f"look_every must be at least 1, not {self.look_every}")
+        if self.check_every < 1:
+            raise BadParameter(f"look_every must be at least 1, not {self.check_every}")
 
     @property
     def access(self) -> Access:
@@ -56,13 +56,13 @@ class Smoothed:
 
     def valued(self, problem: Problem, x: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) and (B,): the smoothed network's gradient at x, and its loss there."""
-        looking = (problem.step % self.look_every == self.look_every - 1).nonzero().flatten()
+        looking = (problem.step % self.check_every == self.check_every - 1).nonzero().flatten()
         if len(looking):
             problem.victim.labels(x[looking], looking)
         answer = problem.victim.gradient(
             x,
             lambda logits: loss(logits, problem.y, targeted=problem.targeted),
-            lens=Softened(),
+            surrogate=Softened(),
             setting=(self.temperature * self.decay**problem.step).to(x.dtype),
         )
         return answer.gradient, answer.loss
@@ -70,7 +70,7 @@ class Smoothed:
 
 @dataclass(frozen=True)
 class Softened:
-    """A lens that rounds off the corners of ReLU and max-pooling, by a temperature a row."""
+    """A surrogate gradient with ReLU and max-pooling rounded off, by a temperature a row."""
 
     @contextmanager
     def applied(self, module: nn.Module, setting: Tensor | None) -> Iterator[None]:

@@ -82,7 +82,7 @@ class StartingPoints:
     Untargeted, points uniform over [0, 1] are tried first, as Brendel et al. 2018
     (arXiv:1712.04248) and Chen et al. 2020 (arXiv:1904.02144) do; then, if the attacker has images,
     those of other classes. Towards a target, images of that class, and noise if there are none.
-    Each try is a query of the example's. Where nothing is found the example is left alone.
+    Each attempt is a query of the example's. Where nothing is found the example is left alone.
 
     noise: tries with noise. images: tries with images.
     """
@@ -93,7 +93,9 @@ class StartingPoints:
 
     def __post_init__(self) -> None:
         if self.noise < 0 or self.images < 0 or self.noise + self.images == 0:
-            raise BadParameter("the tries with noise and images must not be negative, nor both 0")
+            raise BadParameter(
+                "the attempts with noise and images must not be negative, nor both 0"
+            )
 
     def prepare(self, preparation: Preparation) -> "StartingPoints":
         """Sort the attacker's images by class. The victim is not asked."""

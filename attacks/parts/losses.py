@@ -84,7 +84,7 @@ class Towards:
 
 @dataclass(frozen=True)
 class SummedHinge:
-    """Minus the sum of the label's leads over every class that it still leads.
+    """Minus the sum of the label's margins over every class that it still leads.
 
     All classes pull at once, so it goes where the best single one does not lead. Targeted: minus
     the sum of the leads of all others over the target. Source: the loss that verification tools
@@ -94,9 +94,9 @@ class SummedHinge:
     def __call__(self, logits: Tensor, y: Tensor, *, targeted: bool) -> Tensor:
         """(B, K), (B,) -> (B,)."""
         own = _pick(logits, y)[:, None]
-        leads = logits - own if targeted else own - logits
-        leads = torch.where(logits > -torch.inf, leads, 0.0)
-        return -leads.clamp(min=0.0).sum(dim=1)
+        margins = logits - own if targeted else own - logits
+        margins = torch.where(logits > -torch.inf, margins, 0.0)
+        return -margins.clamp(min=0.0).sum(dim=1)
 
 
 def _ratio(first: Tensor, others: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ def _hills(
     """(B, H, W) float64: two hills of opposite sign, one above the other, in windows of norm 1.
 
     A hill of half the window is a heap of squares around its middle, the k-th of side 2k - 1 and
-    height 1 / k^2 (1 / k^4 in L1), cut off at its border; both have the same norm. across: (B,)
+    height 1 / k^2 (1 / k^4 in L1), interrupted at its border; both have the same norm. across: (B,)
     bool, side by side instead. top, left, side: (B,) int64.
     """
     row = torch.arange(height, device=top.device)[None, :, None] - _per_window(top)

@@ -17,7 +17,7 @@ from ...bench.api.errors import BadParameter
 from ...bench.api.threat import NORMS, Norm
 from .signatures import factory, parameters_of
 from .stand_in import StandIn
-from .whole import ForeignAttack, Task, quiet
+from .whole import Task, ThirdPartyAttack, quiet
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ _OURS |= {"attacks", "estimator_orig", "adv_criterion", "loss", "mask", "decisio
 
 
 @dataclass(frozen=True)
-class ARTAttack(ForeignAttack):
+class ARTAttack(ThirdPartyAttack):
     """An attack of the toolbox. It takes and returns NumPy arrays, which is paid for in time.
 
     step_size: as a fraction of epsilon, in place of the toolbox's `eps_step`, which is a length. A

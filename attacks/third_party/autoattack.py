@@ -11,11 +11,11 @@ from torch import Tensor
 
 from .signatures import factory
 from .stand_in import StandIn
-from .whole import ForeignAttack, Task
+from .whole import Task, ThirdPartyAttack
 
 
 @dataclass(frozen=True)
-class TheirAutoAttack(ForeignAttack):
+class TheirAutoAttack(ThirdPartyAttack):
     """AutoAttack of one version: standard, plus (more restarts and attacks), or rand (EOT).
 
     Deviation: of a model with fewer than ten classes the targeted attacks try all others, where the

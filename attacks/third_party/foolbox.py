@@ -14,7 +14,7 @@ from ...bench.api.errors import BadParameter
 from ...bench.api.threat import NORMS, Norm
 from .signatures import factory, parameters_of
 from .stand_in import StandIn
-from .whole import ForeignAttack, Task, quiet
+from .whole import Task, ThirdPartyAttack, quiet
 
 _DECISION = {
     "BinarySearchContrastReductionAttack",
@@ -37,7 +37,7 @@ _BY_POWER: Mapping[float, Norm] = {float("inf"): "Linf", 2.0: "L2", 1.0: "L1"}
 
 
 @dataclass(frozen=True)
-class FoolboxAttack(ForeignAttack):
+class FoolboxAttack(ThirdPartyAttack):
     """A Foolbox attack. Those that minimise are called with epsilons=None, once for the curve."""
 
     @property

@@ -14,7 +14,7 @@ from ...bench.api.errors import BadParameter
 from ...bench.api.threat import NORMS, Norm
 from .signatures import factory, parameters_of
 from .stand_in import StandIn
-from .whole import ForeignAttack, Task, quiet
+from .whole import Task, ThirdPartyAttack, quiet
 
 _ACCESS: Mapping[str, Access] = {"Square": "score", "SPSA": "score", "GN": "decision"}
 _NORMS: Mapping[str, tuple[Norm, ...]] = {
@@ -33,7 +33,7 @@ _OURS = {"model", "norm", "n_classes", "verbose", *_RADIUS}
 
 
 @dataclass(frozen=True)
-class TorchattacksAttack(ForeignAttack):
+class TorchattacksAttack(ThirdPartyAttack):
     """An attack of torchattacks.
 
     step_size: as a fraction of epsilon, in place of the library's `alpha`, which is a length.

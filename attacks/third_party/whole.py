@@ -1,4 +1,4 @@
-"""What all foreign attacks share: groups of equal epsilon, seeds, budgets, and errors."""
+"""What all third-party attacks share: groups of equal epsilon, seeds, budgets, and errors."""
 
 import io
 import random
@@ -37,7 +37,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class ForeignAttack(ABC):
+class ThirdPartyAttack(ABC):
     """An attack of another library, run as a whole.
 
     name: the library's name for it. parameters: for its constructor, under the library's own names.
@@ -49,8 +49,9 @@ class ForeignAttack(ABC):
     returns is projected onto the ball, because libraries round outwards; the nearest adversarial
     point that it asked about on its way counts as well, as for every attack.
 
-    Deviation from the other attacks here: its random numbers hang on the seed and the first example
-    of the group, so its results may depend on the batch size and on who else is in the batch.
+    Deviation from the other attacks here: its random numbers depend on the seed and the first
+    example of the group, so its results may depend on the batch size and on who else is in the
+    batch.
     """
 
     name: str

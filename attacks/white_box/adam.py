@@ -66,7 +66,7 @@ class Adam:
         return self.steps > 1 and getattr(self.gradient, "monotone", True)
 
     @property
-    def pace(self) -> float:
+    def step_multiplier(self) -> float:
         """A long step crosses most of the ball."""
         return 0.6 / self.step_size
 

@@ -56,7 +56,7 @@ class APGD:
 
     version: ClassVar[str] = "2"
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
-    pace: ClassVar[float] = 0.3  # its first step is long already
+    step_multiplier: ClassVar[float] = 0.3  # its first step is long already
 
     steps: int = 100
     rho: float = 0.75

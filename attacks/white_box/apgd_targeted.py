@@ -42,7 +42,7 @@ class TargetedAPGD:
 
     version: ClassVar[str] = "2"
     norms: ClassVar[tuple[Norm, ...]] = APGD.norms
-    pace: ClassVar[float] = APGD.pace
+    step_multiplier: ClassVar[float] = APGD.step_multiplier
 
     steps: int = 100
     targets: int = 9
@@ -60,7 +60,7 @@ class TargetedAPGD:
         return self.gradient.access
 
     @property
-    def tries(self) -> int:
+    def attempts_per_restart(self) -> int:
         """A restart for each target class."""
         return self.targets
 

@@ -30,7 +30,7 @@ class CarliniWagnerL2:
     """Carlini and Wagner's L2 attack: Adam on |delta|^2 + c * max(-margin, 0), and a search for c.
 
     Source: Carlini & Wagner 2017 (arXiv:1608.04644), section VI-A, with f6 and confidence 0. Each
-    round begins anew at the clean image with another c: ten times the last one until one succeeds,
+    round restarts at the clean image with another c: ten times the last one until one succeeds,
     then halfway between the largest that failed and the smallest that succeeded; of ten rounds or
     more, the last repeats the smallest that succeeded. No round is cut short. So that a few hundred
     steps a round do, instead of a thousand and more, Adam's step size falls linearly to zero over

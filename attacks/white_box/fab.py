@@ -100,7 +100,7 @@ class FAB:
         part = part + _BEYOND * (1.0 - part)
         cut = state.low + (1.0 - state.low) * part
         between = problem.x + per_example(cut, problem.x) * (state.x_adv - problem.x)
-        moved = self._approach(problem, state.iterate, plane)
+        moved = self._step_towards(problem, state.iterate, plane)
         probe = torch.where(per_example(searching, moved), between, moved).clamp(0.0, 1.0)
         logits = problem.victim.scores(probe)
         margin = Margin()(logits, problem.y, targeted=problem.targeted)
@@ -119,7 +119,7 @@ class FAB:
             below=torch.where(nearer, kept, torch.where(failed, margin, state.below)),
         )
 
-    def _approach(self, problem: Problem, iterate: Tensor, plane: Plane) -> Tensor:
+    def _step_towards(self, problem: Problem, iterate: Tensor, plane: Plane) -> Tensor:
         """(B, C, H, W): the iterate's and the clean image's projections, prolonged and mixed."""
         norm, x, at = problem.ball.norm, problem.x.double(), iterate.double()
         from_clean = -plane.gap + (plane.normal.double() * (at - x)).flatten(1).sum(dim=1)
@@ -152,7 +152,7 @@ class FABT(FAB):
         at_least(1, targets=self.targets)
 
     @property
-    def tries(self) -> int:
+    def attempts_per_restart(self) -> int:
         """A restart for each class."""
         return self.targets
 

@@ -106,7 +106,7 @@ class MomentumIterative:
         reach = per_example(self.reach * problem.epsilon, x).to(x.dtype)
         total = torch.zeros_like(x)
         for number in range(1, self.neighbours + 1):
-            # random parts of the gradient source are to draw anew for each neighbour
+            # random parts of the gradient source are to draw again for each neighbour
             draws = replace(problem.draws, step=problem.draws.step + (number << _APART))
             noise = 2.0 * draws.uniform(x.shape[1:], "neighbour") - 1.0
             if problem.ball.norm != "Linf":

@@ -4,6 +4,7 @@ Read this page to write an attack. Nothing here does work: plugins import these 
 supplies the values.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ class Answer:
     logits: Tensor
 
 
-class Lens(Protocol):
+class SurrogateGradient(Protocol):
     """Another way through a network, for the sake of its gradient: a frozen dataclass.
 
     Optional class attribute: faithful = False, whether the logits seen through it are the network's
@@ -36,10 +37,40 @@ class Lens(Protocol):
     """
 
     def applied(self, module: nn.Module, setting: Tensor | None) -> AbstractContextManager[None]:
-        """While within, the module computes what the lens shows.
+        """While within, the module computes what the surrogate gradient shows.
 
-        setting: (N,), a number for each input, if the lens takes one.
+        setting: (N,), a number for each input, if the surrogate gradient takes one.
         """
+
+
+_OLD = {"Lens": "SurrogateGradient"}  # what it was called in the last release
+_OLD_ATTRIBUTES = {
+    "attempts_per_restart": "tries",
+    "boundary_search": "walks",
+    "step_multiplier": "pace",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OLD:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"{name} is now {_OLD[name]}", DeprecationWarning, stacklevel=2)
+    return globals()[_OLD[name]]
+
+
+def declared(attack: Any, name: str, default: Any) -> Any:
+    """What an attack declares of itself, be it by the name of the last release.
+
+    default: where it declares nothing.
+    """
+    old = _OLD_ATTRIBUTES[name]
+    for kind in type(attack).__mro__:
+        if name in vars(kind):
+            break
+        if old in vars(kind):
+            warnings.warn(f"{kind.__name__}.{old} is now {name}: rename it", DeprecationWarning, 2)
+            return getattr(attack, old)
+    return getattr(attack, name, default)
 
 
 class Victim(Protocol):
@@ -73,13 +104,14 @@ class Victim(Protocol):
         self,
         x: Tensor,
         objective: Callable[[Tensor], Tensor],
-        lens: Lens | None = None,
+        surrogate: SurrogateGradient | None = None,
         setting: Tensor | None = None,
     ) -> Answer:
         """Ascent direction at x of objective(logits), a loss for each example: (B, K) -> (B,).
 
         White-box only. One forward and one backward pass for each example.
-        lens, setting: look at the model through a lens, (B,) numbers set for the examples.
+        surrogate, setting: look at the model through a surrogate gradient, (B,) numbers set for the
+        examples.
         """
 
     def differentiable(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -108,8 +140,9 @@ class Problem:
     victim: the model under attack.
     draws: random numbers of this step, the same whatever the batch.
     step: (B,) steps done so far.
-    start_points: (B, C, H, W), where to start instead of at x: the last iterate of an earlier try,
-        scaled into this ball. warm: (B,) bool, where that is so; elsewhere start_points is x.
+    start_points: (B, C, H, W), where to start instead of at x: the last iterate of an earlier
+        attempt, scaled into this ball. warm: (B,) bool, where that is so; elsewhere start_points is
+        x.
     """
 
     x: Tensor
@@ -179,7 +212,7 @@ class Attack(Protocol[S]):
 
     @property
     def steps(self) -> int:
-        """How many steps one try takes."""
+        """How many steps one attempt takes."""
 
     def start(self, problem: Problem) -> S:
         """Begin: the state before the first step."""

@@ -46,7 +46,8 @@ class Training:
     norm, epsilon: the threat to train against, for defenses that do.
     obtain: other networks on the same data, for defenses that wrap one or combine several; None
         where there is only the model at hand.
-    keeper: where the state of a run is kept, so that one that is cut off goes on; None for nowhere.
+    keeper: where the state of a run is kept, so that one that is interrupted goes on; None for
+    nowhere.
     recorder: is told how each epoch went.
     """
 
@@ -80,14 +81,14 @@ class Trained:
 
 
 class Keeper(Protocol):
-    """Keeps the state of a training run, so that one that is cut off goes on where it was.
+    """Keeps the state of a training run, so that one that is interrupted goes on where it was.
 
     A defense that trains several networks in one `fit` trains them in the same order every time;
     each of its runs begins with `recall`.
     """
 
     def recall(self) -> Mapping[str, Any] | None:
-        """The state that this run was cut off in, tensors on the CPU; None to begin anew."""
+        """The state that this run was interrupted in, tensors on the CPU; None to restart."""
 
     def due(self) -> bool:
         """Whether it is time to keep the state. Cheap: it is asked after every step."""
@@ -167,8 +168,8 @@ class Certifier(Protocol):
     certifies: the norm that its radii are measured in. Those in other norms follow.
 
     x: (N, C, H, W) in [0, 1]. draws: random numbers of N examples, for certifiers that are right
-    with high probability only; others leave them. The answers hang on x, the draws and the weights
-    alone. batch_size: most rows of a forward pass, which must not change the answers.
+    with high probability only; others leave them. The answers depend on x, the draws and the
+    weights alone. batch_size: most rows of a forward pass, which must not change the answers.
     """
 
     certifies: Norm
@@ -181,5 +182,5 @@ class Certifier(Protocol):
 
 
 def rejects(declared: object) -> bool:
-    """Whether a module may reject an input, or that of a defense."""
+    """Whether a module can reject an input, or that of a defense."""
     return bool(getattr(declared, "rejects", False))

@@ -53,7 +53,7 @@ _DETERMINISTIC = "make the model deterministic, or declare its random layers (`s
 
 KINDS = (
     Kind(
-        "refuted-adversarials",
+        "not-reproduced",
         "count",
         "model",
         "N examples had an adversarial example that was not reproduced when the model was asked "
@@ -166,7 +166,7 @@ KINDS = (
         naive=False,
     ),
     Kind(
-        "budget-ended",
+        "query-budget-exhausted",
         "count",
         "attack",
         "N examples were still robust at some epsilon when their query budget ended: what it did "

@@ -292,8 +292,8 @@ def brings_weights(spec: Mapping[str, Any]) -> bool:
     Raises: as find.
     """
     name, given = _split("models", spec)
-    tells = getattr(find("models", name).load(), "brings_weights", None)
-    return bool(tells(given)) if tells else False
+    brings = getattr(find("models", name).load(), "brings_weights", None)
+    return bool(brings(given)) if brings else False
 
 
 def bind(kind: Kind, spec: Spec, *, besides: Iterable[str] = ()) -> Callable[..., Any]:

@@ -143,7 +143,7 @@ def noise(x: Tensor) -> Draws:
     """Random numbers for a stochastic layer that a batch x (N, ...) passes through, a row for each.
 
     A layer that uses them has an attribute `stochastic = True`. Under attack they belong to the
-    example and are new for every input asked about; elsewhere they hang on torch's generator.
+    example and are new for every input asked about; elsewhere they depend on torch's generator.
     """
     draws = _ambient.get()
     if draws is not None:

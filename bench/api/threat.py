@@ -69,13 +69,14 @@ class Ball(ABC):
 
     x: (B, C, H, W) float32 in [0, 1], the clean images.
     epsilon: (B,) float64.
-    pace: (B,) float64, how much longer than usual the steps are that an attack takes in the ball.
+    step_multiplier: (B,) float64, how much longer than usual the steps are that an attack takes in
+    the ball.
     """
 
     norm: ClassVar[Norm]
     x: Tensor
     epsilon: Tensor
-    pace: Tensor
+    step_multiplier: Tensor
 
     @classmethod
     def around(cls, x: Tensor, epsilon: Tensor) -> Self:
@@ -86,7 +87,7 @@ class Ball(ABC):
     @property
     def radius(self) -> Tensor:
         """(B, 1, 1, 1) in x's dtype: epsilon times the pace, ready to scale a step."""
-        return per_example(self.epsilon * self.pace, self.x).to(self.x.dtype)
+        return per_example(self.epsilon * self.step_multiplier, self.x).to(self.x.dtype)
 
     @abstractmethod
     def project(self, points: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ def _held_out(labels: Tensor, share: float) -> Tensor:
     """(N,) bool: a share of each class, spread evenly."""
     held_out = torch.zeros(len(labels), dtype=torch.bool)
     for one in range(_CLASSES):
-        members = (labels == one).nonzero().squeeze(1)
-        marks = (torch.arange(len(members) + 1, dtype=torch.float64) * share).floor()
-        held_out[members] = marks.diff() > 0
+        of_class = (labels == one).nonzero().squeeze(1)
+        marks = (torch.arange(len(of_class) + 1, dtype=torch.float64) * share).floor()
+        held_out[of_class] = marks.diff() > 0
     return held_out

@@ -85,10 +85,10 @@ def _existing(root: Path, name: str, split: str) -> Path:
     if folder.is_dir():
         return folder
     there = [printable(one.name) for one in folders_in(root)]
-    holds = f"it holds {', '.join(there[:10])}" if there else "it holds no folders"
+    content = f"it holds {', '.join(there[:10])}" if there else "it holds no folders"
     raise BadData(
         f"image folder {printable(root)} has no folder '{name}' for the {split} split"
-        f"{closest(name, there) or ';'} {holds}"
+        f"{closest(name, there) or ';'} {content}"
     )
 
 

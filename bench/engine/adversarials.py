@@ -15,7 +15,7 @@ from torch import Tensor
 from ..store.atomic import write_atomically
 
 
-class Gallery(Protocol):
+class AdversarialStore(Protocol):
     """Takes adversarial examples as they come."""
 
     def keep(self, row: int, point: int, x_adv: Tensor) -> None:
@@ -23,7 +23,7 @@ class Gallery(Protocol):
 
 
 @dataclass(frozen=True)
-class Album:
+class InMemoryStore:
     """Adversarial examples in memory. images: row -> grid point -> (C, H, W)."""
 
     images: dict[int, dict[int, Tensor]] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Album:
         self.images.setdefault(row, {})[point] = x_adv
 
 
-class Spool:
+class DiskStore:
     """Adversarial examples in a temporary file: memory does not grow with their number.
 
     pixels: the file, empty. shape: (C, H, W).
@@ -46,7 +46,7 @@ class Spool:
 
     @classmethod
     @contextmanager
-    def opened(cls, folder: Path, shape: tuple[int, int, int]) -> Iterator["Spool"]:
+    def opened(cls, folder: Path, shape: tuple[int, int, int]) -> Iterator["DiskStore"]:
         """Open one whose temporary file lies in a folder until it is closed."""
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as pixels:

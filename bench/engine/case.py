@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..api.attack import Lens
+from ..api.attack import SurrogateGradient
 from ..api.data import Images
 from ..api.defense import Certificates
 from ..api.epsilon import Epsilon
@@ -16,8 +16,8 @@ from ..api.errors import BadData
 from ..api.flags import Flag
 from ..datasets.validation import check_labels
 from ..victim.model import Network, automatic_batch_size
-from ..victim.precision_selection import Choice
-from .adversarials import Album
+from ..victim.precision_selection import PrecisionChoice
+from .adversarials import InMemoryStore
 from .diagnostics.model_checks import Checked
 from .preparation import Attackers
 
@@ -27,11 +27,12 @@ class Case:
     """What is attacked, and with what.
 
     images: N of them, read as they are needed. labels: (N,). indices: (N,) int64, what each
-    example is called and its randomness hangs on. targets: (N,) classes to reach, or None where
+    example is called and seeds its randomness. targets: (N,) classes to reach, or None where
     the attack is untargeted, or the settings name a rule.
     attackers: what attacks that prepare themselves may use. certificates: what the module, which
-    then is a Certifier, has proved of the images: finds that contradict it are counted. checked:
-    flags of the module that are known from other attacks on it; new ones are added.
+    then is a Certifier, has proved of the images: adversarial examples that contradict it are
+    counted. checked: flags of the module that are known from other attacks on it; new ones are
+    added.
     """
 
     module: nn.Module
@@ -50,21 +51,21 @@ class CellResult:
     """What the attacks showed.
 
     records: one row for each example. flags: what makes the numbers doubtful. report: figures of
-    the attacks' preparation, such as a proxy's fidelity. members: the attacks, one by one, that the
-    records' column `member` counts. choice: what the search computed its
+    the attacks' preparation, such as a proxy's fidelity. stages: the attacks, one by one, that the
+    records' column `stage` counts. choice: what the search computed its
     gradients with; None when it followed none. certified: the records of the module's certificates,
     None where it has none. title: what the user called the attacks. model_dtype: what the model
-    computes in, its verdicts too.
+    computes in, its predictions too.
     """
 
     records: pd.DataFrame
     grid: tuple[Epsilon, ...]
     flags: tuple[Flag, ...]
     report: Mapping[str, float]
-    members: tuple[str, ...]
-    choice: Choice | None
+    stages: tuple[str, ...]
+    choice: PrecisionChoice | None
     _images: Images
-    _album: Album | None
+    _adversarials: InMemoryStore | None
     _query_budget: int | None = None
     certified: pd.DataFrame | None = None
     title: str = ""
@@ -88,11 +89,13 @@ def fitting(images: Images) -> Iterator[None]:
         raise BadData(f"the model cannot take images of shape {shape}: {reason}") from error
 
 
-def opened(case: Case, batch_size: int | None, lens: Lens | None = None) -> Network:
+def opened(
+    case: Case, batch_size: int | None, surrogate: SurrogateGradient | None = None
+) -> Network:
     """A case's module as a network, with a batch that fits if none is given."""
     first = case.images.read(torch.tensor([0])).to(case.device)
-    size = batch_size or automatic_batch_size(case.module, first, case.device, lens)
-    return Network(case.module, case.device, size, surrogates=lens)
+    size = batch_size or automatic_batch_size(case.module, first, case.device, surrogate)
+    return Network(case.module, case.device, size, surrogates=surrogate)
 
 
 def check_classes(case: Case, n_classes: int) -> None:

@@ -20,38 +20,38 @@ from ..api.shared.threads import suited_threads
 from ..datasets.in_memory import SelectedImages
 from ..report.certificates import FLAG
 from ..victim.model import Network, frozen, named_dtype
-from ..victim.precision_selection import Choice, choose
-from ..victim.traits import Nature
+from ..victim.precision_selection import PrecisionChoice, choose
+from ..victim.traits import ModelTraits
 from ..victim.unchanged_weights import restored
-from .adversarials import Album, Gallery
-from .cascade import Engine
+from .adversarials import AdversarialStore, InMemoryStore
+from .cascade import CascadeRunner
 from .case import Case, CellResult, check_classes, fitting, opened
 from .certify import Audit
-from .config import Member, Settings, called, check_members, single
+from .config import AttackStage, CellConfig, called, check_stages, flatten_cascade
 from .diagnostics.model_checks import flags_of_model
-from .diagnostics.sanity_checks import clean_logits, doubts, predictions, surpluses
-from .loop import Field
-from .outcomes import Book
+from .diagnostics.sanity_checks import clean_logits, predictions, rejection_margins, sanity_flags
+from .loop import AttackInputs
+from .outcomes import Outcomes
 from .preparation import prepare, surrogates
 from .target_choice import choose_targets
 from .targets import NO_TARGET, Targets
 
-LOOK_EVERY = 4  # steps on a GPU; a look waits for the device, an idle row wastes at most 3
+CHECK_EVERY = 4  # steps on a GPU; a look waits for the device, an idle row wastes at most 3
 
 
 def assess(
     case: Case,
-    members: Sequence[Member],
-    settings: Settings,
+    stages: Sequence[AttackStage],
+    settings: CellConfig,
     progress: Progress,
     batch_size: int | None = None,
-    gallery: Gallery | None = None,
-    choice: Choice | None = None,
+    store: AdversarialStore | None = None,
+    choice: PrecisionChoice | None = None,
 ) -> CellResult:
     """Attack, verify, and record every example.
 
-    gallery: where adversarial examples go; only an Album can be asked for them later. choice: what
-    the search computes its gradients with, where that is known already.
+    store: where adversarial examples go; only an In-memory store can be asked for them later.
+    choice: what the search computes its gradients with, where that is known already.
 
     Raises: BadData for images or labels that cannot be used; CellError when the model or an attack
     misbehaves; BadParameter.
@@ -59,25 +59,25 @@ def assess(
     first = case.images.read(torch.tensor([0]))
     threads = suited_threads(case.module, first, case.device)
     with frozen(case.module), restored(case.module) as untouched, threads:
-        network, predicted = _first_look(case, settings, batch_size)
+        network, predicted = _open_and_predict(case, settings, batch_size)
         moving = untouched.changed()  # no attack has been at work yet
         size = network.batch_size
         check_classes(case, network.n_classes)
         if settings.targets is not None:
             case = replace(case, targets=_targets(settings.targets, case, settings, network))
         _refuse_masked(network, case, predicted)
-        members = single(members, settings.norm, targeted=settings.targeted)
-        check_members(members, settings.norm, targeted=settings.targeted)
+        stages = flatten_cascade(stages, settings.norm, targeted=settings.targeted)
+        check_stages(stages, settings.norm, targeted=settings.targeted)
         with untouched.left_alone(but=moving):
-            prepared, report = prepare(members, case.attackers, network, settings.seed)
+            prepared, report = prepare(stages, case.attackers, network, settings.seed)
         goals = case.labels if case.targets is None else case.targets
         eligible = predicted == case.labels
         if settings.targeted:
             eligible &= (goals != predicted) & (goals != NO_TARGET)
         rows = eligible.nonzero().flatten()
         audit = _audit(case, predicted, settings, network)
-        keep = _Keep(rows.tolist(), gallery, audit) if gallery or audit else None
-        field = Field(
+        keep = _Keep(rows.tolist(), store, audit) if store or audit else None
+        inputs = AttackInputs(
             network,
             SelectedImages(case.images, rows),
             goals[rows],
@@ -85,42 +85,45 @@ def assess(
             settings,
             size,
             progress,
-            look_every=LOOK_EVERY if case.device.type == "cuda" else 1,
+            check_every=CHECK_EVERY if case.device.type == "cuda" else 1,
         )
-        if not network.nature.ordinary or not _follows_gradients(members, settings):
+        if not network.traits.ordinary or not _follows_gradients(stages, settings):
             choice = None
         elif choice is None:
             sample = case.images.read(rows[:size])
             choice = choose(case.module, sample, len(rows), case.device, size, settings.precision)
         fast = None if choice is None else choice.open(case.device, size)
         with untouched.left_alone(but=moving):
-            book = Engine(field, fast, keep).run(prepared)
+            outcomes = CascadeRunner(inputs, fast, keep).run(prepared)
         if audit is not None:
-            audit.settle()
-        access = {member.attack.access for member in members}
-        refuted, cut_short = int(book.refuted.sum()), int(book.cut_short.sum())
-        flags = raised("no-progress", count=book.idle) + doubts(
-            network, case.images, case.labels, rows, access, refuted, cut_short, case.indices
+            audit.flush()
+        access = {stage.attack.access for stage in stages}
+        not_reproduced, cut_short = (
+            int(outcomes.not_reproduced.sum()),
+            int(outcomes.cut_short.sum()),
+        )
+        flags = raised("no-progress", count=outcomes.idle) + sanity_flags(
+            network, case.images, case.labels, rows, access, not_reproduced, cut_short, case.indices
         )
         flags += flags_of_model(
             network,
             SelectedImages(case.images, rows),
             case.labels[rows],
             case.indices[rows],
-            settings.approach,
+            settings.adaptation,
             gradients="white-box" in access,
             known=case.checked,
         )
-        clean = surpluses(network, case.images, case.indices) if network.rejects else None
-    records = _records(case, predicted, rows, book, settings, clean)
+        clean = rejection_margins(network, case.images, case.indices) if network.rejects else None
+    records = _records(case, predicted, rows, outcomes, settings, clean)
     if audit is not None:
         records["contradicts"] = audit.contradicts
         flags += raised(FLAG, count=int(audit.contradicts.sum()))
-    accesses = [member.attack.access for member in members]
-    beaten = black_box.beaten_within(book.member, accesses)
+    accesses = [stage.attack.access for stage in stages]
+    beaten = black_box.beaten_within(outcomes.stage, accesses)
     flags += raised(black_box.FLAG, count=beaten, of=len(case.images))
-    album = gallery if isinstance(gallery, Album) else None
-    names = tuple(called(one.attack) for one in members)
+    in_memory_store = store if isinstance(store, InMemoryStore) else None
+    names = tuple(called(one.attack) for one in stages)
     budget = settings.query_budget
     return CellResult(
         records,
@@ -130,18 +133,18 @@ def assess(
         names,
         choice,
         case.images,
-        album,
+        in_memory_store,
         budget,
         model_dtype=named_dtype(network.dtype),
     )
 
 
-def _follows_gradients(members: Sequence[Member], settings: Settings) -> bool:
+def _follows_gradients(stages: Sequence[AttackStage], settings: CellConfig) -> bool:
     """Whether there are gradients of the victim's to compute faster; a budget is kept exactly.
 
     Whole attacks differentiate the victim itself.
     """
-    stepping = (one.attack for one in members if not isinstance(one.attack, WholeAttack))
+    stepping = (one.attack for one in stages if not isinstance(one.attack, WholeAttack))
     white = any(attack.access == "white-box" for attack in stepping)
     return white and settings.query_budget is None
 
@@ -151,17 +154,17 @@ class _Keep:
     """Hands what held on, under its row of the case. rows: of the examples under attack."""
 
     rows: Sequence[int]
-    gallery: Gallery | None
+    store: AdversarialStore | None
     audit: Audit | None
 
     def __call__(self, owner: int, point: int, x_adv: Tensor) -> None:
-        if self.gallery is not None:
-            self.gallery.keep(self.rows[owner], point, x_adv)
+        if self.store is not None:
+            self.store.keep(self.rows[owner], point, x_adv)
         if self.audit is not None:
-            self.audit.hear(self.rows[owner], x_adv)
+            self.audit.add(self.rows[owner], x_adv)
 
 
-def _audit(case: Case, predicted: Tensor, settings: Settings, network: Network) -> Audit | None:
+def _audit(case: Case, predicted: Tensor, settings: CellConfig, network: Network) -> Audit | None:
     """Begin an audit, if there are certificates, with the clean images that are misclassified.
 
     These lie within every radius, at distance 0.
@@ -180,11 +183,11 @@ def _audit(case: Case, predicted: Tensor, settings: Settings, network: Network) 
         network.batch_size,
     )
     for row in (predicted != case.labels).nonzero().flatten().tolist():
-        audit.hear(row, case.images.read(torch.tensor([row]))[0].cpu())
+        audit.add(row, case.images.read(torch.tensor([row]))[0].cpu())
     return audit
 
 
-def _targets(rule: Targets, case: Case, settings: Settings, network: Network) -> Tensor:
+def _targets(rule: Targets, case: Case, settings: CellConfig, network: Network) -> Tensor:
     """(N,): the class to reach on each example, by rule. Raises: BadParameter."""
     return choose_targets(
         rule,
@@ -196,14 +199,18 @@ def _targets(rule: Targets, case: Case, settings: Settings, network: Network) ->
     )
 
 
-def _first_look(case: Case, settings: Settings, batch_size: int | None) -> tuple[Network, Tensor]:
+def _open_and_predict(
+    case: Case, settings: CellConfig, batch_size: int | None
+) -> tuple[Network, Tensor]:
     """Make the network ready and let it predict the clean images.
 
     Raises: BadData when the module breaks down over them; CellError.
     """
-    lens = surrogates(Nature.of_module(case.module)) if settings.approach.surrogates else None
+    surrogate = (
+        surrogates(ModelTraits.of_module(case.module)) if settings.adaptation.surrogates else None
+    )
     with fitting(case.images):
-        network = opened(case, batch_size, lens)
+        network = opened(case, batch_size, surrogate)
         every = torch.arange(len(case.images))
         return network, predictions(network, case.images, every, case.indices)
 
@@ -233,30 +240,35 @@ def _records(
     case: Case,
     predicted: Tensor,
     rows: Tensor,
-    book: Book,
-    settings: Settings,
+    outcomes: Outcomes,
+    settings: CellConfig,
     clean: Tensor | None,
 ) -> pd.DataFrame:
     """One row for each example of a case.
 
-    rows: (n,), which of them are in the book. clean: (N,), how far the clean images are from being
-    rejected, by a model that may do so.
+    rows: (n,), which of them are in the outcomes. clean: (N,), how far the clean images are from
+    being rejected, by a model that may do so.
     """
     count, at = len(case.images), rows.numpy()
     texts = np.array([*(one.text for one in settings.grid), ""], dtype=object)
     smallest = np.full(count, len(settings.grid))
-    smallest[at] = np.where(book.broken.any(axis=1), book.broken.argmax(axis=1), len(settings.grid))
+    smallest[at] = np.where(
+        outcomes.broken.any(axis=1), outcomes.broken.argmax(axis=1), len(settings.grid)
+    )
 
     def spread(values: NDArray[Any], missing: Any = 0) -> NDArray[Any]:
         whole = np.full((count, *values.shape[1:]), missing, dtype=values.dtype)
         whole[at] = values
         return whole
 
-    distance = np.where(book.broken.any(axis=1), book.distance, np.nan)
+    distance = np.where(outcomes.broken.any(axis=1), outcomes.distance, np.nan)
     rejection = {}
     if clean is not None:
-        scores = spread(book.scores, missing=np.nan).tolist()
-        rejection = {"surplus": clean.double().numpy(), "candidate_surplus": scores}
+        scores = spread(outcomes.scores, missing=np.nan).tolist()
+        rejection = {
+            "rejection_margin": clean.double().numpy(),
+            "candidate_rejection_margin": scores,
+        }
     return pd.DataFrame(
         {
             "index": case.indices.numpy(),
@@ -266,14 +278,14 @@ def _records(
             "under_attack": spread(np.ones(len(at), dtype=bool), missing=False),
             "smallest_epsilon": texts[smallest],
             "distance": spread(distance, missing=np.nan),
-            "broken": spread(book.broken).tolist(),
-            "attacked": spread(book.attacked).tolist(),
-            "forward": spread(book.forward),
-            "backward": spread(book.backward),
-            "queries": spread(book.queries.sum(axis=1, dtype=np.int64)),
-            "refuted": spread(book.refuted),
-            "solved": spread(book.solved).tolist(),
-            "member": spread(book.member, missing=-1).tolist(),
+            "broken": spread(outcomes.broken).tolist(),
+            "attacked": spread(outcomes.attacked).tolist(),
+            "forward": spread(outcomes.forward),
+            "backward": spread(outcomes.backward),
+            "queries": spread(outcomes.queries.sum(axis=1, dtype=np.int64)),
+            "not_reproduced": spread(outcomes.not_reproduced),
+            "solved": spread(outcomes.solved).tolist(),
+            "stage": spread(outcomes.stage, missing=-1).tolist(),
             **rejection,
         }
     )

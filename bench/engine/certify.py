@@ -20,9 +20,9 @@ from ..api.shared.threads import suited_threads
 from ..api.threat import measure
 from ..victim.model import Network, frozen, in_memory, named_dtype
 from ..victim.unchanged_weights import restored
-from ..victim.voting import verdict
+from ..victim.voting import prediction
 from .case import Case, CellResult, check_classes, fitting, opened
-from .config import Settings
+from .config import CellConfig
 
 _INVERSE = {"L1": 1.0, "L2": 0.5, "Linf": 0.0}  # 1/p
 
@@ -54,7 +54,7 @@ def inscribed(
 
 def certify(
     case: Case,
-    settings: Settings,
+    settings: CellConfig,
     progress: Progress,
     batch_size: int | None = None,
 ) -> CellResult:
@@ -75,7 +75,7 @@ def certify(
     with frozen(case.module), restored(case.module), threads:
         with fitting(case.images):
             network = opened(case, batch_size)
-            verdict(network, first, case.indices[:1])
+            prediction(network, first, case.indices[:1])
         check_classes(case, network.n_classes)
         proved = _certificates(certifier, case, settings.seed, network, progress)
     radius = inscribed(proved.radius.numpy(), certifier.certifies, settings.norm, first.numel())
@@ -129,7 +129,7 @@ def _checked(found: Certificates, count: int, n_classes: int) -> Certificates:
 
 
 def _records(
-    case: Case, proved: Certificates, radius: NDArray[np.float64], settings: Settings
+    case: Case, proved: Certificates, radius: NDArray[np.float64], settings: CellConfig
 ) -> pd.DataFrame:
     """One row for each example of a case."""
     prediction, labels = proved.prediction.numpy(), case.labels.numpy()
@@ -161,11 +161,12 @@ _FRESH = 0xAD17  # the restart of the audit's random numbers
 
 @dataclass
 class Audit:
-    """Counts the certificates that the finds of an attack contradict.
+    """Counts the certificates that the adversarial examples of an attack contradict.
 
-    certificates: of the N images, whose labels (N,) and numbers, indices (N,), are given. A find
-    counts when it is strictly nearer to its image than the radius of a certificate of the right
-    class, and `predict` gives another class there; to abstain is no contradiction.
+    certificates: of the N images, whose labels (N,) and numbers, indices (N,), are given. An
+    adversarial example counts when it is strictly nearer to its image than the radius of a
+    certificate of the right class, and `predict` gives another class there; to abstain is no
+    contradiction.
     """
 
     certifier: Certifier
@@ -184,15 +185,15 @@ class Audit:
         right = self.certificates.prediction == self.labels
         self._radius = torch.where(right, self.certificates.radius, 0.0)
 
-    def hear(self, row: int, x_adv: Tensor) -> None:
-        """Take a find, (C, H, W) on the CPU, that has held when the model was asked again."""
+    def add(self, row: int, x_adv: Tensor) -> None:
+        """Take a verified adversarial example, (C, H, W) on the CPU."""
         if self._radius[row] > 0:
             self._waiting.append((row, x_adv))
         if len(self._waiting) >= self.batch_size:
-            self.settle()
+            self.flush()
 
-    def settle(self) -> None:
-        """Ask about all finds that wait and lie within their radius."""
+    def flush(self) -> None:
+        """Ask about all adversarial examples that wait and lie within their radius."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return

@@ -8,15 +8,15 @@ from ..api.attack import Alternatives, Attack, Cascade, WholeAttack
 from ..api.epsilon import NORMS, Epsilon, Norm
 from ..api.errors import BadParameter
 from ..victim.fast_copy import Precision
-from ..victim.traits import Approach
+from ..victim.traits import Adaptation
 from .targets import Targets
 
 SearchName = Literal["bracket", "exhaustive"]
 
 
 @dataclass(frozen=True)
-class Member:
-    """One attack, or a cascade, and how often each starts anew on an example that resists."""
+class AttackStage:
+    """One attack, or a cascade, and how often each starts again on an example that resists."""
 
     attack: Attack[Any] | WholeAttack | Cascade | Alternatives
     restarts: int = 1
@@ -29,16 +29,16 @@ class Certification:
     version: ClassVar[str] = "1"
 
 
-def single(
-    members: Iterable[Member], norm: Norm | None = None, *, targeted: bool = False
-) -> list[Member]:
+def flatten_cascade(
+    stages: Iterable[AttackStage], norm: Norm | None = None, *, targeted: bool = False
+) -> list[AttackStage]:
     """The attacks one by one, those of cascades in their place.
 
     norm, targeted: what alternatives are chosen by; the first where none will do. Without a norm
     all of them are given.
     """
-    flat: list[Member] = []
-    for one in members:
+    flat: list[AttackStage] = []
+    for one in stages:
         if isinstance(one.attack, Cascade):
             inner: Iterable[Any] = one.attack.attacks
         elif isinstance(one.attack, Alternatives):
@@ -47,8 +47,8 @@ def single(
         else:
             flat.append(one)
             continue
-        parts = (Member(attack, one.restarts) for attack in inner)
-        flat += single(parts, norm, targeted=targeted)
+        parts = (AttackStage(attack, one.restarts) for attack in inner)
+        flat += flatten_cascade(parts, norm, targeted=targeted)
     return flat
 
 
@@ -59,16 +59,16 @@ def _works(attack: Any, norm: Norm | None, *, targeted: bool) -> bool:
 
 
 @dataclass(frozen=True)
-class Settings:
+class CellConfig:
     """How a cell is run.
 
     query_budget: queries for each example, over the whole curve (for each epsilon of an exhaustive
     search). early_leaving=False keeps broken examples to the last step, for timing work.
     precision: of the gradients that the search follows; "auto" is what a trial on the model finds
-    to be clearly faster and faithful. Verdicts are always the float32 model's. approach: how
-    attacks look at a model without gradients, with random ones, or that may reject. One that does
-    not know of the rejection searches exhaustively, whatever is said. targets: the rule by which
-    targeted attacks get their classes, where those are not given; it makes them targeted.
+    to be clearly faster and faithful. Predictions are always the float32 model's. adaptation: how
+    attacks look at a model without gradients, with random ones, or with a reject option. One that
+    does not know of the rejection searches exhaustively, whatever is said. targets: the rule by
+    which targeted attacks get their classes, where those are not given; it makes them targeted.
     """
 
     norm: Norm
@@ -79,19 +79,21 @@ class Settings:
     early_leaving: bool = True
     targeted: bool = False
     precision: Precision = "auto"
-    approach: Approach = Approach()
+    adaptation: Adaptation = Adaptation()
     targets: Targets | None = field(default=None, repr=False)  # keys name it where it is set
 
     def __post_init__(self) -> None:
         if self.targets is not None:
             object.__setattr__(self, "targeted", True)
-        if self.oblivious:  # a find nearer to the image is not likelier to be let through
+        if (
+            self.detector_unaware
+        ):  # an adversarial example nearer to the image is not likelier to be let through
             object.__setattr__(self, "search", "exhaustive")
 
     @property
-    def oblivious(self) -> bool:
-        """Whether the attacks do not know that the model may reject."""
-        return self.approach.oblivious
+    def detector_unaware(self) -> bool:
+        """Whether the attacks do not know that the model has a reject option."""
+        return self.adaptation.detector_unaware
 
     @property
     def radii(self) -> tuple[float, ...]:
@@ -99,29 +101,29 @@ class Settings:
         return tuple(one.value for one in self.grid)
 
 
-def check_members(members: Sequence[Member], norm: Norm, *, targeted: bool) -> None:
+def check_stages(stages: Sequence[AttackStage], norm: Norm, *, targeted: bool) -> None:
     """Refuse what an attack says it cannot do.
 
     Raises: BadParameter.
     """
-    for member in single(members, norm, targeted=targeted):
-        kind = called(member.attack)
-        norms = getattr(member.attack, "norms", None)
+    for stage in flatten_cascade(stages, norm, targeted=targeted):
+        kind = called(stage.attack)
+        norms = getattr(stage.attack, "norms", None)
         if norms is not None and norm not in norms:
             raise BadParameter(f"{kind} works in {', '.join(norms)}, not in {norm}")
-        if targeted and not getattr(member.attack, "targetable", True):
+        if targeted and not getattr(stage.attack, "targetable", True):
             raise BadParameter(f"{kind} cannot aim at target classes")
 
 
-def isolated(members: Sequence[Member], settings: Settings) -> bool:
+def isolated(stages: Sequence[AttackStage], settings: CellConfig) -> bool:
     """Whether a bracket search infers nothing: a single step is another attack at every epsilon.
 
     So is an attack in one piece, such as another library's, that says that its failures tell
     nothing of smaller epsilons. Not in a cascade, which stands for the worst of its attacks.
     """
-    if settings.search != "bracket" or len(members) != 1 or nearest(members[0].attack):
+    if settings.search != "bracket" or len(stages) != 1 or nearest(stages[0].attack):
         return False
-    attack: Any = members[0].attack
+    attack: Any = stages[0].attack
     if isinstance(attack, WholeAttack):
         return not getattr(attack, "monotone", True)
     return bool(getattr(attack, "steps", None) == 1)

@@ -1,4 +1,4 @@
-"""How slots advance: a step at a time, or on a GPU several steps captured once and replayed."""
+"""How rows of the batch advance: step by step, or on a GPU several captured steps replayed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ..victim import rows as table
-from .batch import Slots
+from .batch import ActiveBatch
 
-Advance = Callable[[Slots], None]
+Advance = Callable[[ActiveBatch], None]
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
 _WARM_UP = 3  # steps, in which libraries choose their kernels and take their memory
 
@@ -17,12 +17,12 @@ _WARM_UP = 3  # steps, in which libraries choose their kernels and take their me
 class Captured:
     """Several steps between two looks, as replays of one captured step.
 
-    A step is captured the first time that it runs, with the slots' own tensors as its memory: they
+    A step is captured the first time that it runs, with the batch' own tensors as its memory: they
     must stay, so the engine writes into them, and what it has replaced is copied back before the
     next replay. A step that cannot be captured, because it asks the device a question on its way,
     is run as it is.
 
-    advance: one step of the slots. capture: from a function without arguments to what repeats its
+    advance: one step of the batch. capture: from a function without arguments to what repeats its
     work on the device; a CUDA graph.
     """
 
@@ -34,38 +34,38 @@ class Captured:
         self._step: Tensor
         self._refused = False
 
-    def __call__(self, slots: Slots, times: int) -> None:
+    def __call__(self, batch: ActiveBatch, times: int) -> None:
         """Take some steps."""
         if self._replay is None and not self._refused:
-            self._try_capture(slots)
+            self._try_capture(batch)
         if self._replay is None:
             for _ in range(times):
-                self._advance(slots)
+                self._advance(batch)
             return
-        if slots.state is not self._state:
-            table.overwrite(self._state, slots.state)
-            slots.state = self._state
+        if batch.state is not self._state:
+            table.overwrite(self._state, batch.state)
+            batch.state = self._state
         for _ in range(times):
             self._replay()
 
-    def _try_capture(self, slots: Slots) -> None:
-        rehearsal = table.clone(slots)
+    def _try_capture(self, batch: ActiveBatch) -> None:
+        rehearsal = table.clone(batch)
         for _ in range(_WARM_UP):
             self._advance(rehearsal)
-        slots.state = self._state = table.clone(slots.state)
-        self._step = slots.step
+        batch.state = self._state = table.clone(batch.state)
+        self._step = batch.step
 
         def step() -> None:
-            self._advance(slots)
-            table.overwrite(self._state, slots.state)
-            table.overwrite(self._step, slots.step)
-            slots.state, slots.step = self._state, self._step
+            self._advance(batch)
+            table.overwrite(self._state, batch.state)
+            table.overwrite(self._step, batch.step)
+            batch.state, batch.step = self._state, self._step
 
         try:
             self._replay = self._capture(step)
         except RuntimeError:
             self._refused = True
-            slots.state, slots.step = self._state, self._step
+            batch.state, batch.step = self._state, self._step
 
 
 def repeat(step: Callable[[], None]) -> Callable[[], None]:

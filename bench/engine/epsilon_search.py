@@ -1,4 +1,4 @@
-"""Which epsilon of the grid an example is tried at next, and what its tries have shown."""
+"""Which epsilon of the grid an example is tried at next, and what its attempts have shown."""
 
 import math
 from bisect import bisect_left
@@ -14,19 +14,19 @@ CLEAN: Literal["clean"] = "clean"
 
 
 @dataclass(frozen=True)
-class Try:
-    """One try: a point of the grid, a restart, where to start, and whether to go all the way.
+class Attempt:
+    """One attempt: a point of the grid, a restart, where to start, and whether to go all the way.
 
-    start: None for the attack's own start, CLEAN for the clean image, or where an earlier try
-    ended, (C, H, W). brief: take one long step instead of all, and do not ask where it led. ease:
-    part of the long step's length to take. enough: the point that ends the try once it is broken;
-    None: its own.
+    start: None for the attack's own start, CLEAN for the clean image, or where an earlier attempt
+    ended, (C, H, W). single_step: take one long step instead of all, and do not ask where it led.
+    ease: part of the long step's length to take. enough: the point that ends the attempt once it is
+    broken; None: its own.
     """
 
     point: int
     restart: int
     start: Tensor | Literal["clean"] | None
-    brief: bool = False
+    single_step: bool = False
     ease: float = 1.0
     enough: int | None = None
 
@@ -34,8 +34,8 @@ class Try:
 class Search(Protocol):
     """An example's way through the grid."""
 
-    def next(self) -> Try | None:
-        """Return the next try, or None when every point is decided."""
+    def next(self) -> Attempt | None:
+        """Return the next attempt, or None when every point is decided."""
 
     def report(
         self,
@@ -44,13 +44,13 @@ class Search(Protocol):
         distance: float,
         *,
         spent: bool,
-        lead: float = math.nan,
+        margin: float = math.nan,
     ) -> None:
-        """Say how the try ended.
+        """Say how the attempt ended.
 
         last: (C, H, W), its last iterate. found, distance: the nearest adversarial point that it
         asked about, if any. spent: the query budget is used up, nothing more can be tried.
-        lead: how far the attack was from its goal when it asked last, in logits; NaN: unknown.
+        margin: how far the attack was from its goal when it asked last, in logits; NaN: unknown.
         """
 
     @property
@@ -59,7 +59,7 @@ class Search(Protocol):
 
     @property
     def decided(self) -> bool:
-        """Whether every point is broken, or was given up after whole tries, there or above."""
+        """Whether every point is broken, or failed full-budget attempts, there or above."""
 
     @property
     def broken(self) -> set[int]:
@@ -100,8 +100,8 @@ class Descent:
         """Every point from the smallest broken one on."""
         return set(range(self.high, len(self.grid)))
 
-    def _book(self, last: Tensor, found: Tensor | None, distance: float, *, spent: bool) -> bool:
-        """Take in how a try ended; tell whether its point is broken."""
+    def _record(self, last: Tensor, found: Tensor | None, distance: float, *, spent: bool) -> bool:
+        """Take in how an attempt ended; tell whether its point is broken."""
         self.attacked.add(self._current)
         self._spent = spent
         self._last = last if found is None else found
@@ -114,22 +114,23 @@ class Descent:
 
 @dataclass
 class Bracket(Descent):
-    """Whole tries, one point after another; a failure is taken to hold below as well.
+    """Full-budget attempts, one point after another; a failure is taken to hold below as well.
 
     order: "bisect" halves what is undecided. "descend" takes the largest undecided point first.
-    Both start where the last try ended. "ascend" is for attacks whose failures say nothing about
-    smaller epsilons: every point up to the first broken one is tried from the attack's own start.
-    "sweep" is for those under a query budget: down from the largest, every point, whatever fails.
+    Both start where the last attempt ended. "ascend" is for attacks whose failures say nothing
+    about smaller epsilons: every point up to the first broken one is tried from the attack's own
+    start. "sweep" is for those under a query budget: down from the largest, every point, whatever
+    fails.
 
-    warm: whether to start where the last try ended; a single step from there is another attack.
+    warm: whether to start where the last attempt ended; a single step from there is another attack.
     """
 
     order: Order = "bisect"
     warm: bool = True
     _low: int = -1
 
-    def next(self) -> Try | None:
-        """Return the next try, or None when every point is decided."""
+    def next(self) -> Attempt | None:
+        """Return the next attempt, or None when every point is decided."""
         undecided = self._next_down() if self.order == "sweep" else self.high - self._low - 2
         if self._spent or undecided < 0:
             return None
@@ -141,7 +142,7 @@ class Bracket(Descent):
                 "sweep": self._next_down(),
             }[self.order]
         warm = self.warm and self._restart == 0 and self.order != "ascend"
-        return Try(self._current, self._restart, self._last if warm else None)
+        return Attempt(self._current, self._restart, self._last if warm else None)
 
     def report(
         self,
@@ -150,10 +151,10 @@ class Bracket(Descent):
         distance: float,
         *,
         spent: bool,
-        lead: float = math.nan,
+        margin: float = math.nan,
     ) -> None:
         """Lower the upper end to the norm found, or raise the lower end after the last restart."""
-        if self._book(last, found, distance, spent=spent) or spent:
+        if self._record(last, found, distance, spent=spent) or spent:
             self._restart = 0
         elif self._restart + 1 < self.restarts:
             self._restart += 1
@@ -173,58 +174,58 @@ class Bracket(Descent):
         return min(self.high, self._low if self._low >= 0 else self.high) - 1
 
 
-_SLOWEST = 0.4  # of the clean image's lead: when less has gone, proportion is a poor guide
+_SLOWEST = 0.4  # of the clean image's margin: when less has gone, proportion is a poor guide
 _BEYOND = 2.0  # times a radius: a boundary expected farther out will not come nearer in time
 _EASE = 0.5  # of a step's length, after each that failed just below what is broken
 _PATIENCE = 4  # steps that fail just below what is broken, when the boundary is expected nearer
 
 
 @dataclass
-class Narrowing(Descent):
+class BoundarySearch(Descent):
     """Walk to the boundary, then spend the full budget only just below it.
 
-    A walk takes single long steps. Each starts where the last one led, scaled to fill the ball of
-    another point: the smallest at which the attack's goal would be reached if the lead of the
-    label's logit fell in proportion to the distance (a secant step, in the spirit of DeepFool,
-    arXiv:1511.04599), but always below what is broken. Each that fails just below halves the next
-    one's length; a few such failures end the walk. Then the point just below the smallest broken
-    one is tried with all steps and restarts from the attack's own start, just as an exhaustive
-    search would. When that fails, the point and all below it count as robust; when it succeeds, the
-    walk goes on from there. From the third success on, whole tries stride twice as far down each
-    time, and after a failure they halve what is left, so that they are never many, however poor a
-    guide the walk is.
+    A boundary search takes single long steps. Each starts where the last one led, scaled to fill
+    the ball of another point: the smallest at which the attack's goal would be reached if the lead
+    of the label's logit fell in proportion to the distance (a secant step, in the spirit of
+    DeepFool, arXiv:1511.04599), but always below what is broken. Each that fails just below halves
+    the next one's length; a few such failures end the boundary search. Then the point just below
+    the smallest broken one is tried with all steps and restarts from the attack's own start, just
+    as an exhaustive search would. When that fails, the point and all below it count as robust; when
+    it succeeds, the walk goes on from there. From the third success on, full-budget attempts stride
+    twice as far down each time, and after a failure they halve what is left, so that they are never
+    many, however poor a guide the boundary search is.
 
-    walk: steps that a walk may take.
+    probe_steps: steps that a boundary search may take.
     """
 
-    walk: int = 10
-    _walking: bool = True
-    _low: int = -1  # the largest point that a whole try failed at
-    _stride: float | None = 0.25  # of whole tries, at least 1; None: halve what is between
+    probe_steps: int = 10
+    _single_stepping: bool = True
+    _low: int = -1  # the largest point that a full-budget attempt failed at
+    _stride: float | None = 0.25  # of full-budget attempts, at least 1; None: halve what is between
     _taken: int = 0  # steps of this walk
     _idle: int = 0  # of these, the last ones that failed just below what is broken
-    _lead: float = math.nan  # at the clean image
+    _margin: float = math.nan  # at the clean image
     _aim: float = math.inf  # distance at which the boundary is expected
 
     def __post_init__(self) -> None:
-        self._walking = self.before is None and len(self.grid) > 1
+        self._single_stepping = self.before is None and len(self.grid) > 1
 
-    def next(self) -> Try | None:
-        """Return the next try, or None when every point is decided."""
+    def next(self) -> Attempt | None:
+        """Return the next attempt, or None when every point is decided."""
         if self._spent or self.decided:
             return None
-        if self._walking:
+        if self._single_stepping:
             aimed = bisect_left(self.grid, self._aim)
             self._current = max(self._low + 1, min(aimed, self.high - 1))
             start = CLEAN if self._last is None else self._last
-            return Try(self._current, 0, start, brief=True, ease=_EASE**self._idle)
+            return Attempt(self._current, 0, start, single_step=True, ease=_EASE**self._idle)
         if self._restart == 0:
             self._current = _below(self.high, self._low, self._stride)
-        return Try(self._current, self._restart, None)
+        return Attempt(self._current, self._restart, None)
 
     @property
     def decided(self) -> bool:
-        """Whether a whole try has failed just below the smallest broken point."""
+        """Whether a full-budget attempt has failed just below the smallest broken point."""
         return self.high - self._low <= 1
 
     def report(
@@ -234,43 +235,43 @@ class Narrowing(Descent):
         distance: float,
         *,
         spent: bool,
-        lead: float = math.nan,
+        margin: float = math.nan,
     ) -> None:
         """Go on by the rules above."""
         first, lowest = self._last is None, self.high - 1
-        broken = self._book(last, found, distance, spent=spent)
-        if self._walking:
+        broken = self._record(last, found, distance, spent=spent)
+        if self._single_stepping:
             self._last = last
             self._taken += 1
             if first:  # it asked about the clean image
-                self._lead = lead
-                self._aim = self.grid[lowest // 2] if lead > 0 else math.inf
+                self._margin = margin
+                self._aim = self.grid[lowest // 2] if margin > 0 else math.inf
             else:
-                self._learn(lead, failed=not broken and self._current == lowest)
-            self._walking = self._taken < self.walk and self._idle < _PATIENCE
+                self._learn(margin, failed=not broken and self._current == lowest)
+            self._single_stepping = self._taken < self.probe_steps and self._idle < _PATIENCE
         elif not broken and self._restart + 1 < self.restarts:
             self._restart += 1
         else:
             self._decide(broken=broken)
 
-    def _learn(self, lead: float, *, failed: bool) -> None:
-        """Aim anew after a step of the walk. failed: just below what is broken."""
+    def _learn(self, margin: float, *, failed: bool) -> None:
+        """Aim again after a single step. failed: just below what is broken."""
         radius = self.grid[self._current]
-        if self._lead > 0:
-            gone = max(self._lead - lead, _SLOWEST * self._lead)
-            self._aim = radius * self._lead / gone
+        if self._margin > 0:
+            gone = max(self._margin - margin, _SLOWEST * self._margin)
+            self._aim = radius * self._margin / gone
         if not failed:
             self._idle = 0
         else:
             self._idle += _PATIENCE if self._aim > _BEYOND * radius else 1
 
     def _decide(self, *, broken: bool) -> None:
-        """Take in how the whole tries at a point ended, and walk again."""
+        """Take in how the full-budget attempts at a point ended, and search again."""
         if broken:
             self._stride = 2 * self._stride if self._stride else None
         else:
             self._low, self._stride = self._current, None
-        self._walking, self._taken, self._idle, self._restart = True, 0, 0, 0
+        self._single_stepping, self._taken, self._idle, self._restart = True, 0, 0, 0
         self._aim = math.inf
 
 
@@ -280,21 +281,21 @@ def _below(high: int, low: int, stride: float | None) -> int:
 
 
 @dataclass
-class Nearest(Descent):
-    """One try with each restart for the whole grid: for attacks that look for the nearest point.
+class MinimumNormSearch(Descent):
+    """One attempt with each restart for the whole grid: for minimum-norm attacks.
 
     It goes on until the smallest point is broken, whatever was found on the way. What is left below
-    the nearest find counts as robust.
+    the nearest adversarial example counts as robust.
     """
 
     _done: int = 0  # restarts
 
-    def next(self) -> Try | None:
+    def next(self) -> Attempt | None:
         """Return the next restart, in the largest ball that is not broken yet."""
         if self._spent or self.decided:
             return None
         self._current = self.high - 1
-        return Try(self._current, self._done, None, enough=0)
+        return Attempt(self._current, self._done, None, enough=0)
 
     @property
     def decided(self) -> bool:
@@ -308,11 +309,11 @@ class Nearest(Descent):
         distance: float,
         *,
         spent: bool,
-        lead: float = math.nan,
+        margin: float = math.nan,
     ) -> None:
-        """Keep the nearest find; all that was below the ball has been tried."""
+        """Keep the nearest adversarial example; all that was below the ball has been tried."""
         self.attacked.update(range(self._current))
-        self._book(last, found, distance, spent=spent)
+        self._record(last, found, distance, spent=spent)
         self._done += 1
 
 
@@ -354,9 +355,9 @@ class Exhaustive:
         while self._done < len(self.grid) and self._point in self.broken:
             self._done += 1
 
-    def next(self) -> Try | None:
+    def next(self) -> Attempt | None:
         """Return the next restart, else the next point that is not broken yet."""
-        return None if self._spent or self.decided else Try(self._point, self._restart, None)
+        return None if self._spent or self.decided else Attempt(self._point, self._restart, None)
 
     def report(
         self,
@@ -365,7 +366,7 @@ class Exhaustive:
         distance: float,
         *,
         spent: bool,
-        lead: float = math.nan,
+        margin: float = math.nan,
     ) -> None:
         """Go on to the next point when this one is broken or out of restarts or queries."""
         self.attacked.add(self._point)

@@ -1,8 +1,8 @@
-"""The pursuit: one attack on the examples that are left, in slots that are kept full.
+"""The attack loop: one attack on the examples that are left, in a batch that is kept full.
 
 Examples are independent. One that is broken, out of steps or out of queries leaves its slot to its
-next try, or to the next example. Attacks know nothing of it: they see a Problem and advance their
-state.
+next attempt, or to the next example. Attacks know nothing of it: they see a Problem and advance
+their state.
 """
 
 from collections import deque
@@ -14,47 +14,47 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..api.attack import Access, Problem, WholeAttack
+from ..api.attack import Access, Problem, WholeAttack, declared
 from ..api.data import Images
 from ..api.errors import CellError
 from ..api.progress import Progress
 from ..api.rng import Draws
 from ..victim import rows as table
-from ..victim.counters import UNLIMITED, Ledger
+from ..victim.counters import UNLIMITED, AttackCounters
 from ..victim.model import SMALLEST_BATCH, Network
-from ..victim.oracle import GuardedVictim
+from ..victim.oracle import Oracle
 from ..victim.traits import adapts
-from .batch import Candidate, Slots, open_slots
-from .config import Settings
+from .batch import ActiveBatch, PendingAttempt, open_batch
+from .config import CellConfig
 from .cuda_graphs import Captured, capture_graph, repeat
 from .diagnostics.missing_gradients import Stage
 from .diagnostics.unchanged_inputs import refuse_change, watched
-from .epsilon_search import Search, Try
-from .outcomes import Book
-from .verifier import Claim, Judge
+from .epsilon_search import Attempt, Search
+from .outcomes import Outcomes
+from .verifier import Candidate, Verifier
 
 _NOT_AN_IMAGE = "the attack's x_adv is not finite"
-_LONG = 4.0  # steps of a walk are as long as those of an attack that takes so many
+_LONG = 4.0  # single steps are as long as those of an attack that takes so many
 
 
 @dataclass(frozen=True)
-class Field:
+class AttackInputs:
     """What is pursued, and how.
 
-    network: gives the verdicts. images: N of them. goals: (N,) int64, the labels to leave, or the
-    classes to reach. examples: (N,) int64, the numbers that their randomness hangs on. slots: how
-    many examples are under attack at once. look_every: steps between two looks at who is done;
-    above 1 the batch keeps its shape, and rows that are done idle until the next look.
+    network: gives the predictions. images: N of them. goals: (N,) int64, the labels to leave, or
+    the classes to reach. examples: (N,) int64, the numbers that their randomness depends on.
+    batch_size: how many examples are under attack at once. check_every: steps between two looks at
+    who is done; above 1 the batch keeps its shape, and rows that are done idle until the next look.
     """
 
     network: Network
     images: Images
     goals: Tensor
     examples: Tensor
-    settings: Settings
-    slots: int
+    settings: CellConfig
+    batch_size: int
     progress: Progress
-    look_every: int = 1
+    check_every: int = 1
 
 
 @dataclass
@@ -93,78 +93,80 @@ def in_steps(attack: Any) -> Any:
     return _OneStep(attack) if isinstance(attack, WholeAttack) else attack
 
 
-class Pursuit:
+class AttackLoop:
     """One attack, in steps, on some examples.
 
-    hunting: the network that gradients come from: the field's, or a fast copy of it. begin: starts
-    the search of an example, given by its position among the N. owners: which. book, judge: where
-    what is shown goes. note: for the progress.
+    gradient_model: the network that gradients come from: the inputs', or a fast copy of it. begin:
+    starts the search of an example, given by its position among the N. owners: which. outcomes,
+    verifier: where what is shown goes. note: for the progress.
     """
 
     def __init__(
         self,
-        field: Field,
-        hunting: Network,
+        inputs: AttackInputs,
+        gradient_model: Network,
         attack: Any,
         begin: Callable[[int], Search],
         owners: Sequence[int],
-        book: Book,
-        judge: Judge,
+        outcomes: Outcomes,
+        verifier: Verifier,
         note: str,
     ) -> None:
-        self.field = field
-        self.hunting = hunting
-        self.settings = field.settings
+        self.inputs = inputs
+        self.gradient_model = gradient_model
+        self.settings = inputs.settings
         self.attack = attack
-        random = field.network.stochastic and "stochastic" not in adapts(attack)
-        self.samples = field.settings.approach.samples if random else 1
+        random = inputs.network.stochastic and "stochastic" not in adapts(attack)
+        self.samples = inputs.settings.adaptation.samples if random else 1
         self.begin = begin
         self.fresh = iter(owners)
-        self.book = book
-        self.judge = judge
+        self.outcomes = outcomes
+        self.verifier = verifier
         self.note = note
-        self.continuing: deque[Candidate] = deque()
-        self.under: list[Candidate | None] = []  # one for each row of the slots
-        self.unjudged: list[tuple[Slots, Sequence[Candidate]]] = []  # whose last iterates are
-        self.advance: Callable[[Slots, int], None] = self._advance_all
-        if field.look_every > 1:
-            on_cuda = field.network.device.type == "cuda"
+        self.continuing: deque[PendingAttempt] = deque()
+        self.active: list[PendingAttempt | None] = []  # one for each row of the batch
+        self.unchecked: list[
+            tuple[ActiveBatch, Sequence[PendingAttempt]]
+        ] = []  # whose last iterates are
+        self.advance: Callable[[ActiveBatch, int], None] = self._advance_all
+        if inputs.check_every > 1:
+            on_cuda = inputs.network.device.type == "cuda"
             self.advance = Captured(self._advance_some, capture_graph if on_cuda else repeat)
         self.stage = Stage()
         self.total = len(owners)
         self.decided = 0
 
     def run(self) -> None:
-        """Keep the slots full until no search asks for another try.
+        """Keep the batch full until no search asks for another attempt.
 
         Raises: CellError when the model or the attack misbehaves.
         """
-        entering = self._candidates(self.field.slots)
-        self.under = [*entering]
-        slots = self._enter(entering) if entering else None
-        while slots is not None:
-            self.advance(slots, 1 if self._walking else self.field.look_every)
-            self._check(slots)
-            leaving = self._leaving(slots)
-            if leaving:
-                rows = torch.tensor(leaving, device=slots.step.device)
-                candidates = [one for row in leaving if (one := self.under[row]) is not None]
-                self._part(table.take(slots, rows), candidates)
-                slots = self._refill(slots, rows)
-                self.field.progress.update(self.decided, self.total, self.note)
-        self.judge.settle()
+        entering = self._next_attempts(self.inputs.batch_size)
+        self.active = [*entering]
+        batch = self._enter(entering) if entering else None
+        while batch is not None:
+            self.advance(batch, 1 if self._single_stepping else self.inputs.check_every)
+            self._check(batch)
+            finished = self._finished_rows(batch)
+            if finished:
+                rows = torch.tensor(finished, device=batch.step.device)
+                pending = [one for row in finished if (one := self.active[row]) is not None]
+                self._release(table.take(batch, rows), pending)
+                batch = self._refill(batch, rows)
+                self.inputs.progress.update(self.decided, self.total, self.note)
+        self.verifier.flush()
 
-    def _check(self, slots: Slots) -> None:
+    def _check(self, batch: ActiveBatch) -> None:
         """See what a GPU has to say of the logits. Raises: CellError, blaming the attack if due."""
         try:
-            self.hunting.check()
+            self.gradient_model.check()
         except CellError:
-            if slots.iterates.isfinite().all():
+            if batch.iterates.isfinite().all():
                 raise
             raise CellError(_NOT_AN_IMAGE) from None
 
-    def _candidates(self, most: int) -> list[Candidate]:
-        """Return tries to begin: the next ones of examples under attack, then fresh examples."""
+    def _next_attempts(self, most: int) -> list[PendingAttempt]:
+        """Return attempts to begin: the next ones of examples under attack, then fresh examples."""
         chosen = self._continue(most)
         begun: list[tuple[int, Search, Any]] = []
         while len(chosen) + len(begun) < most and (owner := next(self.fresh, None)) is not None:
@@ -175,96 +177,100 @@ class Pursuit:
             else:
                 begun.append((owner, search, attempt))
         if begun:
-            images = self.field.images.read(torch.tensor([owner for owner, _, _ in begun]))
-            images = images.to(self.field.network.device)
-            chosen += [Candidate(*one, image) for one, image in zip(begun, images, strict=True)]
-        if len(chosen) < most and self.unjudged:
-            self._judge()
+            images = self.inputs.images.read(torch.tensor([owner for owner, _, _ in begun]))
+            images = images.to(self.inputs.network.device)
+            chosen += [
+                PendingAttempt(*one, image) for one, image in zip(begun, images, strict=True)
+            ]
+        if len(chosen) < most and self.unchecked:
+            self._check_iterates()
             chosen += self._continue(most - len(chosen))
         return chosen
 
-    def _continue(self, most: int) -> list[Candidate]:
+    def _continue(self, most: int) -> list[PendingAttempt]:
         return [self.continuing.popleft() for _ in range(min(most, len(self.continuing)))]
 
-    def _enter(self, candidates: Sequence[Candidate]) -> Slots:
-        """Put tries into new slots, and let the attack begin there."""
-        field, settings = self.field, self.settings
-        slots = open_slots(
-            candidates,
+    def _enter(self, pending: Sequence[PendingAttempt]) -> ActiveBatch:
+        """Put attempts into a new batch, and let the attack begin there."""
+        inputs, settings = self.inputs, self.settings
+        batch = open_batch(
+            pending,
             self.attack.steps,
-            getattr(self.attack, "pace", self.attack.steps / _LONG),
+            declared(self.attack, "step_multiplier", self.attack.steps / _LONG),
             settings.norm,
             settings.radii,
-            field.goals,
-            field.examples,
-            [self._allowance(one) for one in candidates],
+            inputs.goals,
+            inputs.examples,
+            [self._allowance(one) for one in pending],
         )
-        slots.state = watched(self.attack.start, self._problem(slots))
-        return slots
+        batch.state = watched(self.attack.start, self._problem(batch))
+        return batch
 
-    def _allowance(self, candidate: Candidate) -> int:
+    def _allowance(self, pending: PendingAttempt) -> int:
         """Queries left: of the whole curve's budget, or of this point's when each is on its own."""
         if self.settings.query_budget is None:
             return UNLIMITED
-        spent = self.book.queries[candidate.owner]
+        spent = self.outcomes.queries[pending.owner]
         if self.settings.search == "exhaustive":
-            spent = spent[candidate.attempt.point]
+            spent = spent[pending.attempt.point]
         return self.settings.query_budget - int(spent.sum())
 
-    def _problem(self, slots: Slots, going: Tensor | None = None) -> Problem:
-        ledger, targeted = slots.ledger, self.settings.targeted
-        draws = Draws(self.settings.seed, slots.example, slots.restart, slots.step)
+    def _problem(self, batch: ActiveBatch, going: Tensor | None = None) -> Problem:
+        counters, targeted = batch.counters, self.settings.targeted
+        draws = Draws(self.settings.seed, batch.example, batch.restart, batch.step)
         return Problem(
-            x=ledger.ball.x,
-            y=ledger.y,
+            x=counters.ball.x,
+            y=counters.y,
             targeted=targeted,
-            ball=ledger.ball,
-            victim=GuardedVictim(
-                self.field.network,
-                ledger,
+            ball=counters.ball,
+            victim=Oracle(
+                self.inputs.network,
+                counters,
                 self.attack.access,
                 targeted=targeted,
-                fast=self.hunting,
+                fast=self.gradient_model,
                 limited=self.settings.query_budget is not None,
-                leading=self._walking or self.field.look_every > 1,  # a captured step is for all
+                track_margin=self._single_stepping
+                or self.inputs.check_every > 1,  # a captured step is for all
                 going=going,
                 draws=draws,
                 samples=self.samples,
-                oblivious=self.settings.oblivious,
+                detector_unaware=self.settings.detector_unaware,
             ),
             draws=draws,
-            step=slots.step,
-            start_points=slots.start_points,
-            warm=slots.warm,
+            step=batch.step,
+            start_points=batch.start_points,
+            warm=batch.warm,
         )
 
     @property
-    def _walking(self) -> bool:
-        """Whether a try under way is a single step, whose lead is of interest."""
-        return any(one is not None and one.attempt.brief for one in self.under)
+    def _single_stepping(self) -> bool:
+        """Whether an attempt under way is a single step, whose margin is of interest."""
+        return any(one is not None and one.attempt.single_step for one in self.active)
 
-    def _advance_all(self, slots: Slots, times: int) -> None:
+    def _advance_all(self, batch: ActiveBatch, times: int) -> None:
         """Take one step of every row: all are under way when the host looks after each step."""
         assert times == 1
-        slots.state = watched(self.attack.step, self._problem(slots), slots.state)
-        slots.step = slots.step + 1
-        slots.check()
+        batch.state = watched(self.attack.step, self._problem(batch), batch.state)
+        batch.step = batch.step + 1
+        batch.check()
 
-    def _advance_some(self, slots: Slots) -> None:
+    def _advance_some(self, batch: ActiveBatch) -> None:
         """Take one step of every row that is not done."""
-        going = ~self._done(slots)
-        state = watched(self.attack.step, self._problem(slots, going), slots.state)
-        slots.state = table.choose(going, state, slots.state)
-        slots.step = slots.step + going
-        slots.check()
+        going = ~self._done(batch)
+        state = watched(self.attack.step, self._problem(batch, going), batch.state)
+        batch.state = table.choose(going, state, batch.state)
+        batch.step = batch.step + going
+        batch.check()
 
     @property
     def _hands_over_ends(self) -> bool:
-        """Whether it is where a try ends that the model judges, not what was found on the way.
+        """Whether it is where an attempt ends that the model judges, not what was found on the way.
 
-        An attack that overlooks the detector cannot know which of its finds would pass.
+        An attack that overlooks the detector cannot know which of its adversarial examples would
+        pass.
         """
-        overlooking = self.settings.oblivious and self.field.network.rejects
+        overlooking = self.settings.detector_unaware and self.inputs.network.rejects
         return overlooking and not getattr(self.attack, "minimum_norm", False)
 
     @property
@@ -275,147 +281,150 @@ class Pursuit:
         )
         return not (keeps_best or isinstance(self.attack, _OneStep))
 
-    def _done(self, slots: Slots) -> Tensor:
+    def _done(self, batch: ActiveBatch) -> Tensor:
         """(B,) bool: rows that take no further step."""
-        done = slots.over | slots.ledger.exhausted
-        return done | slots.won if self._early_leaving else done
+        done = batch.over | batch.counters.exhausted
+        return done | batch.won if self._early_leaving else done
 
     @property
     def _early_leaving(self) -> bool:
-        """Whether a try ends when it has won: not where it counts how sure the detector is."""
-        ranked = self.field.network.rejects and self.settings.search == "exhaustive"
+        """Whether an attempt ends when it has won: not where it counts how sure the detector is."""
+        ranked = self.inputs.network.rejects and self.settings.search == "exhaustive"
         return self.settings.early_leaving and not ranked
 
-    def _leaving(self, slots: Slots) -> list[int]:
+    def _finished_rows(self, batch: ActiveBatch) -> list[int]:
         """Rows that are done."""
-        done = table.where(self._done(slots)).tolist()
-        return [row for row in done if self.under[row] is not None]
+        done = table.where(self._done(batch)).tolist()
+        return [row for row in done if self.active[row] is not None]
 
-    def _part(self, gone: Slots, candidates: Sequence[Candidate]) -> None:
+    def _release(self, gone: ActiveBatch, pending: Sequence[PendingAttempt]) -> None:
         """Let rows leave: at once when they are decided, else when their iterates are judged."""
-        ledger = gone.ledger
-        open_ended = gone.over & ~gone.brief & ~gone.won & ~ledger.exhausted
+        counters = gone.counters
+        open_ended = gone.over & ~gone.single_step & ~gone.won & ~counters.exhausted
         if self._hands_over_ends:
-            open_ended = ~ledger.exhausted
+            open_ended = ~counters.exhausted
         elif getattr(self.attack, "asks_iterates", False):
             open_ended = torch.zeros_like(open_ended)
-        for wanted, act in ((False, self._leave), (True, self._await_judgement)):
+        for wanted, act in ((False, self._record), (True, self._await_check)):
             rows = table.where(open_ended == wanted)
             if len(rows):
-                act(table.take(gone, rows), [candidates[row] for row in rows.tolist()])
+                act(table.take(gone, rows), [pending[row] for row in rows.tolist()])
 
-    def _await_judgement(self, gone: Slots, candidates: Sequence[Candidate]) -> None:
-        self.unjudged.append((gone, candidates))
-        if sum(len(some) for _, some in self.unjudged) >= SMALLEST_BATCH:
-            self._judge()
+    def _await_check(self, gone: ActiveBatch, pending: Sequence[PendingAttempt]) -> None:
+        self.unchecked.append((gone, pending))
+        if sum(len(some) for _, some in self.unchecked) >= SMALLEST_BATCH:
+            self._check_iterates()
 
-    def _judge(self) -> None:
+    def _check_iterates(self) -> None:
         """Judge last iterates at the price of a query, when there are enough to fill a pass."""
-        parts, self.unjudged = self.unjudged, []
-        gone = table.join([slots for slots, _ in parts])
-        found = gone.ledger.distance.clone(), gone.ledger.nearest.clone()
+        parts, self.unchecked = self.unchecked, []
+        gone = table.join([batch for batch, _ in parts])
+        found = gone.counters.distance.clone(), gone.counters.nearest.clone()
         if self._hands_over_ends:
-            gone.ledger.distance.fill_(torch.inf)
+            gone.counters.distance.fill_(torch.inf)
         victim = self._problem(gone).victim
-        assert isinstance(victim, GuardedVictim)
-        victim.judge(gone.iterates)
+        assert isinstance(victim, Oracle)
+        victim.check_points(gone.iterates)
         if self._hands_over_ends:
-            gone.ledger.fall_back(*found)
-        self._leave(gone, [one for _, candidates in parts for one in candidates])
+            gone.counters.fall_back(*found)
+        self._record(gone, [one for _, pending in parts for one in pending])
 
-    def _leave(self, gone: Slots, candidates: Sequence[Candidate]) -> None:
-        """Book what the rows that leave have shown, and queue the tries that they ask for next."""
-        ledger, book = gone.ledger, self.book
-        last, nearest = gone.iterates, ledger.nearest
-        if not last[~ledger.exhausted].isfinite().all():
+    def _record(self, gone: ActiveBatch, pending: Sequence[PendingAttempt]) -> None:
+        """Record what rows that leave have shown, and queue the attempts that they ask for next."""
+        counters, outcomes = gone.counters, self.outcomes
+        last, nearest = gone.iterates, counters.nearest
+        if not last[~counters.exhausted].isfinite().all():
             raise CellError(_NOT_AN_IMAGE)
-        self._compare(ledger, candidates)
-        still = (last == ledger.ball.x).flatten(1).all(dim=1).tolist()
-        columns = (ledger.distance, ledger.lead, ledger.exhausted, ledger.fault)
-        counts = (ledger.forward, ledger.backward, ledger.queries)
-        solved = ledger.solved.tolist()
-        for place, (one, distance, lead, spent, fault, forward, backward, queries) in enumerate(
-            zip(candidates, *(column.tolist() for column in columns + counts), strict=True)
+        self._compare(counters, pending)
+        still = (last == counters.ball.x).flatten(1).all(dim=1).tolist()
+        columns = (counters.distance, counters.margin, counters.exhausted, counters.fault)
+        counts = (counters.forward, counters.backward, counters.queries)
+        solved = counters.solved.tolist()
+        for place, (one, distance, margin, spent, fault, forward, backward, queries) in enumerate(
+            zip(pending, *(column.tolist() for column in columns + counts), strict=True)
         ):
-            self._book_solved(one, solved[place])
-            book.forward[one.owner] += forward
-            book.backward[one.owner] += backward
-            book.queries[one.owner, one.attempt.point] += queries
-            if not one.attempt.brief:
-                self.stage.note(one.owner, self._claimed(one.attempt), fault, spent=spent)
+            self._record_solved(one, solved[place])
+            outcomes.forward[one.owner] += forward
+            outcomes.backward[one.owner] += backward
+            outcomes.queries[one.owner, one.attempt.point] += queries
+            if not one.attempt.single_step:
+                self.stage.note(one.owner, self._stated(one.attempt), fault, spent=spent)
             hit = nearest[place].clone() if distance < float("inf") else None
-            if self._follows and not (one.attempt.brief or spent):
-                ended = book.stayed if still[place] and hit is None else book.moved
+            if self._follows and not (one.attempt.single_step or spent):
+                ended = outcomes.stayed if still[place] and hit is None else outcomes.moved
                 ended[one.owner] = True
-            if self.field.network.rejects and not (self.settings.oblivious or spent):
-                self._weigh(one, last[place])
-            one.search.report(last[place].clone(), hit, distance, spent=spent, lead=lead)
+            if self.inputs.network.rejects and not (self.settings.detector_unaware or spent):
+                self._score_end(one, last[place])
+            one.search.report(last[place].clone(), hit, distance, spent=spent, margin=margin)
             attempt = one.search.next()
             if attempt is not None:
-                self.continuing.append(Candidate(one.owner, one.search, attempt, one.clean))
+                self.continuing.append(PendingAttempt(one.owner, one.search, attempt, one.clean))
             else:
                 self._finish(one, spent=spent)
 
-    def _compare(self, ledger: Ledger, candidates: Sequence[Candidate]) -> None:
+    def _compare(self, counters: AttackCounters, pending: Sequence[PendingAttempt]) -> None:
         """Compare what the attack was given with what it still is.
 
         Raises: CellError where the attack has written into it.
         """
-        owners = torch.tensor([one.owner for one in candidates])
-        radii = [self.settings.radii[one.attempt.point] for one in candidates]
+        owners = torch.tensor([one.owner for one in pending])
+        radii = [self.settings.radii[one.attempt.point] for one in pending]
         refuse_change(
             {
-                "problem.x": (ledger.ball.x, torch.stack([one.clean for one in candidates])),
-                "problem.y": (ledger.y, self.field.goals[owners]),
-                "problem.epsilon": (ledger.ball.epsilon, torch.tensor(radii, dtype=torch.float64)),
+                "problem.x": (counters.ball.x, torch.stack([one.clean for one in pending])),
+                "problem.y": (counters.y, self.inputs.goals[owners]),
+                "problem.epsilon": (
+                    counters.ball.epsilon,
+                    torch.tensor(radii, dtype=torch.float64),
+                ),
             }
         )
 
-    def _claimed(self, attempt: Try) -> int:
+    def _stated(self, attempt: Attempt) -> int:
         """The smallest point that counts as robust when this attempt fails there.
 
-        An attack that looks for the nearest adversarial point claims that there is no nearer one.
+        An attack that looks for the nearest adversarial point states that there is no nearer one.
         """
         return 0 if getattr(self.attack, "minimum_norm", False) else attempt.point
 
-    def _weigh(self, one: Candidate, last: Tensor) -> None:
-        """Let the judge see what the model's detector makes of where a whole try ended."""
-        if not one.attempt.brief:
-            end = Claim(one.owner, one.attempt.point, one.clean, last.clone(), found=False)
-            self.judge.hear(end)
+    def _score_end(self, one: PendingAttempt, last: Tensor) -> None:
+        """Let the verifier see what the detector makes of where a full-budget attempt ended."""
+        if not one.attempt.single_step:
+            end = Candidate(one.owner, one.attempt.point, one.clean, last.clone(), found=False)
+            self.verifier.add(end)
 
-    def _book_solved(self, one: Candidate, solved: Sequence[int]) -> None:
-        """Book how many queries of the example's budget had been asked when points fell."""
-        book, point = self.book, one.attempt.point
-        before = book.queries[one.owner]
-        alone = not self.judge.covers  # every point is an experiment of its own
+    def _record_solved(self, one: PendingAttempt, solved: Sequence[int]) -> None:
+        """Record how many queries of the example's budget had been asked when points fell."""
+        outcomes, point = self.outcomes, one.attempt.point
+        before = outcomes.queries[one.owner]
+        alone = not self.verifier.covers  # every point is an experiment of its own
         asked = int(before[point] if alone else before.sum())
         for at, count in enumerate(solved):
-            if count and not book.solved[one.owner, at] and (at == point or not alone):
-                book.solved[one.owner, at] = asked + count
+            if count and not outcomes.solved[one.owner, at] and (at == point or not alone):
+                outcomes.solved[one.owner, at] = asked + count
 
-    def _finish(self, one: Candidate, *, spent: bool) -> None:
-        """Book a search that has ended; its finds are only claims yet."""
+    def _finish(self, one: PendingAttempt, *, spent: bool) -> None:
+        """Record a search that has ended; its adversarial examples are only candidates yet."""
         self.decided += 1
-        self.book.cut_short[one.owner] |= spent and not one.search.decided
-        self.book.attacked[one.owner, list(one.search.attacked)] = True
+        self.outcomes.cut_short[one.owner] |= spent and not one.search.decided
+        self.outcomes.attacked[one.owner, list(one.search.attacked)] = True
         for point, x_adv in one.search.images.items():
-            self.judge.hear(Claim(one.owner, point, one.clean, x_adv))
+            self.verifier.add(Candidate(one.owner, point, one.clean, x_adv))
 
-    def _refill(self, slots: Slots, free: Tensor) -> Slots | None:
-        """Give free rows to tries that wait; without enough of them the batch shrinks."""
-        entering = self._candidates(len(free))
+    def _refill(self, batch: ActiveBatch, free: Tensor) -> ActiveBatch | None:
+        """Give free rows to attempts that wait; without enough of them the batch shrinks."""
+        entering = self._next_attempts(len(free))
         if entering:
-            slots.refill(free[: len(entering)], self._enter(entering))
-        for row, candidate in zip_longest(free.tolist(), entering):
-            self.under[row] = candidate
+            batch.refill(free[: len(entering)], self._enter(entering))
+        for row, pending in zip_longest(free.tolist(), entering):
+            self.active[row] = pending
         if len(entering) == len(free):
-            return slots
-        kept = [row for row, one in enumerate(self.under) if one is not None]
+            return batch
+        kept = [row for row, one in enumerate(self.active) if one is not None]
         if not kept:
             return None
-        if self.field.look_every > 1:
-            slots.rest(free[len(entering) :])
-            return slots
-        self.under = [self.under[row] for row in kept]
-        return table.take(slots, torch.tensor(kept, device=free.device))
+        if self.inputs.check_every > 1:
+            batch.rest(free[len(entering) :])
+            return batch
+        self.active = [self.active[row] for row in kept]
+        return table.take(batch, torch.tensor(kept, device=free.device))

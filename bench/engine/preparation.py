@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..api import registry
-from ..api.attack import Access, Lens, Preparation
+from ..api.attack import Access, Preparation, SurrogateGradient
 from ..api.data import ImageData
 from ..api.errors import AccessDenied, BadParameter, closest
 from ..api.rng import Draws
@@ -16,8 +16,8 @@ from ..api.shared.module_state import evaluation_mode
 from ..datasets.in_memory import in_memory, select
 from ..victim.model import Network
 from ..victim.rejection import Classifier, bare
-from ..victim.traits import Nature
-from .config import Member
+from ..victim.traits import ModelTraits
+from .config import AttackStage
 
 Train = Callable[[Mapping[str, Any], ImageData, Mapping[str, Any]], nn.Module]
 
@@ -36,12 +36,12 @@ class Attackers:
 
 
 def prepare(
-    members: Sequence[Member], attackers: Attackers, network: Network, seed: int
-) -> tuple[list[Member], dict[str, float]]:
+    stages: Sequence[AttackStage], attackers: Attackers, network: Network, seed: int
+) -> tuple[list[AttackStage], dict[str, float]]:
     """Let attacks and their parts prepare themselves; return them with their reports.
 
-    The report counts the victim's answers as `setup_queries`. A victim that may reject answers them
-    by its classifier alone, and so do networks that attacks borrow.
+    The report counts the victim's answers as `setup_queries`. A victim with a reject option answers
+    them by its classifier alone, and so do networks that attacks borrow.
     """
     report = {"setup_queries": 0.0}
     allowed: set[Access] = set()  # what the part that is preparing itself may ask for
@@ -72,12 +72,14 @@ def prepare(
         return attackers.networks(name)
 
     def open_network(module: nn.Module) -> Network:
-        nature = Nature.of_module(module)
-        module = Classifier(module) if nature.rejects else module
+        traits = ModelTraits.of_module(module)
+        module = Classifier(module) if traits.rejects else module
         evaluation_mode(module.to(network.device)).requires_grad_(False)
-        lens = surrogates(nature)
+        surrogate = surrogates(traits)
         owned = "the attacker's network"
-        return Network(module, network.device, network.batch_size, surrogates=lens, owner=owned)
+        return Network(
+            module, network.device, network.batch_size, surrogates=surrogate, owner=owned
+        )
 
     preparation = Preparation(
         ask,
@@ -91,15 +93,15 @@ def prepare(
         borrow,
     )
     prepared = []
-    for member in members:
-        declared = member.attack.access
+    for stage in stages:
+        declared = stage.attack.access
         allowed |= _below(declared)
         figures: dict[str, float] = {}
-        attack = _prepare_parts(member.attack, preparation, figures)
+        attack = _prepare_parts(stage.attack, preparation, figures)
         allowed.clear()
         if attack.access != declared:
             raise AccessDenied(f"an attack of {declared} access prepared one of {attack.access}")
-        prepared.append(replace(member, attack=attack))
+        prepared.append(replace(stage, attack=attack))
         report |= {name: value for name, value in figures.items() if name != "setup_queries"}
     return prepared, report
 
@@ -124,9 +126,9 @@ def _prepare_parts(part: Any, preparation: Preparation, report: dict[str, float]
     return part
 
 
-def surrogates(nature: Nature) -> Lens | None:
-    """The lens that puts surrogates behind layers without gradient, for a model that has such."""
-    if nature.differentiable:
+def surrogates(traits: ModelTraits) -> SurrogateGradient | None:
+    """The surrogate gradient for a model that has layers without gradient."""
+    if traits.differentiable:
         return None
-    lens: Lens = registry.build("gradients", "bpda").lens
-    return lens
+    surrogate: SurrogateGradient = registry.build("gradients", "bpda").surrogate
+    return surrogate

@@ -16,18 +16,19 @@ from ..api.epsilon import Norm
 from ..api.threat import measure
 from ..victim.model import Network
 from ..victim.oracle import fooled
-from ..victim.rejection import reading, surplus
-from ..victim.voting import SECOND, verdict
-from .outcomes import Book
+from ..victim.rejection import reading, rejection_margin
+from ..victim.voting import SECOND, prediction
+from .outcomes import Outcomes
 
 Keep = Callable[[int, int, Tensor], None]
 
 
 @dataclass(frozen=True)
-class Claim:
+class Candidate:
     """An adversarial example of one owner at one point of the grid. clean, x_adv: (C, H, W).
 
-    found: False for where a try ended that found none, to be weighed but not booked as broken.
+    found: False for where an attempt ended that found none, to be weighed but not recorded as
+    broken.
     """
 
     owner: int
@@ -38,82 +39,85 @@ class Claim:
 
 
 @dataclass
-class Judge:
-    """Verifies claims, a batch at a time, and books those that hold.
+class Verifier:
+    """Verifies candidates, a batch at a time, and records those that hold.
 
     goals, examples: (N,) int64, by owner, as in Field. radii: of the grid. covers: whether what
-    breaks one point breaks all above it. member: the attack's place in the cascade. keep: told
-    (owner, point, x_adv on the CPU) of each claim that holds. refuted: the owners of those that did
-    not. oblivious: whether the claims are of having fooled the classifier within a network that may
-    reject: to be rejected then refutes nothing.
+    breaks one point breaks all above it. stage: the attack's place in the cascade. keep: told
+    (owner, point, x_adv on the CPU) of each candidate that holds. not_reproduced: the owners of
+    those that did not. detector_unaware: whether the candidates are of having fooled the classifier
+    within a network that may
+    reject: to be rejected then does not reproduce nothing.
     """
 
     network: Network
-    book: Book
+    outcomes: Outcomes
     goals: Tensor
     examples: Tensor
     radii: tuple[float, ...]
     norm: Norm
     targeted: bool
     covers: bool
-    member: int = 0
+    stage: int = 0
     keep: Keep | None = None
-    oblivious: bool = False
-    refuted: list[int] = field(default_factory=list)
-    _claims: list[Claim] = field(default_factory=list)
+    detector_unaware: bool = False
+    not_reproduced: list[int] = field(default_factory=list)
+    _candidates: list[Candidate] = field(default_factory=list)
 
-    def hear(self, claim: Claim) -> None:
-        """Take a claim; ask about it when there are enough for a batch."""
-        self._claims.append(claim)
-        if len(self._claims) > 3 * self.network.batch_size // 2:  # never the attack's own batches
-            self.settle()
+    def add(self, candidate: Candidate) -> None:
+        """Take a candidate; ask about it when there are enough for a batch."""
+        self._candidates.append(candidate)
+        if (
+            len(self._candidates) > 3 * self.network.batch_size // 2
+        ):  # never the attack's own batches
+            self.flush()
 
-    def settle(self) -> None:
-        """Ask about all claims that wait."""
-        claims, self._claims = self._claims, []
-        if not claims:
+    def flush(self) -> None:
+        """Ask about all states that wait."""
+        candidates, self._candidates = self._candidates, []
+        if not candidates:
             return
-        verdicts = verify(
+        predictions = verify(
             self.network,
-            torch.stack([one.clean for one in claims]).cpu(),
-            torch.stack([one.x_adv for one in claims]).cpu(),
-            self.goals[torch.tensor([one.owner for one in claims])],
-            torch.tensor([self.radii[one.point] for one in claims], dtype=torch.float64),
+            torch.stack([one.clean for one in candidates]).cpu(),
+            torch.stack([one.x_adv for one in candidates]).cpu(),
+            self.goals[torch.tensor([one.owner for one in candidates])],
+            torch.tensor([self.radii[one.point] for one in candidates], dtype=torch.float64),
             self.norm,
             targeted=self.targeted,
-            examples=self.examples[torch.tensor([one.owner for one in claims])],
+            examples=self.examples[torch.tensor([one.owner for one in candidates])],
         )
-        columns = (column.tolist() for column in verdicts)
-        for claim, held, size, score in zip(claims, *columns, strict=True):
-            last = None if self.covers and claim.found else claim.point + 1
-            points = claim.owner, slice(claim.point, last)
+        columns = (column.tolist() for column in predictions)
+        for candidate, verified, size, score in zip(candidates, *columns, strict=True):
+            last = None if self.covers and candidate.found else candidate.point + 1
+            points = candidate.owner, slice(candidate.point, last)
             if self.network.rejects:
-                scores = self.book.scores
+                scores = self.outcomes.scores
                 scores[points] = np.fmin(scores[points], score)
-            if held and claim.found:
-                self._book(claim, points, size)
-            elif claim.found and not (self.oblivious and score > 0):
-                self.refuted.append(claim.owner)
+            if verified and candidate.found:
+                self._record(candidate, points, size)
+            elif candidate.found and not (self.detector_unaware and score > 0):
+                self.not_reproduced.append(candidate.owner)
 
-    def _book(self, claim: Claim, points: tuple[int, slice], size: float) -> None:
-        """Book a claim that holds. size: its norm."""
-        new = ~self.book.broken[points]
-        self.book.member[points][new] = self.member
-        self.book.broken[points] = True
-        self.book.distance[claim.owner] = min(self.book.distance[claim.owner], size)
+    def _record(self, candidate: Candidate, points: tuple[int, slice], size: float) -> None:
+        """Record a candidate that holds. size: its norm."""
+        new = ~self.outcomes.broken[points]
+        self.outcomes.stage[points][new] = self.stage
+        self.outcomes.broken[points] = True
+        self.outcomes.distance[candidate.owner] = min(self.outcomes.distance[candidate.owner], size)
         if self.keep is not None:
-            self.keep(claim.owner, claim.point, claim.x_adv.cpu())
+            self.keep(candidate.owner, candidate.point, candidate.x_adv.cpu())
 
 
-class Verdicts(NamedTuple):
+class Verified(NamedTuple):
     """What came of asking again about n points.
 
-    holds: (n,) bool, whether they are adversarial examples. distance: (n,) float64, their norms.
-    scores: (n,) float64, how far a network that may reject is from doing so, positive where it
+    verified: (n,) bool, whether they are adversarial examples. distance: (n,) float64, their norms.
+    scores: (n,) float64, how far a network with a reject option is from doing so, positive where it
     does; NaN where the classifier within it is not fooled either, or the point is not in the ball.
     """
 
-    holds: Tensor
+    verified: Tensor
     distance: Tensor
     scores: Tensor
 
@@ -128,18 +132,18 @@ def verify(
     *,
     targeted: bool,
     examples: Tensor | None = None,
-) -> Verdicts:
+) -> Verified:
     """Which adversarial examples hold when the model is asked again.
 
     Asked in float32, without autograd, among other neighbours than in the attack, and of a
-    stochastic network before its second jury; each must be finite, in [0, 1], and within epsilon
-    (n,) of its clean image in float64 with zero tolerance.
-    To be rejected, by a network that may do so, is not to be misclassified.
+    stochastic network before its second independent vote; each must be finite, in [0, 1], and
+    within epsilon (n,) of its clean image in float64 with zero tolerance. To be rejected, by a
+    network that may do so, is not to be misclassified.
 
     clean, x_adv: (n, C, H, W). goals: (n,), the labels to leave or the classes to reach. examples:
-    (n,) int64, what the votes of a stochastic model hang on; by default the positions.
+    (n,) int64, what the votes of a stochastic model depend on; by default the positions.
     """
-    read = reading(rejecting=network.rejects, oblivious=False, targeted=targeted)
+    read = reading(rejecting=network.rejects, detector_unaware=False, targeted=targeted)
     inside = ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(dim=1)  # false for NaN
     distance = measure(x_adv.double() - clean.double(), norm)
     inside &= distance <= epsilon.double()
@@ -150,10 +154,10 @@ def verify(
     scores = torch.full_like(distance, torch.nan)
     size = 3 * network.batch_size // 2 + 1  # never the attack's own batches
     for rows, images in zip(order.split(size), asked.split(size), strict=True):
-        found = verdict(network, images, examples[rows], SECOND)
+        found = prediction(network, images, examples[rows], SECOND)
         whole, classifier = found.whole.cpu(), found.classifier.cpu()
         wrong[rows] = fooled(read(whole, goals[rows]), goals[rows], targeted=targeted)
         if network.rejects:
             let_down = inside[rows] & fooled(classifier, goals[rows], targeted=targeted)
-            scores[rows] = surplus(whole).double().masked_fill(~let_down, torch.nan)
-    return Verdicts(inside & wrong, distance, scores)
+            scores[rows] = rejection_margin(whole).double().masked_fill(~let_down, torch.nan)
+    return Verified(inside & wrong, distance, scores)

@@ -29,8 +29,9 @@ def without_attack(curve: pd.DataFrame) -> pd.DataFrame:
 def contradicted(attacks: Sequence["Cell"], certificates: "Cell | None") -> NDArray[np.bool_]:
     """(N,) bool, by index: an attack's find contradicts the example's certificate.
 
-    An attack that ran beside the certificates has asked the certifier about its finds again. One
-    that did not, because they came later, is believed: its nearest find within the radius counts.
+    An attack that ran beside the certificates has asked the certifier about its adversarial
+    examples again. One that did not, because they came later, is believed: its nearest adversarial
+    example within the radius counts.
     """
     by_index = [cell.records.sort_values("index") for cell in attacks]
     found = np.zeros(len(by_index[0]), dtype=bool)

@@ -1,4 +1,4 @@
-"""How well models that may reject tell adversarial inputs: a table from records. No torch here."""
+"""How well models with a reject option detect adversarial inputs, from records. No torch here."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -31,10 +31,10 @@ DETECTION_COLUMNS = [
 
 
 def detections(cells: Iterable[Cell]) -> pd.DataFrame:
-    """One row for each attack on a model that may reject, at each epsilon."""
+    """One row for each attack on a model with a reject option, at each epsilon."""
     rows: list[dict[str, Any]] = []
     for cell in cells:
-        if "surplus" in cell.records:
+        if "rejection_margin" in cell.records:
             about = cell.about
             shared = {name: about[name] for name in DETECTION_COLUMNS if name in about}
             table = detection_of(cell.records, about["epsilons"])
@@ -43,7 +43,7 @@ def detections(cells: Iterable[Cell]) -> pd.DataFrame:
 
 
 def detection_of(records: pd.DataFrame, epsilons: Sequence[str]) -> pd.DataFrame:
-    """One row for each epsilon, from the records of one attack on a model that may reject.
+    """One row for each epsilon, from the records of one attack on a model with a reject option.
 
     false_positive_rate: of all clean images, right or wrong, the share that is rejected.
     clean_accuracy, accuracy: clean and robust accuracy; a clean image rejected is an error, an
@@ -51,8 +51,10 @@ def detection_of(records: pd.DataFrame, epsilons: Sequence[str]) -> pd.DataFrame
     classifier. detection_rate: the share of these candidates that is rejected. roc_auc: the chance
     that such a candidate scores above a clean image, of all of them; NaN without candidates.
     """
-    clean = records["surplus"].to_numpy(dtype=np.float64)
-    scores = np.array([list(one) for one in records["candidate_surplus"]], dtype=np.float64)
+    clean = records["rejection_margin"].to_numpy(dtype=np.float64)
+    scores = np.array(
+        [list(one) for one in records["candidate_rejection_margin"]], dtype=np.float64
+    )
     curve = curve_of(records, epsilons)
     rows = []
     for point, epsilon in enumerate(epsilons):

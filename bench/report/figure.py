@@ -11,7 +11,7 @@ from ..api.shared.safe_text import drawn
 from ..store.atomic import write_atomically
 from .formats import check_ending
 from .label_placement import Box, around, placed
-from .sweeps import Comparison, Subject
+from .sweeps import Comparison, ModelSeries
 
 Page = Callable[[float, float], tuple[float, float]]  # accuracies to typographic points
 
@@ -58,19 +58,19 @@ def tradeoff_figure(shown: Comparison) -> "Figure":
     """Two panels: robust accuracy against epsilon, and against clean accuracy at one epsilon.
 
     Colours tell defenses apart, markers and dashes models. With more defenses than colours these
-    begin anew with the next markers, and panel (a) leaves out the intervals. The members of a sweep
+    restart with the next markers, and panel (a) leaves out the intervals. The members of a sweep
     go from dark to light and are joined. Accuracies are worst cases over the attacks.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    looks = _looks(shown)
-    few = len({one.defense for one in shown.subjects}) <= len(_COLOURS)
+    styles = _styles(shown)
+    few = len({one.defense for one in shown.series}) <= len(_COLOURS)
     figure = Figure(figsize=(7.2, 3.9), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for one in shown.subjects:
-        _draw_curve(left, one, looks[one.model, one.defense], _title(one, shown), shaded=few)
-    _draw_points(right, shown, looks)
+    for one in shown.series:
+        _draw_curve(left, one, styles[one.model, one.defense], _title(one, shown), shaded=few)
+    _draw_points(right, shown, styles)
     threat = f"{_NORMS[shown.norm]} distance $\\epsilon$ (pixels in [0, 1])"
     left.axvline(Epsilon.parse(shown.epsilon).value, color="0.6", linewidth=0.7, linestyle=":")
     left.set(xlabel=threat, ylabel="robust accuracy (%)", ylim=(-2, 102))
@@ -97,25 +97,24 @@ def _caption(shown: Comparison) -> str:
     return drawn(f"{shown.dataset}{model}: {said}, n = {sizes}")
 
 
-def _title(one: Subject, shown: Comparison) -> str:
+def _title(one: ModelSeries, shown: Comparison) -> str:
     """What the legend calls it."""
     name = one.defense if len(shown.models) == 1 else f"{one.model} x {one.defense}"
     return drawn(name if one.complete else f"{name} (an attack is missing)")
 
 
-def _looks(shown: Comparison) -> dict[tuple[str, str], dict[str, Any]]:
+def _styles(shown: Comparison) -> dict[tuple[str, str], dict[str, Any]]:
     """Colour by defense, or by place in a sweep; marker and dashes by model."""
     import matplotlib as mpl
 
-    alone = list(dict.fromkeys(one.defense for one in shown.subjects if not one.sweep))
-    ramps = list(dict.fromkeys(one.sweep for one in shown.subjects if one.sweep))
+    alone = list(dict.fromkeys(one.defense for one in shown.series if not one.sweep))
+    ramps = list(dict.fromkeys(one.sweep for one in shown.series if one.sweep))
     values = {
-        sweep: sorted({one.value for one in shown.subjects if one.sweep == sweep})
-        for sweep in ramps
+        sweep: sorted({one.value for one in shown.series if one.sweep == sweep}) for sweep in ramps
     }
-    looks = {}
+    styles = {}
     colour: Any
-    for one in shown.subjects:
+    for one in shown.series:
         number = shown.models.index(one.model)
         if one.sweep:
             ordered = values[one.sweep]
@@ -125,42 +124,42 @@ def _looks(shown: Comparison) -> dict[tuple[str, str], dict[str, Any]]:
         else:
             again, place = divmod(alone.index(one.defense), len(_COLOURS))
             colour = _COLOURS[place]
-            number += again * len(shown.models)  # the next markers, where colours begin anew
+            number += again * len(shown.models)  # the next markers, where colours restart
             marker = _MARKERS[number % len(_MARKERS)]
-        looks[one.model, one.defense] = {
+        styles[one.model, one.defense] = {
             "color": colour,
             "marker": marker,
             "linestyle": _STYLES[number % len(_STYLES)],
         }
-    return looks
+    return styles
 
 
 def _draw_curve(
-    axes: "Axes", one: Subject, look: dict[str, Any], title: str, *, shaded: bool
+    axes: "Axes", one: ModelSeries, style: dict[str, Any], title: str, *, shaded: bool
 ) -> None:
     epsilons = [epsilon for epsilon, _ in one.curve]
     accuracies, low, high = ([100 * part for part in parts] for parts in zip(
         *(share for _, share in one.curve), strict=True
     ))  # fmt: skip
-    axes.plot(epsilons, accuracies, label=title, linewidth=1.3, markersize=3.5, **look)
+    axes.plot(epsilons, accuracies, label=title, linewidth=1.3, markersize=3.5, **style)
     if shaded:
-        axes.fill_between(epsilons, low, high, color=look["color"], alpha=0.12, linewidth=0)
+        axes.fill_between(epsilons, low, high, color=style["color"], alpha=0.12, linewidth=0)
 
 
-def _draw_points(axes: "Axes", shown: Comparison, looks: dict[tuple[str, str], Any]) -> None:
+def _draw_points(axes: "Axes", shown: Comparison, styles: dict[tuple[str, str], Any]) -> None:
     for sweep in _sweeps(shown):
         at = [(100 * one.clean.value, 100 * one.robust.value) for one in sweep]
         axes.plot(*zip(*at, strict=True), color="0.5", linewidth=1.0, zorder=1)
-    for one in shown.subjects:
-        look = looks[one.model, one.defense]
+    for one in shown.series:
+        style = styles[one.model, one.defense]
         x, y = one.clean, one.robust
         axes.errorbar(
             100 * x.value,
             100 * y.value,
             xerr=[[100 * (x.value - x.low)], [100 * (x.high - x.value)]],
             yerr=[[100 * (y.value - y.low)], [100 * (y.high - y.value)]],
-            color=look["color"],
-            marker=look["marker"],
+            color=style["color"],
+            marker=style["marker"],
             markersize=5,
             elinewidth=0.8,
             alpha=0.9,
@@ -168,13 +167,13 @@ def _draw_points(axes: "Axes", shown: Comparison, looks: dict[tuple[str, str], A
     axes.margins(0.12)
 
 
-def _sweeps(shown: Comparison) -> list[list[Subject]]:
+def _sweeps(shown: Comparison) -> list[list[ModelSeries]]:
     """The members of each model's sweeps, by their values."""
-    groups: dict[tuple[str, str], list[Subject]] = {}
-    for one in shown.subjects:
+    groups: dict[tuple[str, str], list[ModelSeries]] = {}
+    for one in shown.series:
         if one.sweep:
             groups.setdefault((one.model, one.sweep), []).append(one)
-    return [sorted(members, key=lambda one: one.value) for members in groups.values()]
+    return [sorted(group, key=lambda one: one.value) for group in groups.values()]
 
 
 def _write_labels(figure: "Figure", axes: "Axes", shown: Comparison) -> None:
@@ -189,9 +188,9 @@ def _write_labels(figure: "Figure", axes: "Axes", shown: Comparison) -> None:
         across, up = axes.transData.transform((100 * x, 100 * y))
         return unit * across, unit * up
 
-    subjects = shown.subjects
-    points = [page(one.clean.value, one.robust.value) for one in subjects]
-    texts = [axes.text(0, 0, _short(one, shown), fontsize=7, transform=None) for one in subjects]
+    series = shown.series
+    points = [page(one.clean.value, one.robust.value) for one in series]
+    texts = [axes.text(0, 0, _short(one, shown), fontsize=7, transform=None) for one in series]
     sizes = []
     for text in texts:
         box = text.get_window_extent(canvas.get_renderer())
@@ -201,14 +200,14 @@ def _write_labels(figure: "Figure", axes: "Axes", shown: Comparison) -> None:
     edge = Box(unit * frame.x0, unit * frame.y0, unit * frame.x1, unit * frame.y1)
     spots = placed(points, sizes, list(_obstacles(shown, page)), edge)
     for one, text, (x, y), (across, up), size in zip(
-        subjects, texts, points, spots, sizes, strict=True
+        series, texts, points, spots, sizes, strict=True
     ):
         moved = across - x, up - y
         _write_label(axes, one, text.get_text(), moved, size)
 
 
 def _write_label(
-    axes: "Axes", one: Subject, text: str, moved: tuple[float, float], size: tuple[float, float]
+    axes: "Axes", one: ModelSeries, text: str, moved: tuple[float, float], size: tuple[float, float]
 ) -> None:
     """A label some typographic points from its point, with a line to it where that is far."""
     apart = max(abs(way) - side / 2 for way, side in zip(moved, size, strict=True))
@@ -226,7 +225,7 @@ def _write_label(
     written.set_in_layout(False)  # the layout is settled, and the label lies within the axes
 
 
-def _short(one: Subject, shown: Comparison) -> str:
+def _short(one: ModelSeries, shown: Comparison) -> str:
     """What a point is called: the members of a sweep by what differs between them."""
     if not one.sweep:
         return _title(one, shown)
@@ -235,7 +234,7 @@ def _short(one: Subject, shown: Comparison) -> str:
 
 def _obstacles(shown: Comparison, page: Page) -> Iterator[Box]:
     """Boxes over the markers, the bars of the intervals, and the lines that join sweeps."""
-    for one in shown.subjects:
+    for one in shown.series:
         x, y = one.clean, one.robust
         yield around(*page(x.value, y.value), 7.0, 7.0)
         (left, middle), (right, _) = page(x.low, y.value), page(x.high, y.value)

@@ -61,7 +61,7 @@ def gather(directories: Sequence[Path], note: Callable[[str], None]) -> Gathered
         if not done and len(directories) > 1:
             note(f"{directory} has no finished cell")
         for cell in done:
-            found.cells[(*cell.subject, cell.about["attack"], cell.about["key"])] = cell
+            found.cells[(*cell.defended_model, cell.about["attack"], cell.about["key"])] = cell
         found.lost += lost
     if not found.cells and not found.stored:
         raise RunDirectoryError(f"no finished cell in {', '.join(map(str, directories))}")

@@ -30,7 +30,7 @@ class Share(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Subject:
+class ModelSeries:
     """One model x defense: what it withstands at each epsilon, and where the leaderboard compares.
 
     curve: (epsilon, robust accuracy) in ascending order, from epsilon 0, which is clean accuracy.
@@ -58,12 +58,12 @@ class Comparison:
     norm: str
     epsilon: str
     n_examples: tuple[int, ...]
-    subjects: tuple[Subject, ...]
+    series: tuple[ModelSeries, ...]
 
     @property
     def models(self) -> tuple[str, ...]:
         """The models, in the order of the tables."""
-        return tuple(dict.fromkeys(one.model for one in self.subjects))
+        return tuple(dict.fromkeys(one.model for one in self.series))
 
 
 def comparison(tradeoff: pd.DataFrame, leaderboard: pd.DataFrame) -> Comparison:
@@ -83,13 +83,13 @@ def comparison(tradeoff: pd.DataFrame, leaderboard: pd.DataFrame) -> Comparison:
     worst = tradeoff[tradeoff["attack"] == WORST_CASE]
     seeded = worst["seed"].nunique() > 1
     first = threats.iloc[0]
-    subjects = [
-        _subject(rows, str(first["epsilon"]), str(seed) if seeded else "")
+    series = [
+        _series(rows, str(first["epsilon"]), str(seed) if seeded else "")
         for (_, _, seed, _), rows in worst.groupby(
             ["model", "defense", "seed", "n_examples"], sort=False
         )
     ]
-    named = Counter((one.model, one.defense) for one in subjects)
+    named = Counter((one.model, one.defense) for one in series)
     for (model, defense), count in named.items():
         if count > 1:
             raise BadParameter(
@@ -97,10 +97,10 @@ def comparison(tradeoff: pd.DataFrame, leaderboard: pd.DataFrame) -> Comparison:
             )
     sizes = tuple(int(one) for one in sorted(worst["n_examples"].unique()))
     dataset, norm, epsilon = (str(first[name]) for name in _THREAT)
-    return Comparison(dataset, norm, epsilon, sizes, tuple(_with_sweeps(subjects)))
+    return Comparison(dataset, norm, epsilon, sizes, tuple(_with_sweeps(series)))
 
 
-def _subject(rows: pd.DataFrame, headline: str, seed: str) -> Subject:
+def _series(rows: pd.DataFrame, headline: str, seed: str) -> ModelSeries:
     first = rows.iloc[0]
     model, defense = str(first["model"]), str(first["defense"])
     if rows["epsilon"].duplicated().any():
@@ -115,7 +115,7 @@ def _subject(rows: pd.DataFrame, headline: str, seed: str) -> Subject:
         for row in rows.to_dict("records")
     }
     curve = sorted((Epsilon.parse(text).value, share) for text, share in points.items())
-    return Subject(
+    return ModelSeries(
         model,
         f"{defense} (seed {seed})" if seed else defense,
         ((0.0, clean), *curve),
@@ -125,17 +125,17 @@ def _subject(rows: pd.DataFrame, headline: str, seed: str) -> Subject:
     )
 
 
-def _with_sweeps(subjects: Sequence[Subject]) -> list[Subject]:
+def _with_sweeps(series: Sequence[ModelSeries]) -> list[ModelSeries]:
     """Tell which of them differ in one number of their titles alone."""
-    found = [_read_swept(one) for one in subjects]
-    members = Counter((one.model, one.sweep) for one in found)
+    found = [_read_swept(one) for one in series]
+    group = Counter((one.model, one.sweep) for one in found)
     return [
-        swept if swept.sweep and members[swept.model, swept.sweep] > 1 else one
-        for one, swept in zip(subjects, found, strict=True)
+        swept if swept.sweep and group[swept.model, swept.sweep] > 1 else one
+        for one, swept in zip(series, found, strict=True)
     ]
 
 
-def _read_swept(one: Subject) -> Subject:
+def _read_swept(one: ModelSeries) -> ModelSeries:
     read = _SWEPT.fullmatch(one.defense)
     if read is None:
         return one

@@ -111,12 +111,12 @@ def worst_case(
     single step fails at a larger one does not make the example robust there.
 
     missing: flags of the attacks whose cells are not there, which make the combination incomplete.
-    certificates: of the model, which finds of the attacks may contradict; nothing else is taken
-    from them, since what is not certified is not broken.
+    certificates: of the model, which adversarial examples of the attacks may contradict; nothing
+    else is taken from them, since what is not certified is not broken.
     """
     first = cells[0]
     every = first.records.sort_values("index", ignore_index=True).copy()
-    alone = ["solved", "candidate_surplus"]  # of one attack
+    alone = ["solved", "candidate_rejection_margin"]  # of one attack
     every = every.drop(columns=alone, errors="ignore")
     for cell in cells[1:]:
         other = cell.records.sort_values("index", ignore_index=True)
@@ -170,9 +170,14 @@ def leaderboard(cells: Iterable[Cell], lost: Iterable[Lost] = ()) -> pd.DataFram
         if attacks:
             worst = worst_case(attacks, [one.flag for one in missing], certificates)
             rows.append(_standing(attacks, worst, certificates, missing))
-            there.add(attacks[0].subject)
-    absent = dict.fromkeys(one.subject for one in lost if one.subject not in there and one.epsilon)
-    rows += [_nothing([one for one in lost if one.subject == subject]) for subject in absent]
+            there.add(attacks[0].defended_model)
+    absent = dict.fromkeys(
+        one.defended_model for one in lost if one.defended_model not in there and one.epsilon
+    )
+    rows += [
+        _nothing([one for one in lost if one.defended_model == defended_model])
+        for defended_model in absent
+    ]
     return ranked(pd.DataFrame(rows, columns=LEADERBOARD_COLUMNS))
 
 
@@ -321,7 +326,7 @@ def _experiments(
     made = []
     for group in groups.values():
         there = {cell.about["attack"] for cell in group}
-        missing = {one for one in lost if one.subject == group[0].subject}
+        missing = {one for one in lost if one.defended_model == group[0].defended_model}
         made.append((group, sorted(one for one in missing if one.attack not in there)))
     return made
 

@@ -39,7 +39,7 @@ def transfers(cells: Iterable[Cell]) -> pd.DataFrame:
 
 
 def _name(cell: Cell) -> Sequence[str]:
-    dataset, norm, model, defense = cell.subject
+    dataset, norm, model, defense = cell.defended_model
     return dataset, norm, f"{model} x {defense}"
 
 

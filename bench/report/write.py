@@ -29,7 +29,7 @@ _OPTIONAL = {  # only where there is something for them
 
 
 @dataclass(frozen=True)
-class Standings:
+class Tables:
     """The tables of one run."""
 
     tradeoff: pd.DataFrame
@@ -37,15 +37,15 @@ class Standings:
     queries: pd.DataFrame
 
 
-def up_to_date(
+def write_tables(
     directory: RunDirectory,
     before: Mapping[str, Any],
     cells: Sequence[Titled],
     lost: Sequence[Lost],
-) -> tuple[Mapping[str, Any], Standings | None]:
+) -> tuple[Mapping[str, Any], Tables | None]:
     """Bring the tables' files up to date with the cells; return what to remember, and the tables.
 
-    before: what was to be remembered the last time. The files are made anew if a cell, its title,
+    before: what was to be remembered the last time. The files are made again if a cell, its title,
     those without records or the code that makes them changed, or if a file is missing or altered.
 
     Raises: RunDirectoryError when a cell cannot be read.
@@ -58,7 +58,7 @@ def up_to_date(
     made_of = _made_of(cells, lost)
     if before == {"made_of": made_of, **_hashes(files)}:
         try:
-            return before, Standings(*map(read_table, files[: len(_NAMES)]))
+            return before, Tables(*map(read_table, files[: len(_NAMES)]))
         except pa.ArrowInvalid:  # written by a version that wrote a column otherwise
             pass
     contents = [one.read() for one, _ in cells]
@@ -67,7 +67,7 @@ def up_to_date(
         for cell, (_, titles) in zip(contents, cells, strict=True)
     ]
     tables_made = tradeoff(named, lost), leaderboard(named, lost), query_curves.queries(named)
-    made = Standings(*map(whole_counts, tables_made))
+    made = Tables(*map(whole_counts, tables_made))
     for name, table in zip(_NAMES, (made.tradeoff, made.leaderboard, made.queries), strict=True):
         directory.write_table(name, table)
     for name, make in _OPTIONAL.items():

@@ -42,7 +42,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def meant_for(name: str) -> str | None:
-    """The name of the file whose writing a kill cut off, if that left one of this name behind."""
+    """The name of the file whose writing was killed, if that left one of this name behind."""
     found = _TEMPORARY.fullmatch(name)
     return found[1] if found else None
 

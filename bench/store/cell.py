@@ -32,7 +32,7 @@ class Lost(NamedTuple):
         return self.attack if self.recipe is None else self.recipe
 
     @property
-    def subject(self) -> tuple[str, ...]:
+    def defended_model(self) -> tuple[str, ...]:
         """What was to be attacked, as of a cell."""
         return self[:4]
 
@@ -57,7 +57,7 @@ class Cell:
     records: pd.DataFrame
 
     @property
-    def subject(self) -> tuple[str, ...]:
+    def defended_model(self) -> tuple[str, ...]:
         """What is attacked, by the names that people gave it."""
         return tuple(str(self.about[name]) for name in ("dataset", "norm", "model", "defense"))
 
@@ -72,4 +72,4 @@ class Cell:
         """What cells must share to be combined: also weights, seed, grid, and the very examples."""
         about = (self.about[name] for name in ("weights_hash", "seed", "leaderboard_epsilon"))
         examples = self.records.sort_values("index")[["index", "label"]].to_numpy().tobytes()
-        return (*self.subject, *about, *self.about["epsilon_values"], examples)
+        return (*self.defended_model, *about, *self.about["epsilon_values"], examples)

@@ -133,7 +133,7 @@ def _check(
                 f"{shown} has shape {tuple(value.shape)}, the network needs {tuple(need.shape)}"
             )
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise BadCheckpoint(f"{shown} claims more numbers than the file holds")
+            raise BadCheckpoint(f"{shown} states more numbers than the file holds")
         if _kind(value) != _kind(need):
             raise BadCheckpoint(f"{shown} is {value.dtype}, the network needs {need.dtype}")
         if theirs and value.is_floating_point() and bool(value.isnan().any()):

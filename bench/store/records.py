@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -18,6 +17,7 @@ from ..api.shared.file_checks import check_regular
 from .atomic import write_atomically
 from .cell import Cell
 from .hashing import hash_file
+from .old_names import renamed
 
 _ABOUT, _SEAL = b"quintain", b"quintain.sha256"
 _BLOCK = 1024  # rows held as Python objects at once
@@ -55,7 +55,7 @@ def read_cell(path: Path, sha256: str | None = None) -> Cell:
             raise ValueError("its checksum is wrong")
         parsed: dict[str, Any] = json.loads(about)
         parsed = _with_flags(parsed, read_flags)
-        records: pd.DataFrame = table.to_pandas()
+        parsed, records = renamed(parsed, table.to_pandas())
     except Exception as error:  # what Arrow raises on damaged files is not documented
         raise RunDirectoryError(f"records file {path} cannot be read: {reason(error)}") from None
     return Cell(parsed, records)

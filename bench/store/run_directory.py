@@ -48,7 +48,7 @@ class RunDirectory:
         self._check_kinds()
         if not self.manifest.is_file():
             _refuse_strangers(self.path)
-            if not update and self._holds_another(text):
+            if not update and self._contains_another(text):
                 raise RunDirectoryError(
                     f"{self.path} holds another suite.toml; choose another --out, or pass "
                     "--update to write over it"
@@ -76,7 +76,7 @@ class RunDirectory:
             except OSError as error:
                 raise RunDirectoryError(f"{path}: {reason(error)}; move it away") from None
 
-    def _holds_another(self, text: str) -> bool:
+    def _contains_another(self, text: str) -> bool:
         there = self.path / "suite.toml"
         return there.is_file() and there.read_bytes() != text.encode()
 

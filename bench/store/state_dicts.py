@@ -47,13 +47,13 @@ def read_state_dicts(path: Path) -> Iterator[tuple[str, dict[str, Tensor]]]:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file of another kind, or one that would run code
         raise BadCheckpoint(f"checkpoint {path} cannot be read{_why(error)}") from None
-    held = list(_held(found, "", _DEPTH))
-    if not held:
+    content = list(_content(found, "", _DEPTH))
+    if not content:
         raise BadCheckpoint(
             f"checkpoint {path} holds no state dict, at the top or under "
             + ", ".join((*_INSIDE, *_AVERAGED))
         )
-    yield from held
+    yield from content
 
 
 def fitted(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -71,14 +71,14 @@ def fitted(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[
         needed = {short_ for short_, name in ours.items() if not _optional(name)}
         for theirs in _readings(tensors):
             missing = [name for name in ours if name in needed and name not in theirs]
-            surplus = [name for name in theirs if name not in ours]
-            if not (missing or surplus):
+            excess = [name for name in theirs if name not in ours]
+            if not (missing or excess):
                 return {ours[name]: tensors[theirs[name]] for name in theirs}
             misfit = Misfit(
                 len(needed) - len(missing),
                 len(needed),
                 [ours[name] for name in missing[:1]],
-                [theirs[name] for name in surplus[:1]],
+                [theirs[name] for name in excess[:1]],
             )
             if nearest is None or misfit.matching > nearest.matching:
                 nearest = misfit
@@ -90,17 +90,17 @@ def fitted(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[
 class Misfit(Exception):
     """Names that do not fit a network: how many do, of how many, and the first that do not.
 
-    missing: of the network, as it calls it. surplus: of the file, as it is there.
+    missing: of the network, as it calls it. rejection_margin: of the file, as it is there.
     """
 
     matching: int
     needed: int
     missing: list[str]
-    surplus: list[str]
+    excess: list[str]
 
     def __str__(self) -> str:
         said = [f"it lacks {short(name)}" for name in self.missing]
-        said += [f"it also holds {short(name)}" for name in self.surplus]
+        said += [f"it also holds {short(name)}" for name in self.excess]
         return f"{', '.join(said)} ({self.matching} of {self.needed} names match)"
 
 
@@ -131,14 +131,14 @@ def _why(error: Exception) -> str:
     )
 
 
-def _held(found: Any, keys: str, depth: int) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def _content(found: Any, keys: str, depth: int) -> Iterator[tuple[str, dict[str, Tensor]]]:
     if not isinstance(found, Mapping) or not found:
         return
     if all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()):
         yield keys, dict(found)
     elif depth:
         for key in (*_AVERAGED, *_INSIDE):
-            yield from _held(found.get(key), f"{keys}.{key}" if keys else key, depth - 1)
+            yield from _content(found.get(key), f"{keys}.{key}" if keys else key, depth - 1)
 
 
 def _readings(names: Iterable[str]) -> Iterator[dict[str, str]]:

@@ -132,8 +132,8 @@ class Suite(BaseModel):
     plugins: Python files to load, relative to the suite's.
     targets: every attack that can aim also runs targeted, at a class for each example: "random",
         "least-likely", "next", or one class. Its rows are its own, and not in the worst case.
-    transfer: an attack that follows a gradient: it attacks every subject by the gradients of every
-        other one. true: MI-FGSM.
+    transfer: an attack that follows a gradient: it attacks every defended model by the gradients of
+        every other one. true: MI-FGSM.
     """
 
     model_config = ConfigDict(

@@ -12,15 +12,15 @@ import torch
 from ..api import registry
 from ..api.plugins.source_digest import installed_digest
 from ..api.shared.file_checks import check_regular
-from ..engine.config import Certification, isolated, single
+from ..engine.config import Certification, flatten_cascade, isolated
 from ..store.environment import software
 from ..store.hashing import configuration, hash_file, hash_json
-from ..training.networks import Order, architecture
-from .matrix import Sortie, Subject
+from ..training.networks import TrainingRequest, architecture
+from .matrix import CellTask, DefendedModel
 from .plan import Plan
 
 RECORDS_VERSION = 6
-_HARNESS = f"{__package__}.evaluation"  # the module that all code between key and record hangs on
+_HARNESS = f"{__package__}.evaluation"  # the module that all code between key and record depends on
 
 
 class Keys:
@@ -31,13 +31,13 @@ class Keys:
         self.device = device
         self._attacks = [hash_json(self._attack(one)) for one in plan.attacks]
 
-    def order(self, subject: Subject) -> Order:
-        """What to train for a subject that has no weights yet."""
-        assert subject.defense is not None
+    def training_request(self, defended: DefendedModel) -> TrainingRequest:
+        """What to train for a defended model that has no weights yet."""
+        assert defended.defense is not None
         suite = self.plan.suite
-        return Order(
-            subject.model.spec,
-            subject.defense,
+        return TrainingRequest(
+            defended.model.spec,
+            defended.defense,
             self.plan.train,
             suite.seed,
             self.device,
@@ -48,8 +48,8 @@ class Keys:
 
     @cached_property
     def networks(self) -> list[str]:
-        """The key of each subject's network; empty where its checkpoint cannot be read."""
-        return [self._network(subject) for subject in self.plan.subjects]
+        """The key of each defended model's network; empty where its checkpoint cannot be read."""
+        return [self._network(defended) for defended in self.plan.defended_models]
 
     @cached_property
     def data(self) -> str:
@@ -57,12 +57,12 @@ class Keys:
         return hash_json([self.plan.test_hash, self.plan.train_hash])
 
     def cell(self, place: tuple[int, int]) -> str:
-        """The key of the cell of a subject and an attack."""
+        """The key of the cell of a defended model and an attack."""
         number, attack = place
-        named = [self._shared, self._subjects[number], self._attacks[attack]]
+        named = [self._shared, self._defended_models[number], self._attacks[attack]]
         source = self.plan.attacks[attack].source
         if source is not None:
-            named.append(self._subjects[source])
+            named.append(self._defended_models[source])
         return hash_json(named)
 
     def recipe(self, attack: int) -> str:
@@ -71,17 +71,17 @@ class Keys:
         Empty for what not every model meets: naive twins, transfer, certificates; and for targeted
         attacks, which rank nothing.
         """
-        sortie = self.plan.attacks[attack]
-        member, settings = sortie.member, self.plan.settings(sortie)
-        apart = sortie.naive or sortie.source is not None or sortie.targets is not None
-        if isinstance(member, Certification) or apart:
+        task = self.plan.attacks[attack]
+        stage, settings = task.stage, self.plan.settings(task)
+        apart = task.naive or task.source is not None or task.targets is not None
+        if isinstance(stage, Certification) or apart:
             return ""
         made_of = {
-            "configuration": configuration(member.attack),
-            "restarts": member.restarts,
+            "configuration": configuration(stage.attack),
+            "restarts": stage.restarts,
             "search": settings.search,
             "query_budget": settings.query_budget,
-            "samples": settings.approach.samples,
+            "samples": settings.adaptation.samples,
         }
         return hash_json(made_of)[:12]
 
@@ -100,19 +100,19 @@ class Keys:
         )
 
     @cached_property
-    def _subjects(self) -> list[str]:
+    def _defended_models(self) -> list[str]:
         """What is attacked: a network, within what its defense puts around it."""
         made = []
-        for subject, network in zip(self.plan.subjects, self.networks, strict=True):
-            defense = configuration(subject.defense or subject.wrapper)
+        for defended, network in zip(self.plan.defended_models, self.networks, strict=True):
+            defense = configuration(defended.defense or defended.wrapper)
             code = registry.code_of(defense)
             made.append(hash_json({"network": network, "defense": defense, "code": code}))
         return made
 
-    def _network(self, subject: Subject) -> str:
-        if subject.defense is not None:
-            return self.order(subject).key()
-        path = self.plan.checkpoint(subject.model)
+    def _network(self, defended: DefendedModel) -> str:
+        if defended.defense is not None:
+            return self.training_request(defended).key()
+        path = self.plan.checkpoint(defended.model)
         try:
             if path is not None:
                 check_regular(path)
@@ -121,31 +121,31 @@ class Keys:
             return ""
         return hash_json(
             {
-                **architecture(subject.model.spec),
+                **architecture(defended.model.spec),
                 "checkpoint": checkpoint,
                 "data": self.plan.train_hash,  # networks normalise by its statistics
                 "torch": torch.__version__,
             }
         )
 
-    def _attack(self, sortie: Sortie) -> dict[str, Any]:
-        attack, member = sortie.entry, sortie.member
-        settings = self.plan.settings(sortie)
-        if isinstance(member, Certification):  # what certifies is the network, which has its key
+    def _attack(self, task: CellTask) -> dict[str, Any]:
+        attack, stage = task.entry, task.stage
+        settings = self.plan.settings(task)
+        if isinstance(stage, Certification):  # what certifies is the network, which has its key
             return {
-                "configuration": configuration(member),
+                "configuration": configuration(stage),
                 "norm": settings.norm,
                 "grid": configuration(settings.grid),
                 "seed": settings.seed,
             }
-        described = configuration(member.attack)
+        described = configuration(stage.attack)
         code = {registry.find("attacks", attack.name).code, *registry.code_of(attack.spec)}
         return {
             "attack": attack.spec,
             "configuration": described,
             "code": sorted(code | {*registry.code_of(described)}),
-            "restarts": member.restarts,
+            "restarts": stage.restarts,
             "settings": configuration(settings),
-            **({} if sortie.targets is None else {"targets": sortie.targets}),
-            **({"epsilons": "each alone"} if isolated(single([member]), settings) else {}),
+            **({} if task.targets is None else {"targets": task.targets}),
+            **({"epsilons": "each alone"} if isolated(flatten_cascade([stage]), settings) else {}),
         }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..api import registry
-from ..report.write import Standings, up_to_date
+from ..report.write import Tables, write_tables
 from ..store.atomic import remove
 from ..store.environment import hardware, software
 from ..store.privacy import path_from, private, private_values
@@ -16,32 +16,34 @@ from ..store.records import Finished
 from ..store.run_directory import RunDirectory, lost_cell
 from ..victim.probe import same_answers
 from .keys import Keys
-from .resume import Place, Survey, stale
+from .resume import CompletedCells, Place, stale
 
 _MISSING = {"status": "missing"}
 _REST = 10.0  # so many times as long as writing the manifest took, it is left alone
 
 
-class Logbook:
+class RunManifest:
     """Networks, finished cells and failed ones (place -> reason), in the order of the plan.
 
     A cell that the manifest does not list yet is not lost when the run is killed: its records say
     what it is. So the manifest, which grows with the run, need not be written after every cell.
     """
 
-    def __init__(self, keys: Keys, survey: Survey, directory: RunDirectory, file: str) -> None:
+    def __init__(
+        self, keys: Keys, completed: CompletedCells, directory: RunDirectory, file: str
+    ) -> None:
         self.directory = directory
-        self.done = dict(survey.done)
+        self.done = dict(completed.done)
         self.failed: dict[Place, str] = {}
-        self.weights = dict(survey.weights)
+        self.weights = dict(completed.weights)
         self._plan = keys.plan
         self._networks: dict[int, Mapping[str, Any]] = {
-            number: about for number, about in enumerate(survey.networks) if about is not None
+            number: about for number, about in enumerate(completed.networks) if about is not None
         }
         self._keys = keys
-        self._survey = survey
+        self._completed = completed
         self._file = file
-        self._tables: Mapping[str, Any] = survey.manifest.get("tables") or {}
+        self._tables: Mapping[str, Any] = completed.manifest.get("tables") or {}
         self._began = _now()
         self._resting_until = 0.0
         self._drop(stale(self.done, self.weights, self._sources))
@@ -51,7 +53,7 @@ class Logbook:
         return [one.source for one in self._plan.attacks]
 
     def network(self, number: int, about: Mapping[str, Any]) -> None:
-        """Note a subject's network as it is now. Cells that another one gave are dropped.
+        """Note a defended model's network as it is now. Cells that another one gave are dropped.
 
         It is another one if its weights are others, or if it answers fixed images otherwise.
         """
@@ -70,11 +72,11 @@ class Logbook:
     def _drop(self, places: Set[Place]) -> None:
         self.done = {place: one for place, one in self.done.items() if place not in places}
 
-    def book(self, place: Place, cell: Finished) -> None:
+    def add(self, place: Place, cell: Finished) -> None:
         """Note a finished cell."""
         self.done[place] = cell
         error = cell.path.with_suffix(".error.txt")
-        if error.name in self._survey.errors:
+        if error.name in self._completed.errors:
             remove(error)
 
     def fail(self, place: Place, reason: str) -> None:
@@ -82,43 +84,45 @@ class Logbook:
         self.failed[place] = private(reason, self._plan.folder)
 
     def has(self, number: int) -> bool:
-        """Whether any cell of a subject is done."""
+        """Whether any cell of a defended model is done."""
         return any(place[0] == number for place in self.done)
 
     def missing(self, number: int) -> list[int]:
-        """The attacks that are not done on a subject."""
+        """The attacks that are not done on a defended model."""
         attacks = self._plan.attacks_on(number)
         return [one for one in attacks if (number, one) not in self.done]
 
     def titles(self, place: Place) -> dict[str, Any]:
         """What a cell is called, and may be called otherwise without a number changing."""
-        sortie = self._plan.attacks[place[1]]
-        source = sortie.source
-        lender = {} if source is None else {"transfer_source": self._plan.subjects[source].title}
-        aim = {} if sortie.targets is None else {"targets": sortie.targets}
+        task = self._plan.attacks[place[1]]
+        source = task.source
+        number = (
+            {} if source is None else {"transfer_source": self._plan.defended_models[source].title}
+        )
+        aim = {} if task.targets is None else {"targets": task.targets}
         return {
             "dataset": self._plan.suite.dataset.title,
-            **self._subject(place[0]),
-            "attack": sortie.entry.title,
+            **self._defended(place[0]),
+            "attack": task.entry.title,
             "leaderboard_epsilon": self._plan.suite.headline.text,
             "epsilons": [one.text for one in self._plan.suite.epsilons],
             "recipe": self._keys.recipe(place[1]),
             "examples": self._plan.test_hash[:12],
-            **lender,
+            **number,
             **aim,
         }
 
-    def close(self) -> Standings | None:
+    def close(self) -> Tables | None:
         """Bring the tables up to date, and say that the run is finished."""
         cells = [(one, self.titles(place)) for place, one in sorted(self.done.items())]
         entries = [self._entry(place) for place in self._places() if place not in self.done]
         lost = [one for one in map(lost_cell, entries) if one is not None]
-        self._tables, standings = up_to_date(self.directory, self._tables, cells, lost)
-        lasting, before = self._lasting(), self._survey.manifest
+        self._tables, tables = write_tables(self.directory, self._tables, cells, lost)
+        lasting, before = self._lasting(), self._completed.manifest
         idle = not self.failed and not any(one.fresh for one in self.done.values())
         if not (idle and before.get("finished") and lasting.items() <= before.items()):
             self._write(lasting, finished=_now())
-        return standings
+        return tables
 
     def write(self) -> None:
         """Write the manifest of a run that goes on."""
@@ -148,7 +152,7 @@ class Logbook:
             "data_hash": self._keys.data,
             "indices": self._plan.indices.tolist(),
             "networks": [
-                {**about, **self._subject(number)}
+                {**about, **self._defended(number)}
                 for number, about in sorted(self._networks.items())
             ],
             "cells": [self._entry(place) for place in self._places()],
@@ -181,12 +185,14 @@ class Logbook:
     def _places(self) -> list[Place]:
         """Every cell of the plan, in its order."""
         plan = self._plan
-        subjects = range(len(plan.subjects))
-        return sorted((number, attack) for number in subjects for attack in plan.attacks_on(number))
+        defended_models = range(len(plan.defended_models))
+        return sorted(
+            (number, attack) for number in defended_models for attack in plan.attacks_on(number)
+        )
 
-    def _subject(self, number: int) -> dict[str, str]:
-        subject = self._plan.subjects[number]
-        return {"model": subject.model.title, "defense": subject.defense_title}
+    def _defended(self, number: int) -> dict[str, str]:
+        defended = self._plan.defended_models[number]
+        return {"model": defended.model.title, "defense": defended.defense_title}
 
     def _repeat(self) -> str:
         """Say the command that gives the same numbers, to be run in the run directory.

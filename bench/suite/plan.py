@@ -17,15 +17,15 @@ from ..api.errors import BadParameter, BadSuite
 from ..api.shared.path_names import located
 from ..datasets.in_memory import fingerprint, select, tensor_hash
 from ..datasets.validation import SPLITS, check_images, check_splits, load_split
-from ..engine.config import Certification, Member, Settings, check_members
+from ..engine.config import AttackStage, CellConfig, Certification, check_stages
 from ..engine.targets import check_class
 from ..store.hashing import hash_json
-from ..training.load import try_model, wrapper_of
+from ..training.load import check_model, wrapper_of
 from ..training.networks import check_defense
-from ..victim.traits import Nature
+from ..victim.traits import ModelTraits
 from .config import AttackEntry, Entry, ModelEntry, Suite
 from .lookup import blamed
-from .matrix import Sortie, Subject, certification_of, sorties_of, transfers_of
+from .matrix import CellTask, DefendedModel, attack_tasks, certificate_tasks, transfer_tasks
 
 _BLOCK = 256  # images held at once to be looked at
 
@@ -46,11 +46,11 @@ class Plan:
     indices: Tensor
     train_hash: str
     test_hash: str
-    subjects: tuple[Subject, ...]
-    attacks: tuple[Sortie, ...]
+    defended_models: tuple[DefendedModel, ...]
+    attacks: tuple[CellTask, ...]
 
     def attacks_on(self, number: int) -> list[int]:
-        """The attacks that a subject is met by.
+        """The attacks that a defended model is met by.
 
         Its certificates come first, if it has some: attacks are audited against them.
         """
@@ -59,46 +59,46 @@ class Plan:
 
     @cached_property
     def certification(self) -> int | None:
-        """The attack in whose place the certificates are, if any subject has some."""
-        kinds = (isinstance(one.member, Certification) for one in self.attacks)
+        """The attack in whose place the certificates are, if any defended model has some."""
+        kinds = (isinstance(one.stage, Certification) for one in self.attacks)
         return next((number for number, found in enumerate(kinds) if found), None)
 
     def checkpoint(self, entry: ModelEntry) -> Path | None:
         """Where a model's checkpoint is: relative to the suite's folder."""
         return None if entry.checkpoint is None else located(entry.checkpoint, self.folder)
 
-    def settings(self, sortie: Sortie) -> Settings:
+    def settings(self, task: CellTask) -> CellConfig:
         """How an attack's cells are run."""
-        suite, attack = self.suite, sortie.entry
-        return Settings(
+        suite, attack = self.suite, task.entry
+        return CellConfig(
             norm=suite.norm,
             grid=suite.epsilons,
             seed=suite.seed,
             search=attack.search or suite.search,
             query_budget=attack.query_budget or suite.query_budget,
             precision=suite.precision,
-            approach=sortie.approach,
-            targets=sortie.targets,
+            adaptation=task.adaptation,
+            targets=task.targets,
         )
 
 
 def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
     """Load plugins and data, build every plugin, and refuse what cannot work.
 
-    The models are only looked up: `try_models` builds those that there is work for.
+    The models are only looked up: `check_models` builds those that there is work for.
 
     Raises: BadSuite, naming the file and the key; BadData; BadCheckpoint; UnknownPlugin; BadPlugin.
     """
     for one in suite.plugins:
         with blamed(file, "plugins"):
             registry.load_named(one, folder)
-    attacks: list[tuple[AttackEntry, Member]] = []
+    attacks: list[tuple[AttackEntry, AttackStage]] = []
     for number, attack in enumerate(suite.attacks, 1):
         with blamed(file, f"attacks[{number}]"):
             plugin = registry.build("attacks", attack.spec, besides=AttackEntry.model_fields)
-            member = Member(plugin, attack.restarts)
-            check_members([member], suite.norm, targeted=False)
-            attacks.append((attack, member))
+            stage = AttackStage(plugin, attack.restarts)
+            check_stages([stage], suite.norm, targeted=False)
+            attacks.append((attack, stage))
     defenses: list[tuple[Entry, Defense]] = []
     for number, defense in enumerate(suite.defenses, 1):
         with blamed(file, f"defenses[{number}]"):
@@ -113,19 +113,19 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
         pixels = _checked_pixels(test.images)
     with blamed(file, "epsilons"):
         _check_grid(suite, test)
-    subjects = _subjects(suite, file, folder, defenses)
-    _check_apart(subjects, file)
-    if any(one.defense is not None for one in subjects):
+    defended_models = _defended_models(suite, file, folder, defenses)
+    _check_apart(defended_models, file)
+    if any(one.defense is not None for one in defended_models):
         for number, (_, built) in enumerate(defenses, 1):
             with blamed(file, f"defenses[{number}]"):
                 check_defense(built, train, suite.norm, suite.headline.value, suite.seed)
     with blamed(file, "targets"):
         check_class(suite.targets, test.n_classes)
-        sorties = sorties_of(attacks, suite, subjects)
+        tasks = attack_tasks(attacks, suite, defended_models)
     if suite.transfer is not None:
         with blamed(file, "transfer"):
-            sorties += transfers_of(suite.transfer, suite, subjects)
-    sorties += certification_of(subjects)
+            tasks += transfer_tasks(suite.transfer, suite, defended_models)
+    tasks += certificate_tasks(defended_models)
     return Plan(
         suite,
         folder,
@@ -134,8 +134,8 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
         indices,
         fingerprint(train),
         hash_json([pixels, tensor_hash(test.labels), test.class_names]),
-        tuple(subjects),
-        tuple(sorties),
+        tuple(defended_models),
+        tuple(tasks),
     )
 
 
@@ -160,14 +160,14 @@ def _check_grid(suite: Suite, test: ImageData) -> None:
         raise BadParameter(str(error)) from None
 
 
-def _subjects(
+def _defended_models(
     suite: Suite, file: str, folder: Path, defenses: Sequence[tuple[Entry, Defense]]
-) -> list[Subject]:
+) -> list[DefendedModel]:
     """Every model with every defense; once alone when it has its weights already.
 
     Raises: BadSuite.
     """
-    subjects: list[Subject] = []
+    defended_models: list[DefendedModel] = []
     for number, model in enumerate(suite.models, 1):
         with blamed(file, f"models[{number}]"):
             registry.bind("models", model.spec, besides=ModelEntry.model_fields)
@@ -175,25 +175,25 @@ def _subjects(
             if _is_ready(model):
                 path = None if model.checkpoint is None else located(model.checkpoint, folder)
                 wrapper = None if path is None or not path.is_file() else wrapper_of(path)
-                nature = Nature.of(factory, wrapper)
-                subjects.append(Subject(model, model.defense, None, wrapper, nature))
+                traits = ModelTraits.of(factory, wrapper)
+                defended_models.append(DefendedModel(model, model.defense, None, wrapper, traits))
                 continue
         if not defenses:
             raise BadSuite(f"{file}: defenses must hold at least one, such as 'none'")
-        subjects += [
-            Subject(model, one.title, plugin, None, Nature.of(factory, plugin))
+        defended_models += [
+            DefendedModel(model, one.title, plugin, None, ModelTraits.of(factory, plugin))
             for one, plugin in defenses
         ]
-    return subjects
+    return defended_models
 
 
-def _check_apart(subjects: Sequence[Subject], file: str) -> None:
-    """Refuse two subjects that tables would call the same: `a x b` and `c`, `a` and `b x c`.
+def _check_apart(defended_models: Sequence[DefendedModel], file: str) -> None:
+    """Refuse two defended models that tables would call the same: `a x b` and `c`, `a` and `b x c`.
 
     Raises: BadSuite.
     """
     seen: set[str] = set()
-    for one in subjects:
+    for one in defended_models:
         if one.title in seen:
             raise BadSuite(
                 f"{file}: two pairs of model and defense are called '{one.title}': "
@@ -211,7 +211,7 @@ def _is_ready(model: ModelEntry) -> bool:
     return not model.train if model.train is not None else registry.brings_weights(model.spec)
 
 
-def try_models(plan: Plan, file: str, titles: Container[str]) -> None:
+def check_models(plan: Plan, file: str, titles: Container[str]) -> None:
     """Build the models of these titles and run each on two images; read their checkpoints.
 
     Raises: BadSuite, naming the file and the key.
@@ -219,7 +219,7 @@ def try_models(plan: Plan, file: str, titles: Container[str]) -> None:
     for number, model in enumerate(plan.suite.models, 1):
         if model.title in titles:
             with blamed(file, f"models[{number}]"):
-                try_model(model.spec, plan.train, plan.checkpoint(model))
+                check_model(model.spec, plan.train, plan.checkpoint(model))
 
 
 def _choose(total: int, suite: Suite) -> Tensor:
@@ -227,5 +227,5 @@ def _choose(total: int, suite: Suite) -> Tensor:
     count = suite.n_examples or total
     if count > total:
         raise BadParameter(f"n_examples = {count}, but the test split has {total} images")
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(suite.seed))
-    return order[:count].sort().values
+    training_request = torch.randperm(total, generator=torch.Generator().manual_seed(suite.seed))
+    return training_request[:count].sort().values

@@ -15,19 +15,21 @@ from .files_read import unchanged
 from .keys import Keys
 from .plan import Plan
 
-Place = tuple[int, int]  # a cell of the plan: the number of its subject, and of its attack
+Place = tuple[int, int]  # a cell of the plan: the number of its defended model, and of its attack
 
 
-class Survey:
+class CompletedCells:
     """The records that the manifest lists, and those that a killed run left behind.
 
     The manifest remembers each file's SHA-256, so that finished cells need not be parsed. Where it
     is silent or another hash is found, records are read and checked value by value.
 
-    done: the finished cells. networks: what the manifest says of each subject's network, if it
-    does. weights: the hash of the weights that a subject's network has, where that is known.
-    to_build: the subjects whose network must be built, to see whether it is still the same, before
-    their cells count as done: those made by code of the user's, unless they would be trained.
+    done: the finished cells. networks: what the manifest says of each defended model's network, if
+    it does. weights: the hash of the weights that a defended model's network has, where that is
+    known.
+    to_build: the defended models whose network must be built, to see whether it is still the same,
+    before their cells count as done: those made by code of the user's, unless they would be
+    trained.
     """
 
     def __init__(self, keys: Keys, directory: RunDirectory, cache: Path | None) -> None:
@@ -43,9 +45,9 @@ class Survey:
         self._names = {name[-24:-8]: name for name in _files(self._records, ".parquet")}
         self.errors = set(_files(self._records, ".error.txt"))
         self.done: dict[Place, Finished] = {}
-        for number in range(len(plan.subjects)):
+        for number in range(len(plan.defended_models)):
             for attack in plan.attacks_on(number):
-                if (found := self.look(keys.cell((number, attack)))) is not None:
+                if (found := self.look_up(keys.cell((number, attack)))) is not None:
                     self.done[number, attack] = found
         listed = _by(self.manifest.get("networks"), "key")
         self.networks = [listed.get(key) for key in keys.networks]
@@ -57,21 +59,21 @@ class Survey:
         }
         self.to_build = {
             number
-            for number, subject in enumerate(plan.subjects)
-            if subject.is_users and (subject.defense is None or cached[number] is not None)
+            for number, defended in enumerate(plan.defended_models)
+            if defended.is_users and (defended.defense is None or cached[number] is not None)
         }
 
     def _made_with(self, number: int) -> str | None:
-        """The weights that all finished cells of a subject agree upon."""
-        found = {one.weights[0] for (subject, _), one in self.done.items() if subject == number}
+        """The weights that all finished cells of a defended model agree upon."""
+        found = {one.weights[0] for (defended, _), one in self.done.items() if defended == number}
         return found.pop() if len(found) == 1 else None
 
     def unfinished(self, plan: Plan) -> set[str]:
         """Titles of the models that have a cell missing."""
         gone = stale(self.done, self.weights, [one.source for one in plan.attacks])
         return {
-            subject.model.title
-            for number, subject in enumerate(plan.subjects)
+            defended.model.title
+            for number, defended in enumerate(plan.defended_models)
             for attack in plan.attacks_on(number)
             if (number, attack) not in self.done or (number, attack) in gone
         }
@@ -87,7 +89,7 @@ class Survey:
         name = self._names.get(key[:16])
         return None if name is None else self._records / name
 
-    def look(self, key: str, path: Path | None = None) -> Finished | None:
+    def look_up(self, key: str, path: Path | None = None) -> Finished | None:
         """Return a cell that is there and whole; what is damaged is as good as missing."""
         path = path or self.path(key)
         if path is None:
@@ -127,7 +129,8 @@ def stale(
 ) -> set[Place]:
     """The cells that other weights gave than a network has now.
 
-    weights: by subject, where they are known. sources: by attack, whose gradients it borrows.
+    weights: by defended model, where they are known. sources: by attack, whose gradients it
+    borrows.
     """
     found = set()
     for (number, attack), cell in cells.items():

@@ -19,16 +19,16 @@ from ..api.shared.file_checks import check_writable
 from ..api.shared.path_names import relative_to
 from ..api.shared.terminal import Bar, Lines
 from ..api.shared.threads import threads_for
-from ..engine.adversarials import Spool
+from ..engine.adversarials import DiskStore
 from ..engine.case import Case, CellResult
 from ..engine.cell import assess
 from ..engine.certify import certify, remembered
-from ..engine.config import Certification, Member, Settings
+from ..engine.config import AttackStage, CellConfig, Certification
 from ..engine.diagnostics.model_checks import Checked
 from ..engine.preparation import Attackers
 from ..report.certificates import CERTIFICATE
 from ..report.tables import curve_of
-from ..report.write import Standings
+from ..report.write import Tables
 from ..store.atomic import write_text
 from ..store.cell import Cell
 from ..store.checkpoints import weights_hash
@@ -38,17 +38,17 @@ from ..store.privacy import private
 from ..store.records import Finished, write_cell
 from ..store.run_directory import RunDirectory, opened
 from ..training.load import open_ready
-from ..training.networks import obtain, sweep, train_proxy
+from ..training.networks import sweep, train_or_load, train_proxy
 from ..victim.model import frozen
-from ..victim.precision_selection import Choice, recall
+from ..victim.precision_selection import PrecisionChoice, recall
 from ..victim.probe import probe
 from .config import Suite
 from .files_read import hashed, recorded
 from .keys import Keys
-from .manifest import Logbook
-from .matrix import Sortie, Subject
-from .plan import Plan, make_plan, try_models
-from .resume import Place, Survey, finished
+from .manifest import RunManifest
+from .matrix import CellTask, DefendedModel
+from .plan import Plan, check_models, make_plan
+from .resume import CompletedCells, Place, finished
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Outcome:
     done: int
     reused: int
     failed: int
-    standings: Standings | None
+    tables: Tables | None
 
 
 def run_suite(
@@ -84,10 +84,12 @@ def run_suite(
             _check_cache(cache)
             sweep(cache)
         keys = Keys(plan, device)
-        survey = Survey(keys, RunDirectory(out), cache)
-        try_models(plan, file, survey.unfinished(plan))
+        completed = CompletedCells(keys, RunDirectory(out), cache)
+        check_models(plan, file, completed.unfinished(plan))
         with opened(out, suite.resolved(), text, update=update) as directory:
-            return Runner(Logbook(keys, survey, directory, file), survey, keys, cache, files).run()
+            return Runner(
+                RunManifest(keys, completed, directory, file), completed, keys, cache, files
+            ).run()
 
 
 def _check_cache(cache: Path) -> None:
@@ -101,13 +103,18 @@ def _check_cache(cache: Path) -> None:
 
 
 class Runner:
-    """One run of a plan: a subject after the other, where a cell of it is missing."""
+    """One run of a plan: a defended model after the other, where a cell of it is missing."""
 
     def __init__(
-        self, logbook: Logbook, survey: Survey, keys: Keys, cache: Path | None, files: set[str]
+        self,
+        manifest: RunManifest,
+        completed: CompletedCells,
+        keys: Keys,
+        cache: Path | None,
+        files: set[str],
     ) -> None:
-        self.logbook = logbook
-        self.survey = survey
+        self.manifest = manifest
+        self.completed = completed
         self.keys = keys
         self.plan: Plan = keys.plan
         self.device = keys.device
@@ -117,34 +124,34 @@ class Runner:
         self._attack_files: dict[int, set[str]] = defaultdict(set)  # and an attack was run
         self.lines = Lines()
         self._about: dict[str, Any] = {}  # of the network at work, and what its search uses
-        self._choice: Choice | None = None
+        self._choice: PrecisionChoice | None = None
         self._checked: Checked = {}
         self._weights: dict[int, str] = {}  # of the networks seen in this run
         self._failures: dict[int, BaseException] = {}
 
     def run(self) -> Outcome:
         """Run what is missing, then bring the tables up to date."""
-        if any(map(self.logbook.missing, range(len(self.plan.subjects)))):
-            self.logbook.write()
+        if any(map(self.manifest.missing, range(len(self.plan.defended_models)))):
+            self.manifest.write()
         while (number := self._next()) is not None:
-            self._run_subject(number)
-        standings = self.logbook.close()
-        done = self.logbook.done.values()
+            self._run_defended(number)
+        tables = self.manifest.close()
+        done = self.manifest.done.values()
         fresh = sum(one.fresh for one in done)
-        return Outcome(len(done), len(done) - fresh, len(self.logbook.failed), standings)
+        return Outcome(len(done), len(done) - fresh, len(self.manifest.failed), tables)
 
     def _next(self) -> int | None:
-        """The first subject with a cell missing, or whose network must be looked at again."""
-        log, subjects = self.logbook, range(len(self.plan.subjects))
-        for number in subjects:
+        """The first defended model with a cell missing, or whose network must be checked again."""
+        log, defended_models = self.manifest, range(len(self.plan.defended_models))
+        for number in defended_models:
             if any((number, one) not in log.failed for one in log.missing(number)):
                 return number
-            unsure = number not in log.weights or number in self.survey.to_build
+            unsure = number not in log.weights or number in self.completed.to_build
             if unsure and number not in {*self._weights, *self._failures} and log.has(number):
                 return number
         return None
 
-    def _run_subject(self, number: int) -> None:
+    def _run_defended(self, number: int) -> None:
         try:
             trained = self._network(number)
             weights = self._same_weights(number, trained.model)
@@ -153,7 +160,7 @@ class Runner:
             answers = probe(trained.model, self.plan.test.shape, self.device)
         except (Exception, SystemExit) as error:
             for attack in self.plan.attacks_on(number):
-                self.logbook.fail((number, attack), one_line(error))
+                self.manifest.fail((number, attack), one_line(error))
             return
         self._checked = {}
         about = self._about = {
@@ -166,9 +173,11 @@ class Runner:
             "threads": self._threads(trained.model),
             "precision": None if self._choice is None else self._choice.about(),
         }
-        self.logbook.network(number, about)
-        for attack in self.logbook.missing(number):
-            if (number, attack) not in self.logbook.failed and self._know_source((number, attack)):
+        self.manifest.network(number, about)
+        for attack in self.manifest.missing(number):
+            if (number, attack) not in self.manifest.failed and self._learn_source(
+                (number, attack)
+            ):
                 self._run_cell((number, attack), trained)
 
     def _threads(self, module: nn.Module) -> int:
@@ -176,7 +185,7 @@ class Runner:
         with frozen(module):
             return threads_for(module, self.plan.test.images.read(torch.tensor([0])), self.device)
 
-    def _know_source(self, place: Place) -> bool:
+    def _learn_source(self, place: Place) -> bool:
         """Learn the weights of the network that an attack borrows; tell whether that went well."""
         source = self.plan.attacks[place[1]].source
         if source is None or source in self._weights:
@@ -184,7 +193,7 @@ class Runner:
         try:
             self._same_weights(source, self._network(source).model)
         except (Exception, SystemExit) as error:
-            self.logbook.fail(place, one_line(error))
+            self.manifest.fail(place, one_line(error))
             return False
         return True
 
@@ -195,13 +204,13 @@ class Runner:
             raise CellError("the model has other weights each time it is built: fix its seed")
         return found
 
-    def _recall(self, weights: str, module: nn.Module) -> Choice | None:
+    def _recall(self, weights: str, module: nn.Module) -> PrecisionChoice | None:
         """What the search on this network used when a part of the run was made, so that the rest is
         like it; None when it is not known.
         """
         if self.plan.suite.precision != "auto":
             return None
-        for about in self.survey.precisions(weights):
+        for about in self.completed.precisions(weights):
             sample = self.plan.test.images.read(torch.arange(min(16, len(self.plan.test))))
             with frozen(module):
                 return recall(about, module, sample.to(self.device))
@@ -209,54 +218,56 @@ class Runner:
 
     def _run_cell(self, place: Place, trained: Trained) -> None:
         key = self.keys.cell(place)
-        subject, attack = self.plan.subjects[place[0]], self.plan.attacks[place[1]].entry
-        path = self.survey.path(key) or self.logbook.directory.records(
-            subject.model.title, subject.defense_title, attack.title, key=key
+        defended, attack = self.plan.defended_models[place[0]], self.plan.attacks[place[1]].entry
+        path = self.completed.path(key) or self.manifest.directory.records(
+            defended.model.title, defended.defense_title, attack.title, key=key
         )
         try:
-            with self._spool(path) as spool:
-                cell = self._compute(place, trained, key, path, spool)
+            with self._store(path) as store:
+                cell = self._compute(place, trained, key, path, store)
         except (Exception, SystemExit) as error:
             with suppress(OSError):  # the reason is in the manifest as well
                 said = private(traceback.format_exc(), self.plan.folder)
                 write_text(path.with_suffix(".error.txt"), said)
-            self.logbook.fail(place, one_line(error))
-            self.lines.say(f"{subject.title} x {attack.title}: FAILED: {one_line(error)}")
+            self.manifest.fail(place, one_line(error))
+            self.lines.say(f"{defended.title} x {attack.title}: FAILED: {one_line(error)}")
             return
-        self.logbook.book(place, cell)
-        self.logbook.write_now_and_then()
+        self.manifest.add(place, cell)
+        self.manifest.write_now_and_then()
 
     def _network(self, number: int) -> Trained:
-        """A subject's network. One that failed is not tried again."""
+        """A defended model's network. One that failed is not tried again."""
         if number in self._failures:
             raise self._failures[number]
         try:
             with recorded() as files:
-                fetched = self._fetched(self.plan.subjects[number])
+                fetched = self._fetched(self.plan.defended_models[number])
             self._network_files[number] |= files
             return fetched
         except (Exception, SystemExit) as error:
             self._failures[number] = error
-            self.lines.say(f"{self.plan.subjects[number].title}: FAILED: {one_line(error)}")
+            self.lines.say(f"{self.plan.defended_models[number].title}: FAILED: {one_line(error)}")
             raise
 
-    def _fetched(self, subject: Subject) -> Trained:
-        path = self.plan.checkpoint(subject.model)
-        if subject.defense is None:
-            network = open_ready(path, subject.model.spec, self.plan.train)
+    def _fetched(self, defended: DefendedModel) -> Trained:
+        path = self.plan.checkpoint(defended.model)
+        if defended.defense is None:
+            network = open_ready(path, defended.model.spec, self.plan.train)
             return Trained(network.to(self.device))
         began = time.monotonic()
-        trained = obtain(self.keys.order(subject), self.cache, Bar(f"train {subject.title}"))
+        trained = train_or_load(
+            self.keys.training_request(defended), self.cache, Bar(f"train {defended.title}")
+        )
         seconds = time.monotonic() - began
         if seconds > 1.0:
-            self.lines.say(f"{subject.title}: trained")
+            self.lines.say(f"{defended.title}: trained")
         return trained
 
-    def _spool(self, path: Path) -> AbstractContextManager[Spool | None]:
+    def _store(self, path: Path) -> AbstractContextManager[DiskStore | None]:
         """Where adversarial examples go until they are saved beside the records."""
         if not self.plan.suite.save_adversarials:
             return nullcontext()
-        return Spool.opened(path.parent, self.plan.test.shape)
+        return DiskStore.opened(path.parent, self.plan.test.shape)
 
     def _compute(
         self,
@@ -264,16 +275,16 @@ class Runner:
         trained: Trained,
         key: str,
         path: Path,
-        spool: Spool | None,
+        store: DiskStore | None,
     ) -> Finished:
         """Attack, and write what came of it. The records come last: they say that all is there."""
         suite = self.plan.suite
-        subject, sortie = self.plan.subjects[place[0]], self.plan.attacks[place[1]]
-        member, settings = sortie.member, self.plan.settings(sortie)
-        title = f"{subject.title} x {sortie.entry.title}"
+        defended, task = self.plan.defended_models[place[0]], self.plan.attacks[place[1]]
+        stage, settings = task.stage, self.plan.settings(task)
+        title = f"{defended.title} x {task.entry.title}"
         began = time.monotonic()
         with recorded() as files:
-            result = self._measure(place, trained, settings, title, spool)
+            result = self._measure(place, trained, settings, title, store)
         self._attack_files[place[1]] |= files
         seconds = time.monotonic() - began
         about = {
@@ -290,23 +301,23 @@ class Runner:
             "flags": [*trained.flags, *result.flags],
             "report": dict(result.report),
             "parameters": parameter_count(trained.model),
-            "members": list(result.members),
-            **_described(member),
-            "naive": sortie.naive,
+            "stages": list(result.stages),
+            **_described(stage),
+            "naive": task.naive,
             "software": software(),
             "key": key,
             "weights_hash": self._weights[place[0]],
             "probe": self._about["probe"],
-            **self._lender(sortie),
+            **self._source(task),
             "files": hashed(self._read_for(place), self.plan.folder),
-            **self.logbook.titles(place),
+            **self.manifest.titles(place),
         }
-        if "surplus" in result.records:
+        if "rejection_margin" in result.records:
             about["false_positive_rate_target"] = getattr(
                 trained.model, "false_positive_rate", None
             )
-        if spool is not None:
-            spool.save(path.with_suffix(".safetensors"))
+        if store is not None:
+            store.save(path.with_suffix(".safetensors"))
             about["adversarials"] = hash_file(path.with_suffix(".safetensors"))
         cell = Cell(about, result.records)
         sha256 = write_cell(path, cell)
@@ -314,7 +325,12 @@ class Runner:
         return finished(path, sha256, cell, fresh=True)
 
     def _measure(
-        self, place: Place, trained: Trained, settings: Settings, title: str, spool: Spool | None
+        self,
+        place: Place,
+        trained: Trained,
+        settings: CellConfig,
+        title: str,
+        store: DiskStore | None,
     ) -> CellResult:
         """Have the network certify, or attack it."""
         plan, size = self.plan, self.plan.suite.batch_size
@@ -326,15 +342,15 @@ class Runner:
             indices=plan.indices,
             checked=self._checked,
         )
-        member = plan.attacks[place[1]].member
-        if isinstance(member, Certification):
+        stage = plan.attacks[place[1]].stage
+        if isinstance(stage, Certification):
             return certify(case, settings, Bar(title), size)
         proxies = partial(
             train_proxy, plan.suite.seed, self.device, self.cache, Bar(f"proxy {title}")
         )
-        attackers = Attackers(plan.train, proxies, **self._lent(place))
+        attackers = Attackers(plan.train, proxies, **self._source_network(place))
         case = replace(case, attackers=attackers, certificates=self._certificates(place[0]))
-        result = assess(case, [member], settings, Bar(title), size, spool, self._choice)
+        result = assess(case, [stage], settings, Bar(title), size, store, self._choice)
         if result.choice is not None and self._choice is None:
             self._choice = result.choice
             self._about["precision"] = result.choice.about()
@@ -346,24 +362,24 @@ class Runner:
         read = (self._network_files[one] for one in networks if one is not None)
         return self._files.union(self._attack_files[place[1]], *read)
 
-    def _lender(self, sortie: Sortie) -> dict[str, str]:
+    def _source(self, task: CellTask) -> dict[str, str]:
         """What a record says of the network whose gradients its attack borrows."""
-        source = sortie.source
+        source = task.source
         return {} if source is None else {"source_weights_hash": self._weights[source]}
 
     def _certificates(self, number: int) -> Certificates | None:
-        """What a subject's network has proved; None where there are no certificates."""
+        """What a defended model's network has proved; None where there are no certificates."""
         proofs = self.plan.certification
-        if proofs is None or (number, proofs) not in self.logbook.done:
+        if proofs is None or (number, proofs) not in self.manifest.done:
             return None
-        return remembered(self.logbook.done[number, proofs].read().records)
+        return remembered(self.manifest.done[number, proofs].read().records)
 
-    def _lent(self, place: Place) -> dict[str, Any]:
-        """The network that an attack borrows, under its subject's title."""
+    def _source_network(self, place: Place) -> dict[str, Any]:
+        """The network that an attack borrows, under its defended model's title."""
         source = self.plan.attacks[place[1]].source
         if source is None:
             return {}
-        title = self.plan.subjects[source].title
+        title = self.plan.defended_models[source].title
         return {"networks": lambda _: self._network(source).model, "known": (title,)}
 
     def _say(self, title: str, result: CellResult, seconds: float) -> None:
@@ -377,12 +393,12 @@ class Runner:
         )
 
 
-def _described(member: Member | Certification) -> dict[str, Any]:
+def _described(stage: AttackStage | Certification) -> dict[str, Any]:
     """What a cell says of its attack, or of what stands in its place."""
-    if isinstance(member, Certification):
-        return {"access": CERTIFICATE, "configuration": configuration(member), "restarts": 1}
-    attack = member.attack
-    described = {"configuration": configuration(attack), "restarts": member.restarts}
+    if isinstance(stage, Certification):
+        return {"access": CERTIFICATE, "configuration": configuration(stage), "restarts": 1}
+    attack = stage.attack
+    described = {"configuration": configuration(attack), "restarts": stage.restarts}
     return {"access": attack.access, **described}
 
 

@@ -1,7 +1,8 @@
 """The attacks that there are, as a table: read off the plugins themselves.
 
 What each costs is counted once and kept in attack_passes.json, since counting takes a minute of
-processor time: `python -m quintain.bench.tools.attack_table` counts anew, and a slow test compares.
+processor time: `python -m quintain.bench.tools.attack_table` counts again, and a slow test
+compares.
 """
 
 import inspect
@@ -20,9 +21,9 @@ from ..api.threat import NORMS, Epsilon, Norm
 from ..datasets.in_memory import TensorImages
 from ..engine.case import Case
 from ..engine.cell import assess
-from ..engine.config import Member, Settings, single
+from ..engine.config import AttackStage, CellConfig, flatten_cascade
 from ..engine.preparation import Attackers
-from .conformance.fixture_model import GRIDS, Ground, proving_ground, train_stand_in
+from .conformance.fixture_model import GRIDS, FixtureModel, fixture_model, train_stand_in
 
 _PAPER = re.compile(r"Source:\s+([^;]*?\(arXiv:[\d.]+\))")
 _OTHER = re.compile(r"Source:\s+([^.;]*)")
@@ -72,7 +73,7 @@ def passes() -> dict[str, str]:
 
 
 def count() -> None:
-    """Count anew what each attack costs, and keep it."""
+    """Count again what each attack costs, and keep it."""
     counted = {one.name: one.cost for one in entries(count_passes=True)}
     _PASSES.write_text(json.dumps(counted, indent=1) + "\n", "utf-8")
 
@@ -107,7 +108,7 @@ def _entry(plugin: Plugin, cost: str | None) -> Entry:
 
 def _stages(attack: Any, norm: Norm, *, targeted: bool = False) -> list[Any]:
     """The attacks that it is made of in a norm."""
-    return [one.attack for one in single([Member(attack)], norm, targeted=targeted)]
+    return [one.attack for one in flatten_cascade([AttackStage(attack)], norm, targeted=targeted)]
 
 
 def _norms(attack: Any) -> tuple[Norm, ...]:
@@ -117,25 +118,25 @@ def _norms(attack: Any) -> tuple[Norm, ...]:
 
 def _cost(attack: Any, norm: Norm) -> str:
     """Passes that one example takes which nothing breaks."""
-    ground = proving_ground()
+    fixture = fixture_model()
     epsilon = Epsilon.parse(_OUT_OF_REACH * GRIDS[norm][0])
-    settings = Settings(norm, (epsilon,), search="exhaustive", precision="float32")
-    records = assess(_case(ground), [Member(attack)], settings, Silent(), 16).records
+    settings = CellConfig(norm, (epsilon,), search="exhaustive", precision="float32")
+    records = assess(_case(fixture), [AttackStage(attack)], settings, Silent(), 16).records
     forward, backward = (int(records[name].max()) for name in ("forward", "backward"))
     if attack.access == "white-box":
         return f"{forward:,} forward, {backward:,} backward"
     return f"{forward:,} {'query' if forward == 1 else 'queries'}"
 
 
-def _case(ground: Ground) -> Case:
+def _case(fixture: FixtureModel) -> Case:
     rows = torch.arange(_EXAMPLES)
     return Case(
-        module=ground.network,
+        module=fixture.network,
         device=torch.device("cpu"),
-        images=TensorImages(ground.images[rows]),
-        labels=ground.labels[rows],
+        images=TensorImages(fixture.images[rows]),
+        labels=fixture.labels[rows],
         indices=rows,
-        attackers=Attackers(ground.owned, train_stand_in),
+        attackers=Attackers(fixture.owned, train_stand_in),
     )
 
 

@@ -123,14 +123,17 @@ def _facts(kind: str, plugin: Plugin, made: Any, doc: str) -> Mapping[str, str]:
     if kind in ("attacks", "gradients"):
         said["access"] = str(getattr(made, "access", ""))
     if kind == "attacks" and hasattr(made, "access"):
-        from ..engine.config import Member, single  # needs torch, as the plugin itself does
+        from ..engine.config import (  # needs torch, as the plugin itself does
+            AttackStage,
+            flatten_cascade,
+        )
 
-        members = [one.attack for one in single([Member(made)])]
+        stages = [one.attack for one in flatten_cascade([AttackStage(made)])]
         said["norms"] = ", ".join(
-            norm for norm in NORMS if all(norm in getattr(m, "norms", NORMS) for m in members)
+            norm for norm in NORMS if all(norm in getattr(m, "norms", NORMS) for m in stages)
         )
         said["targeted"] = (
-            "yes" if all(getattr(one, "targetable", True) for one in members) else "no"
+            "yes" if all(getattr(one, "targetable", True) for one in stages) else "no"
         )
     if kind == "defenses" and getattr(made, "certifies", None):
         said["certifies"] = str(made.certifies)
@@ -170,5 +173,5 @@ def _type(annotation: Any) -> str:
 
 
 def _shown(default: Any) -> str:
-    made_anew = type(default).__name__ == "_HAS_DEFAULT_FACTORY_CLASS"
-    return "made anew for each" if made_anew else repr(default)
+    made_again = type(default).__name__ == "_HAS_DEFAULT_FACTORY_CLASS"
+    return "made again for each" if made_again else repr(default)

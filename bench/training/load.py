@@ -26,7 +26,7 @@ from .networks import build_network
 _SHOWN = 2000  # characters of what somebody else's checkpoint makes us say
 
 
-def try_model(model: dict[str, Any], train: ImageData, checkpoint: Path | None = None) -> None:
+def check_model(model: dict[str, Any], train: ImageData, checkpoint: Path | None = None) -> None:
     """Build a model and run it on two images; read its checkpoint if it has one.
 
     Raises: BadParameter, UnknownPlugin, BadCheckpoint, BadData.

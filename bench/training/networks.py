@@ -26,12 +26,12 @@ from ..datasets.in_memory import channel_statistics, fingerprint
 from ..store.atomic import meant_for
 from ..store.checkpoints import load_checkpoint, read_about, save_checkpoint
 from ..store.hashing import configuration, hash_json
-from .session import Desk
-from .snapshot import Partial
+from .session import TrainingSession
+from .snapshot import TrainingSnapshot
 
 
 @dataclass(frozen=True)
-class Order:
+class TrainingRequest:
     """What to train: everything that can change the weights.
 
     model: a spec. defense: a plugin. data: to train on. norm, epsilon: the threat to train against.
@@ -121,43 +121,46 @@ def build_network(model: Mapping[str, Any], inputs: InputSpec, seed: int) -> nn.
 
 
 @torch_defaults()
-def obtain(
-    order: Order, cache: Path | None, progress: Progress, desk: Desk | None = None
+def train_or_load(
+    request: TrainingRequest,
+    cache: Path | None,
+    progress: Progress,
+    session: TrainingSession | None = None,
 ) -> Trained:
     """Fetch the network from the cache, or train it and keep it there.
 
-    Two processes that want the same network train it once. A damaged cache file is trained anew.
-    A training that was cut off goes on: its state is kept beside the cache's entry, or, without a
-    cache, where the desk says.
+    Two processes that want the same network train it once. A damaged cache file is trained again.
+    A training that was interrupted goes on: its state is kept beside the cache's entry, or, without
+    a cache, where the session says.
 
     Raises: CellError when training diverges or the cache cannot be written; BadParameter.
     """
-    key = order.key() if cache is not None or desk is not None else ""
+    key = request.key() if cache is not None or session is not None else ""
     if cache is None:
-        keeper = None if desk is None else desk.keeper(key)
-        return _train(order, cache, progress, desk, keeper, key)[0]
+        keeper = None if session is None else session.keeper(key)
+        return _train(request, cache, progress, session, keeper, key)[0]
     path = _cached(key, cache)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if path.is_file():
             try:
-                module = _wrapped(order)
+                module = _wrapped(request)
                 about = load_checkpoint(path, module)
                 if about["key"] != key:  # somebody put another network here
                     raise BadCheckpoint(f"{path} holds another network")
                 return Trained(
-                    evaluation_mode(module.to(order.device)),
+                    evaluation_mode(module.to(request.device)),
                     tuple(about["history"]),
                     read_flags(about["flags"]),
                     about.get("epoch", 0),
                 )
             except (BadCheckpoint, KeyError, TypeError, ValueError):  # its flags are checked too
                 path.unlink()
-        partial = Partial(path.with_suffix(".partial"), key, _say)
-        trained, cacheable = _train(order, cache, progress, desk, partial, key)
+        snapshot = TrainingSnapshot(path.with_suffix(".partial"), key, _say)
+        trained, cacheable = _train(request, cache, progress, session, snapshot, key)
         if cacheable:
-            _keep(path, trained, order, key)
-        partial.discard()
+            _keep(path, trained, request, key)
+        snapshot.discard()
     return trained
 
 
@@ -181,8 +184,8 @@ def about_training(trained: Trained, defense: Defense) -> dict[str, Any]:
     }
 
 
-def _keep(path: Path, trained: Trained, order: Order, key: str) -> None:
-    about = {"key": key, "model": dict(order.model), **about_training(trained, order.defense)}
+def _keep(path: Path, trained: Trained, request: TrainingRequest, key: str) -> None:
+    about = {"key": key, "model": dict(request.model), **about_training(trained, request.defense)}
     try:
         save_checkpoint(path, trained.model, about)
     except OSError as error:
@@ -202,7 +205,7 @@ def cached_weights(key: str, cache: Path | None) -> str | None:
         return None
     try:
         about = read_about(_cached(key, cache))
-    except BadCheckpoint:  # to be trained anew, when it is needed
+    except BadCheckpoint:  # to be trained again, when it is needed
         return None
     return str(about["weights"]) if about.get("key") == key else None
 
@@ -219,7 +222,9 @@ def train_proxy(
     """Train a network of the attacker's by the plain defense, or fetch it from the cache."""
     defense = registry.build("defenses", {"name": "none", **parameters})
     seed = zlib.crc32(b"proxy %d" % seed)  # never the victim's own first weights
-    return obtain(Order(model, defense, data, seed, device, "Linf", None), cache, progress).model
+    return train_or_load(
+        TrainingRequest(model, defense, data, seed, device, "Linf", None), cache, progress
+    ).model
 
 
 def _cached(key: str, cache: Path) -> Path:
@@ -227,10 +232,10 @@ def _cached(key: str, cache: Path) -> Path:
 
 
 def _train(
-    order: Order,
+    request: TrainingRequest,
     cache: Path | None,
     progress: Progress,
-    desk: Desk | None,
+    session: TrainingSession | None,
     keeper: Keeper | None,
     key: str,
 ) -> tuple[Trained, bool]:
@@ -240,33 +245,33 @@ def _train(
         defense: Defense, *, seed: int | None = None, model: Mapping[str, Any] | None = None
     ) -> Trained:
         changed = replace(
-            order,
+            request,
             defense=defense,
-            seed=order.seed if seed is None else seed,
-            model=order.model if model is None else model,
+            seed=request.seed if seed is None else seed,
+            model=request.model if model is None else model,
         )
-        return obtain(changed, cache, progress, desk)
+        return train_or_load(changed, cache, progress, session)
 
-    built = order.build()
+    built = request.build()
     training = Training(
-        order.data,
-        order.seed,
-        order.device,
+        request.data,
+        request.seed,
+        request.device,
         progress,
-        order.norm,
-        order.epsilon,
+        request.norm,
+        request.epsilon,
         another,
         keeper,
-        None if desk is None else desk.recorder(key),
+        None if session is None else session.recorder(key),
     )
-    with suited_threads(built, torch.zeros(1, *order.data.shape), order.device):
-        trained = order.defense.fit(built, training)
-    evaluation_mode(trained.model.to(order.device))
-    again = trained.model is built or hasattr(order.defense, "wrap")
+    with suited_threads(built, torch.zeros(1, *request.data.shape), request.device):
+        trained = request.defense.fit(built, training)
+    evaluation_mode(trained.model.to(request.device))
+    again = trained.model is built or hasattr(request.defense, "wrap")
     return trained, again and has_plain_state(trained.model)
 
 
-def _wrapped(order: Order) -> nn.Module:
+def _wrapped(request: TrainingRequest) -> nn.Module:
     """Build what the defense's `fit` returns, untrained: `wrap` for defenses that wrap a model."""
-    wrap: Callable[[nn.Module], nn.Module] = getattr(order.defense, "wrap", lambda module: module)
-    return wrap(order.build())
+    wrap: Callable[[nn.Module], nn.Module] = getattr(request.defense, "wrap", lambda module: module)
+    return wrap(request.build())

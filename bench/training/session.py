@@ -7,7 +7,7 @@ from typing import Any
 
 from ..api.defense import Recorder
 from ..api.errors import BadParameter
-from .snapshot import Partial
+from .snapshot import TrainingSnapshot
 
 
 class TensorBoard:
@@ -34,7 +34,7 @@ class TensorBoard:
         self._writer: Any = None
 
     def record(self, row: Mapping[str, float]) -> None:
-        """Write a row of the history; hide what a run that was cut off wrote from here on."""
+        """Write a row of the history; hide what a run that was interrupted wrote from here on."""
         epoch = int(row["epoch"])
         if self._writer is None:
             self._writer = self._make(str(self._folder), purge_step=epoch)
@@ -59,7 +59,7 @@ _KEY = 12  # characters of a key that tell networks apart
 
 
 @dataclass
-class Desk:
+class TrainingSession:
     """States of unfinished trainings, and logs for TensorBoard.
 
     The first network is the command's own; others are those that its defense obtains. Their files
@@ -73,15 +73,15 @@ class Desk:
     log_dir: Path | None
     say: Callable[[str], None]
     fresh: bool = False
-    _partials: list[Partial] = field(default_factory=list, init=False)
+    _partials: list[TrainingSnapshot] = field(default_factory=list, init=False)
     _logs: list[TensorBoard] = field(default_factory=list, init=False)
 
-    def keeper(self, key: str) -> Partial:
+    def keeper(self, key: str) -> TrainingSnapshot:
         """Where the state of the training of this key is kept."""
         path = self.partial
         if self._partials:
             path = path.with_name(f"{path.stem}.{key[:_KEY]}{path.suffix}")
-        keeper = Partial(path, key, self.say)
+        keeper = TrainingSnapshot(path, key, self.say)
         if self.fresh:
             keeper.discard()
         self._partials.append(keeper)

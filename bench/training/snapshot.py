@@ -19,7 +19,7 @@ _FORMAT = 1
 _CHECKSUM = 4  # bytes
 
 
-class Partial:
+class TrainingSnapshot:
     """Keeps the state of one training, whole or not at all, and takes it away when it is done.
 
     path: of the first network that a defense trains; the second's has `-2` after its name, ...
@@ -45,10 +45,10 @@ class Partial:
         except FileNotFoundError:
             return None
         except Exception:  # whatever a damaged file makes of the reading of it
-            self._say(f"{path} is damaged: training begins anew")
+            self._say(f"{path} is damaged: training restarts")
             return None
         if (found["format"], found["identity"]) != (_FORMAT, self._identity):
-            self._say(f"{path} is of another training: this one begins anew")
+            self._say(f"{path} is of another training: this one restarts")
             return None
         self._say(f"training goes on in {found['where']}, from {path}")
         return dict(found["state"])
@@ -79,7 +79,7 @@ class Partial:
         self._next = now + max(EVERY, _SHARE * (now - began))
 
     def discard(self) -> None:
-        """Take the files away: the training is done, or is to begin anew.
+        """Take the files away: the training is done, or is to restart.
 
         Also what `write_atomically` left of them when a process was killed in the middle of it.
         """

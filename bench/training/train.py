@@ -32,7 +32,7 @@ def train_checkpoint(
 ) -> str:
     """Train a model with a defense, write a checkpoint, and say how it did.
 
-    A training of this very network that was cut off goes on, unless it is to begin `fresh`.
+    A training of this very network that was interrupted goes on, unless it is to begin `fresh`.
 
     Raises: QuintainError for what cannot be used.
     """
@@ -52,9 +52,9 @@ def train_checkpoint(
     from ..api.shared.terminal import Bar, say
     from ..datasets.validation import check_training, load_split
     from ..store.checkpoints import save_checkpoint
-    from .load import try_model
-    from .networks import Order, about_training, check_defense, obtain
-    from .session import Desk
+    from .load import check_model
+    from .networks import TrainingRequest, about_training, check_defense, train_or_load
+    from .session import TrainingSession
 
     plugin = registry.build("defenses", specs["defense"])
     source = registry.build("datasets", specs["dataset"])
@@ -65,10 +65,12 @@ def train_checkpoint(
     check_training(data)
     radius = read_radius(epsilon, threat, data.shape)
     check_defense(plugin, data, threat, radius)
-    try_model(specs["model"], data)
-    order = Order(specs["model"], plugin, data, seed, where, threat, radius)
-    desk = Desk(path.with_suffix(".partial"), log_dir, lambda text: say(f"quintain: {text}"), fresh)
-    trained = obtain(order, None, Bar(f"train {model} x {defense}"), desk)
+    check_model(specs["model"], data)
+    request = TrainingRequest(specs["model"], plugin, data, seed, where, threat, radius)
+    session = TrainingSession(
+        path.with_suffix(".partial"), log_dir, lambda text: say(f"quintain: {text}"), fresh
+    )
+    trained = train_or_load(request, None, Bar(f"train {model} x {defense}"), session)
     about = {
         "model": specs["model"],
         "dataset": private_values(specs["dataset"]),
@@ -77,7 +79,7 @@ def train_checkpoint(
     }
     with writing(path):
         save_checkpoint(path, trained.model, about)
-    desk.clear()
+    session.clear()
     return f"wrote {path}: {_figures(trained)}"
 
 

@@ -1,4 +1,4 @@
-"""The ledger: what is counted and found on each example while it is under attack."""
+"""The counters: what is counted and found on each example while it is under attack."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ _ROUGH = 1e-5  # relative error of a norm in float32, generously
 
 
 @dataclass
-class Ledger:
+class AttackCounters:
     """What the harness keeps on each example of a batch of B while it is under attack.
 
     ball: around the clean images. y: (B,), the goals. forward, backward, queries: (B,) int64,
@@ -21,7 +21,7 @@ class Ledger:
     smallest adversarial perturbation seen, infinite before the first; nearest: (B, C, H, W), that
     point. grid: (B, E) float64, the radii of interest. solved: (B, E) int64, how many queries had
     been asked when an adversarial point within each was first seen, 0 before; not kept for
-    white-box attacks. lead: (B,), how far the logits last seen were from the goal, NaN before the
+    white-box attacks. margin: (B,), how far the logits last seen were from the goal, NaN before the
     first and when nobody wants to know. fault: (B,) int64, whether a gradient that the attack was
     given was not finite, and whose fault it was: 0 none was, LOSS the attack's own loss's, MODEL
     the model's.
@@ -37,11 +37,11 @@ class Ledger:
     nearest: Tensor
     grid: Tensor
     solved: Tensor
-    lead: Tensor
+    margin: Tensor
     fault: Tensor
 
     @classmethod
-    def open(cls, ball: Ball, y: Tensor, allowance: Tensor, grid: Tensor) -> "Ledger":
+    def open(cls, ball: Ball, y: Tensor, allowance: Tensor, grid: Tensor) -> "AttackCounters":
         """Begin with nothing counted and nothing found."""
         zeros = torch.zeros_like(y)
         distance = torch.full(y.shape, torch.inf, dtype=torch.float64, device=y.device)
@@ -57,7 +57,7 @@ class Ledger:
             nearest=ball.x.clone(),
             grid=grid,
             solved=solved,
-            lead=unknown,
+            margin=unknown,
             fault=zeros.clone(),
         )
 

@@ -1,7 +1,7 @@
 """Faster copies of a network for the search: bfloat16, channels last, batch norm folded.
 
-A copy only proposes: gradients may come from it, scores, labels and verdicts never do. It is then
-no matter of trust but of speed: an attack on a poor copy finds less.
+A copy only proposes: gradients may come from it, scores, labels and predictions never do. It is
+then no matter of trust but of speed: an attack on a poor copy finds less.
 """
 
 import copy
@@ -47,7 +47,7 @@ class Variant:
         return "+".join(parts)
 
 
-class Quick(nn.Module):
+class FastCopy(nn.Module):
     """A copy that takes (B, C, H, W) float32 and returns float32 logits (B, K).
 
     In bfloat16 only convolutions and matrix products, and what follows them, are: the images and
@@ -88,7 +88,7 @@ class Quick(nn.Module):
             torch.set_float32_matmul_precision(before)
 
 
-def quicken(module: nn.Module, variant: Variant, images: Tensor) -> Quick:
+def make_fast_copy(module: nn.Module, variant: Variant, images: Tensor) -> FastCopy:
     """Copy a module of float32 weights. It is itself left as it is.
 
     images: (B, C, H, W) in [0, 1] on the module's device, real ones: what folding must not change.
@@ -107,10 +107,10 @@ def quicken(module: nn.Module, variant: Variant, images: Tensor) -> Quick:
     if variant.channels_last:
         made = made.to(memory_format=torch.channels_last)
     if variant.dtype == "bfloat16":
-        for one in made.modules():  # autocast would convert them anew in each pass
+        for one in made.modules():  # autocast would convert them again in each pass
             if type(one) in _MULTIPLIERS:
                 one.to(torch.bfloat16)
-    return Quick(made, variant)
+    return FastCopy(made, variant)
 
 
 def input_gradient(module: nn.Module, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -9,13 +9,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..api.attack import Answer, Lens
+from ..api.attack import Answer, SurrogateGradient
 from ..api.defense import rejects
 from ..api.errors import BadData, CellError
 from ..api.rng import Draws, ambient
 from ..api.shared.module_state import dtype_of, evaluation_mode, needs_a_pass
 from ..api.shared.torch_switches import full_precision, torch_defaults
-from .traits import Nature
+from .traits import ModelTraits
 
 # Matrix kernels for a handful of rows round differently from those for many: on the CPUs tried,
 # every row was the same to the bit from 8 rows up. Smaller batches are filled up.
@@ -35,11 +35,12 @@ class Network:
     batch_size: rows a pass with gradient, a multiple of them without. Halved, for good, when the
     device runs out of memory. tolerance: by how much logits may be off the true model's; not 0 for
     a copy that is faster than it is exact. stochastic: whether the module has layers that use
-    random numbers; then its verdict (`verdicts`) is the class that most of some draws give, of up
-    to `votes`: 200, or what such layers say (`votes = 500`). rejects: whether the logits have one
-    more after those of the n_classes classes, for "rejected".
-    surrogates: the lens that gradients are always seen through, of a module with layers that have
-    none; without it such a module's gradient is zero. owner: whose network it is, for messages.
+    random numbers; then its prediction (`predictions`) is the class that most of some draws give,
+    of up to `votes`: 200, or what such layers say (`votes = 500`). rejects: whether the logits have
+    one more after those of the n_classes classes, for "rejected".
+    surrogates: the surrogate gradient that gradients are always seen through, of a module with
+    layers that have none; without it such a module's gradient is zero. owner: whose network it is,
+    for messages.
 
     The module is given images in its own dtype. Logits come back in float32, in float64 of a module
     in float64. A logit may be -inf, as of a class that is masked; NaN and +inf fail.
@@ -51,7 +52,7 @@ class Network:
         device: torch.device,
         batch_size: int,
         tolerance: float = 0.0,
-        surrogates: Lens | None = None,
+        surrogates: SurrogateGradient | None = None,
         owner: str = "the model",
     ) -> None:
         self.module = module
@@ -61,8 +62,8 @@ class Network:
         self.batch_size = max(batch_size, SMALLEST_BATCH)
         self.tolerance = tolerance
         self.n_classes = 0
-        self.nature = Nature.of_module(module)
-        self.stochastic, self.rejects = self.nature.stochastic, self.nature.rejects
+        self.traits = ModelTraits.of_module(module)
+        self.stochastic, self.rejects = self.traits.stochastic, self.traits.rejects
         layers = [one for one in module.modules() if getattr(one, "stochastic", False)]
         declared = [getattr(one, "votes", None) for one in layers]
         self.votes: int = max((one for one in declared if one is not None), default=_VOTES)
@@ -109,7 +110,7 @@ class Network:
         self,
         x: Tensor,
         objective: Callable[[Tensor], Tensor],
-        lens: Lens | None = None,
+        surrogate: SurrogateGradient | None = None,
         setting: Tensor | None = None,
         noise: Draws | None = None,
     ) -> "Pulled":
@@ -117,20 +118,20 @@ class Network:
 
         The objective sees all rows at once, so when the batch is run in parts its derivative is
         taken first, from logits without gradient, and each part is then pulled back on its own.
-        lens, setting: to look through, as a victim's gradient. noise: for a stochastic module.
+        surrogate, setting: to look through, as a victim's gradient. noise: for a stochastic module.
         """
-        view = _View(lens, setting, noise)
+        view = _View(surrogate, setting, noise)
         if len(x) <= self.batch_size:
             try:
                 return self._pull_back(x, objective, view)
             except RuntimeError as error:
                 self._halve(error, forward_only=False)
         with torch.no_grad():
-            looks = self._in_parts(
+            parts_seen = self._in_parts(
                 len(x), lambda rows: self._seen(x[rows], view.part(rows)), forward_only=True
             )
         self.check()
-        logits = torch.cat(looks).requires_grad_()
+        logits = torch.cat(parts_seen).requires_grad_()
         loss = objective(logits)
         (slope,) = torch.autograd.grad(loss.sum(), logits)
         parts = self._in_parts(
@@ -145,16 +146,16 @@ class Network:
         return Pulled(torch.cat(parts), loss.detach(), logits.detach(), slope)
 
     def _seen(self, x: Tensor, view: "_View") -> Tensor:
-        """The module's logits, through the surrogates and the lens if there are any."""
+        """The module's logits, through its surrogates and the surrogate gradient asked for."""
         x = x.to(self.device)
-        with ExitStack() as lenses:
-            if self._surrogates is not None and self._surrogates != view.lens:
-                lenses.enter_context(self._surrogates.applied(self.module, None))
-            if view.lens is not None:
+        with ExitStack() as surrogates:
+            if self._surrogates is not None and self._surrogates != view.surrogate:
+                surrogates.enter_context(self._surrogates.applied(self.module, None))
+            if view.surrogate is not None:
                 setting = None if view.setting is None else _filled(view.setting)
-                lenses.enter_context(view.lens.applied(self.module, setting))
+                surrogates.enter_context(view.surrogate.applied(self.module, setting))
             logits = self._forward(x, view.noise)
-        if not self.nature.differentiable and x.requires_grad and not logits.requires_grad:
+        if not self.traits.differentiable and x.requires_grad and not logits.requires_grad:
             logits = logits + 0.0 * x.flatten(1).sum(dim=1, keepdim=True)  # no gradient is zero
         return logits
 
@@ -196,7 +197,7 @@ class Network:
             raise CellError(f"{self.owner} must return logits (B, K), not {_shape(logits)}")
         self._count_classes(logits)
         logits = logits if logits.dtype == torch.float64 else logits.float()
-        self._look_at(logits.detach(), given)
+        self._check_logits(logits.detach(), given)
         return logits[: len(x)] if missing > 0 else logits
 
     def _count_classes(self, logits: Tensor) -> None:
@@ -212,7 +213,7 @@ class Network:
             )
         self.n_classes = classes
 
-    def _look_at(self, logits: Tensor, given: Tensor) -> None:
+    def _check_logits(self, logits: Tensor, given: Tensor) -> None:
         """Refuse NaN, +inf, and rows that are -inf throughout; on a GPU when `check` is called.
 
         Raises: CellError, which blames whoever asked where it was the input that was not finite.
@@ -261,15 +262,15 @@ class Pulled(Answer):
 
 @dataclass(frozen=True)
 class _View:
-    """How a gradient is looked at: the lens and its setting, the random numbers."""
+    """How a gradient is looked at: the surrogate gradient and its setting, the random numbers."""
 
-    lens: Lens | None
+    surrogate: SurrogateGradient | None
     setting: Tensor | None
     noise: Draws | None
 
     def part(self, rows: slice) -> "_View":
         setting = None if self.setting is None else self.setting[rows]
-        return _View(self.lens, setting, _some(self.noise, rows))
+        return _View(self.surrogate, setting, _some(self.noise, rows))
 
 
 def _some(noise: Draws | None, rows: slice) -> Draws | None:
@@ -322,8 +323,8 @@ def _refuse_hidden_rejection(module: nn.Module) -> None:
     for name, inner in module.named_modules():
         if rejects(inner):
             raise BadData(
-                f"layer '{name}' of the model may reject; give the model itself an attribute "
-                "rejects, True if its last logit is the rejection's and False if not"
+                f"layer '{name}' of the model has a reject option; give the model itself "
+                "an attribute rejects, True if its last logit is the rejection's and False if not"
             )
 
 
@@ -354,7 +355,10 @@ def frozen(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def automatic_batch_size(
-    module: nn.Module, example: Tensor, device: torch.device, surrogates: Lens | None = None
+    module: nn.Module,
+    example: Tensor,
+    device: torch.device,
+    surrogates: SurrogateGradient | None = None,
 ) -> int:
     """Rows a pass: on a GPU by the memory that one example needs, on a CPU by the image's size.
 

@@ -10,7 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from ..api.shared.multiply_adds import multiply_adds
-from .fast_copy import Dtype, Precision, Quick, Refused, Variant, alike, input_gradient, quicken
+from .fast_copy import (
+    Dtype,
+    FastCopy,
+    Precision,
+    Refused,
+    Variant,
+    alike,
+    input_gradient,
+    make_fast_copy,
+)
 from .model import Network
 
 _SMALLEST_BATCH = 16
@@ -21,12 +30,13 @@ _WORTHWHILE = 1e9  # multiply-adds of one forward pass over all examples; below,
 _CLEARLY_FASTER = 0.8  # of the plain module's time: noise must not decide
 _AGREE = 0.9  # of the rows, in the class that comes out
 # Median cosine of the input gradients. Of 1,194 digits PGD-20 on a GoogLeNet's copy at 0.956 lost
-# 39 verdicts and won 24, maybe by chance; a ResNet's copies, above 0.99, lost as many as they won.
+# 39 predictions and won 24, maybe by chance; a ResNet's copies, above 0.99, lost as many as they
+# won.
 _ALIKE = 0.97
 
 
 @dataclass(frozen=True)
-class Choice:
+class PrecisionChoice:
     """What the search computes its gradients with, and why.
 
     network: the copy, or None for the module itself. tolerance: by how much its logits' lead of the
@@ -34,7 +44,7 @@ class Choice:
     module's. refused: variant -> why it was not taken.
     """
 
-    network: Quick | None = None
+    network: FastCopy | None = None
     tolerance: float = 0.0
     ratios: Mapping[str, float] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
@@ -64,7 +74,7 @@ def choose(
     device: torch.device,
     batch_size: int,
     precision: Precision = "auto",
-) -> Choice:
+) -> PrecisionChoice:
     """Choose the first variant, lowest precision first, that is faithful and clearly faster.
 
     module: in evaluation mode on the device, weights frozen. images: (n, C, H, W) in [0, 1], some
@@ -74,7 +84,7 @@ def choose(
     itself, "bfloat16" the first bfloat16 copy that works, untimed.
     """
     if precision == "float32" or not len(images):
-        return Choice()
+        return PrecisionChoice()
     timed = precision == "auto"
     ratios: dict[str, float] = {}
     refused: dict[str, str] = {}
@@ -82,14 +92,14 @@ def choose(
         try:
             each = multiply_adds(module, images[:2].to(device))
         except Exception as error:  # the counter steps into the model's own code
-            return Choice(refused={"all": f"its work cannot be counted: {_line(error)}"})
+            return PrecisionChoice(refused={"all": f"its work cannot be counted: {_line(error)}"})
         if timed and each * examples < _WORTHWHILE:
-            return Choice(refused={"all": "too little work to gain anything"})
+            return PrecisionChoice(refused={"all": "too little work to gain anything"})
         rows = max(_SMALLEST_BATCH, min(batch_size, int(_MULTIPLY_ADDS / max(each, 1.0))))
         x = images[torch.arange(rows) % len(images)].to(device)
         for variant in _variants(device) if timed else _forced():
             try:
-                network = quicken(module, variant, x)
+                network = make_fast_copy(module, variant, x)
                 tolerance = check_faithful(module, network, x, closely=timed)
             except Exception as error:  # a model may fail in any way in such arithmetic
                 refused[str(variant)] = _line(error)
@@ -99,23 +109,23 @@ def choose(
                 if ratios[str(variant)] > _CLEARLY_FASTER:
                     refused[str(variant)] = "not clearly faster"
                     continue
-            return Choice(network, tolerance, ratios, refused)
-    return Choice(None, 0.0, ratios, refused)
+            return PrecisionChoice(network, tolerance, ratios, refused)
+    return PrecisionChoice(None, 0.0, ratios, refused)
 
 
-def recall(about: Mapping[str, Any], module: nn.Module, images: Tensor) -> Choice | None:
+def recall(about: Mapping[str, Any], module: nn.Module, images: Tensor) -> PrecisionChoice | None:
     """Make an earlier choice again, as `about` described it; None when it cannot be."""
     known = {str(one): one for one in (Variant(), *_variants(images.device), *_forced())}
     try:
         variant = known[about["variant"]]
-        network = None if variant == Variant() else quicken(module, variant, images)
+        network = None if variant == Variant() else make_fast_copy(module, variant, images)
         ratios, refused = dict(about["ratios"]), dict(about["refused"])
-        return Choice(network, float(about["tolerance"]), ratios, refused)
+        return PrecisionChoice(network, float(about["tolerance"]), ratios, refused)
     except Exception:  # as in choose; or the description is damaged
         return None
 
 
-def check_faithful(module: nn.Module, copied: Quick, x: Tensor, *, closely: bool) -> float:
+def check_faithful(module: nn.Module, copied: FastCopy, x: Tensor, *, closely: bool) -> float:
     """Refuse a copy that breaks down on x or, when asked closely, tells another direction.
 
     Returns by how much the copy's logits are off the module's at most: in the lead of the best
@@ -127,7 +137,7 @@ def check_faithful(module: nn.Module, copied: Quick, x: Tensor, *, closely: bool
     y = wanted.argmax(dim=1)
     with copied.arithmetic():
         logits, ours = input_gradient(copied, x, y)
-    off = float((_lead(logits, y) - _lead(wanted, y)).abs().max())
+    off = float((_margin(logits, y) - _margin(wanted, y)).abs().max())
     if not closely:
         return off
     agreement = float((logits.argmax(dim=1) == y).float().mean())
@@ -140,14 +150,14 @@ def check_faithful(module: nn.Module, copied: Quick, x: Tensor, *, closely: bool
     return off
 
 
-def _lead(logits: Tensor, y: Tensor) -> Tensor:
+def _margin(logits: Tensor, y: Tensor) -> Tensor:
     others = logits.scatter(1, y[:, None], -torch.inf).amax(dim=1)
     return others - logits.gather(1, y[:, None])[:, 0]
 
 
 def time_ratio(
     module: nn.Module,
-    copied: Quick,
+    copied: FastCopy,
     x: Tensor,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
@@ -169,9 +179,9 @@ def time_ratio(
     while not ratios or (len(ratios) < _ROUNDS and spent < _SECONDS):
         plain = seconds(module)
         with copied.arithmetic():
-            quick = seconds(copied)
-        ratios.append(quick / plain)
-        spent += plain + quick
+            fast = seconds(copied)
+        ratios.append(fast / plain)
+        spent += plain + fast
     return statistics.median(ratios)
 
 

@@ -1,4 +1,4 @@
-"""Models that may reject: what their last logit says, and what an attacker makes of it.
+"""Models with a reject option: what their last logit says, and what an attacker makes of it.
 
 A module with an attribute `rejects = True` returns logits (N, K + 1), the last for "rejected": an
 input is rejected where that logit is above those of all K classes. Nothing here knows of networks.
@@ -37,7 +37,7 @@ def bare(logits: Tensor) -> Tensor:
     return logits[:, :-1]
 
 
-def surplus(logits: Tensor) -> Tensor:
+def rejection_margin(logits: Tensor) -> Tensor:
     """(N, K + 1) -> (N,): how far the rejection is above the best class; positive where rejected.
 
     It grows with the detector's score, and so ranks inputs as that does.
@@ -45,20 +45,21 @@ def surplus(logits: Tensor) -> Tensor:
     return logits[:, -1] - logits[:, :-1].amax(dim=1)
 
 
-def reading(*, rejecting: bool, oblivious: bool, targeted: bool) -> Reading:
+def reading(*, rejecting: bool, detector_unaware: bool, targeted: bool) -> Reading:
     """What an attack, and the judge of its goals, take a network's logits for.
 
-    rejecting: whether the last logit is a rejection. oblivious: whether the attack does not know.
+    rejecting: whether the last logit is a rejection. detector_unaware: whether the attack does not
+    know.
     """
     if not rejecting:
         return lambda logits, _: logits
-    if oblivious:
+    if detector_unaware:
         return lambda logits, _: bare(logits)
     return lambda logits, y: merged(logits, y, targeted=targeted)
 
 
 class Classifier(nn.Module):
-    """The classifier within a module that may reject: the same without its last logit."""
+    """The classifier within a module with a reject option: the same without its last logit."""
 
     rejects = False
 

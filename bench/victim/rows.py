@@ -1,6 +1,6 @@
 """Rows of a table of tensors: a dataclass whose tensors share their leading axis.
 
-What the engine does to the examples in its slots, whatever an attack's state holds.
+What the engine does to the examples in its batch, whatever an attack's state holds.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""How attacks look at a model without useful gradients, with random ones, or that may reject."""
+"""How attacks adapt to models without useful gradients, with random ones, or a reject option."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -10,8 +10,8 @@ from ..api.defense import rejects
 
 
 @dataclass(frozen=True)
-class Nature:
-    """Whether a model can be differentiated, uses random numbers, and may reject an input.
+class ModelTraits:
+    """Whether a model can be differentiated, uses random numbers, and can reject an input.
 
     Modules, defenses and model factories say so by attributes of these names; without them they are
     ordinary.
@@ -22,7 +22,7 @@ class Nature:
     rejects: bool = False
 
     @classmethod
-    def of(cls, *declared: object) -> "Nature":
+    def of(cls, *declared: object) -> "ModelTraits":
         """That of a whole, from what its parts declare."""
         return cls(
             all(getattr(one, "differentiable", True) for one in declared),
@@ -31,14 +31,14 @@ class Nature:
         )
 
     @classmethod
-    def of_module(cls, module: nn.Module) -> "Nature":
+    def of_module(cls, module: nn.Module) -> "ModelTraits":
         """That of a network, from what its layers declare; whether it rejects it says itself."""
         return replace(cls.of(*module.modules()), rejects=rejects(module))
 
     @property
     def ordinary(self) -> bool:
         """Whether plain gradients tell everything."""
-        return self == Nature()
+        return self == ModelTraits()
 
     @property
     def needs(self) -> frozenset[str]:
@@ -48,23 +48,23 @@ class Nature:
 
 
 @dataclass(frozen=True)
-class Approach:
+class Adaptation:
     """How attacks look at a model that is not ordinary; others they see as it is.
 
     surrogates: through the stand-ins of layers without a gradient (BPDA, arXiv:1802.00420).
     samples: draws of a stochastic model that each gradient is the mean of (EOT, arXiv:1707.07397).
-    oblivious: at the classifier alone of a model that may reject; what fools it is put to the whole
-        model afterwards.
+    detector_unaware: at the classifier alone of a model with a reject option; what fools it is put
+        to the whole model afterwards.
     """
 
     surrogates: bool = True
     samples: int = 10
-    oblivious: bool = False
+    detector_unaware: bool = False
 
 
-def naive(nature: Nature) -> Approach:
+def naive(traits: ModelTraits) -> Adaptation:
     """The approach of an attack that does not know of a defense that makes a model so."""
-    return Approach(surrogates=False, samples=1, oblivious=nature.rejects)
+    return Adaptation(surrogates=False, samples=1, detector_unaware=traits.rejects)
 
 
 def adapts(part: Any) -> frozenset[str]:
@@ -75,11 +75,11 @@ def adapts(part: Any) -> frozenset[str]:
     return own
 
 
-def misses(attacks: Iterable[Any], nature: Nature) -> bool:
+def misses(attacks: Iterable[Any], traits: ModelTraits) -> bool:
     """Whether one of these attacks needs help against a model of this nature.
 
     Of a rejection no attack knows; gradients are the affair of white-box ones.
     """
-    return nature.rejects or any(
-        one.access == "white-box" and nature.needs - adapts(one) for one in attacks
+    return traits.rejects or any(
+        one.access == "white-box" and traits.needs - adapts(one) for one in attacks
     )

@@ -18,7 +18,7 @@ from ..training.loop.inner_attack import Adversary
 from ..training.loop.loop import train
 from ..training.loop.objective import Batch, History, Objective, classification, hard
 from ..training.loop.training_config import Recipe, at_least, require
-from .propagation import around, leads, propagate, surely_around
+from .propagation import around, margins, propagate, surely_around
 
 _HALVINGS = 24  # of the radii from 0 to 1: they are found to within 6e-8
 
@@ -61,18 +61,21 @@ class IntervalBounded(nn.Module):
 
     def _certify(self, x: Tensor) -> Certificates:
         y = self.network(x).argmax(dim=1)
-        held = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-        open_ = torch.ones_like(held)
+        certified = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        open_ = torch.ones_like(certified)
         for number in range(_HALVINGS + 1):
-            tried = open_ if not number else (held + open_) / 2
-            holds = self._holds(x, y, tried)
-            held, open_ = torch.where(holds, tried, held), torch.where(holds, open_, tried)
-        return Certificates(y.cpu(), held.cpu())
+            tried = open_ if not number else (certified + open_) / 2
+            certified = self._certified(x, y, tried)
+            certified, open_ = (
+                torch.where(certified, tried, certified),
+                torch.where(certified, open_, tried),
+            )
+        return Certificates(y.cpu(), certified.cpu())
 
-    def _holds(self, x: Tensor, y: Tensor, epsilon: Tensor) -> Tensor:
+    def _certified(self, x: Tensor, y: Tensor, epsilon: Tensor) -> Tensor:
         """(B,) bool: the class is y at every point within epsilon (B,)."""
-        lead = leads(propagate(self.network, surely_around(x, epsilon)), y)
-        others = lead.scatter(1, y[:, None], torch.inf)
+        margin = margins(propagate(self.network, surely_around(x, epsilon)), y)
+        others = margin.scatter(1, y[:, None], torch.inf)
         return (others > 0).all(dim=1)
 
 
@@ -199,7 +202,7 @@ class _Bounded:
         y = hard(batch.y)
         wide = torch.full((len(y),), epsilon, device=batch.x.device)
         with _evaluating(model), torch.autocast(batch.x.device.type, enabled=False):
-            return -leads(propagate(model, around(batch.x, wide)), y)
+            return -margins(propagate(model, around(batch.x, wide)), y)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ class Interval:
     unit: the unit roundoff of the network's arithmetic. The bounds then also hold what the network
         computes with rounding errors, if they are themselves in a much finer arithmetic. 0: the
         bounds are of exact arithmetic, as far as their own goes.
-    head: the linear layer that this came out of, and what went in, for `leads`.
+    head: the linear layer that this came out of, and what went in, for `margins`.
 
     Rounding is bounded as usual (Higham 2002, "Accuracy and stability of numerical algorithms",
     section 3.1): a sum of n products is off by n unit / (1 - n unit) times the sum of their

@@ -14,7 +14,7 @@ from ...bench.api.errors import BadParameter
 from . import interval_rules  # noqa: F401  (fills the table of rules)
 from .intervals import Interval, Unbounded
 
-FLOAT32 = 2.0**-24  # unit roundoff of the arithmetic that verdicts are made in
+FLOAT32 = 2.0**-24  # unit roundoff of the arithmetic that predictions are made in
 
 
 def around(x: Tensor, epsilon: Tensor) -> Interval:
@@ -54,7 +54,7 @@ def propagate(network: nn.Module, box: Interval) -> Interval:
     return found
 
 
-def leads(logits: Interval, y: Tensor) -> Tensor:
+def margins(logits: Interval, y: Tensor) -> Tensor:
     """(B, K): lower bounds of the lead of the logit of y (B,) over each other; 0 for y itself.
 
     Where a linear layer comes last its bounds are taken of the differences of its rows, which are
@@ -62,7 +62,7 @@ def leads(logits: Interval, y: Tensor) -> Tensor:
     """
     rows = torch.arange(len(y), device=y.device)
     if logits.head is None:
-        lead = logits.lower[rows, y][:, None] - logits.upper
+        margin = logits.lower[rows, y][:, None] - logits.upper
     else:
         inner, weight, bias = logits.head.inner, logits.head.weight, logits.head.bias
         between = weight[y][:, None] - weight
@@ -71,8 +71,8 @@ def leads(logits: Interval, y: Tensor) -> Tensor:
         size = F.linear(inner.largest, weight.abs(), bias.abs())
         both = size[rows, y][:, None] + size
         terms = weight.shape[1]
-        lead = Interval(middle - spread, middle + spread, inner.unit).widened(both, terms).lower
-    return lead.scatter(1, y[:, None], 0.0)
+        margin = Interval(middle - spread, middle + spread, inner.unit).widened(both, terms).lower
+    return margin.scatter(1, y[:, None], 0.0)
 
 
 def _innermost(network: nn.Module, box: Interval) -> tuple[str, str]:

@@ -25,7 +25,7 @@ class Smoothed(nn.Module):
     class. n: draws that then bound its probability, and draws of a prediction. alpha: the chance
     that an answer is wrong.
 
-    A forward pass is one draw; the harness's verdict is a vote of them.
+    A forward pass is one draw; the harness's prediction is a vote of them.
 
     Deviations from the paper: none in the procedures. The noise comes from 32-bit words by Box and
     Muller's transform, so that it never exceeds 6.7 sigma and is rounded to float32, as the sum

@@ -113,7 +113,7 @@ class Rejecting(nn.Module):
         logits, scores = self.detector(self.network, x)
         top = logits.amax(dim=1)
         rejection = top + torch.asinh((scores - self.threshold) / self.spread)
-        # Where rounding has eaten the difference, the next number up or down makes the verdict.
+        # Where rounding has eaten the difference, the next number up or down makes the prediction.
         end = torch.full_like(top, torch.inf)
         above, below = (torch.nextafter(top.detach(), one) for one in (end, -end))
         higher = rejection + (above - rejection.detach()).clamp(min=0.0)

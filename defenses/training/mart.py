@@ -61,7 +61,7 @@ class MART(Stepping):
         """
         self.check(training)
         norm, epsilon = self.threat(training)
-        attack = Adversary(norm, epsilon, self.steps, self.pace, nearby)
+        attack = Adversary(norm, epsilon, self.steps, self.effective_step_size, nearby)
         return self.harden(model, training, attack, self.loss)
 
     def loss(self, forward: Forward, batch: Batch, x_adv: Tensor) -> Objective:

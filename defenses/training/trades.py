@@ -46,7 +46,9 @@ class TRADES(Stepping):
         Raises: BadParameter without an epsilon; CellError when training diverges.
         """
         norm, epsilon = self.threat(training)
-        attack = Adversary(norm, epsilon, self.steps, self.pace, nearby, against_clean)
+        attack = Adversary(
+            norm, epsilon, self.steps, self.effective_step_size, nearby, against_clean
+        )
         return self.harden(model, training, attack, self.loss)
 
     def loss(self, forward: Forward, batch: Batch, x_adv: Tensor) -> Objective:

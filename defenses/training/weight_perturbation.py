@@ -23,7 +23,7 @@ class WeightPerturbation:
     warmup_epochs: first epochs without it.
 
     As in the authors' code, only weights of two or more axes are perturbed, not biases and those of
-    normalisation layers, the step reaches the bound, and dropout is drawn anew for both passes.
+    normalisation layers, the step reaches the bound, and dropout is drawn again for both passes.
     Where their code climbs with a copy of the network and moves the weights there and back, here
     the perturbed weights are given to the forward pass alone. So nothing has to be undone, weight
     decay pulls at the real weights, and the running statistics of batch normalisation are those of

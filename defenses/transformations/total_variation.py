@@ -17,7 +17,7 @@ _LARGEST = 8.0  # the squared norm of the discrete gradient in two dimensions is
 
 @dataclass(frozen=True, kw_only=True)
 class TotalVariation(InputTransformation):
-    """Total-variation minimisation: pixels are dropped at random, and the image is made anew.
+    """Total-variation minimisation: pixels are dropped at random, and the image is made again.
 
     Source: Guo et al. 2018 (arXiv:1711.00117), section 4.2. The image u minimises
     sum(kept * (u - x)**2) / 2 + weight * TV(u), channel by channel, by the primal-dual method of

@@ -53,8 +53,8 @@ def loaded(title: str, load: Callable[[], nn.Module]) -> nn.Module:
 
 
 def telling(
-    factory: Callable[..., nn.Module], tells: Callable[[Mapping[str, Any]], bool]
+    factory: Callable[..., nn.Module], brings: Callable[[Mapping[str, Any]], bool]
 ) -> Callable[..., nn.Module]:
     """The factory, which now tells of its hyper-parameters whether the network brings weights."""
-    factory.brings_weights = tells  # type: ignore[attr-defined]
+    factory.brings_weights = brings  # type: ignore[attr-defined]
     return factory

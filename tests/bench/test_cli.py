@@ -128,9 +128,9 @@ MISTAKES = {
         {"models": model('checkpoint = "corrupt.safetensors"')},
         "corrupt.safetensors cannot be read",
     ),
-    "foreign checkpoint": (
-        {"models": model('checkpoint = "foreign.safetensors"')},
-        "foreign.safetensors is of the model {'name': 'alexnet', 'width': 0.125}, not {'name': 'r",
+    "other checkpoint": (
+        {"models": model('checkpoint = "other.safetensors"')},
+        "other.safetensors is of the model {'name': 'alexnet', 'width': 0.125}, not {'name': 'r",
     ),
     "image size": (
         {"dataset": '{ name = "digits", size = 8 }'},
@@ -177,20 +177,20 @@ MISTAKES = {
 
 
 @pytest.fixture(scope="session")
-def foreign_checkpoint(cache, tmp_path_factory):
+def other_checkpoint(cache, tmp_path_factory):
     from quintain.bench.api import registry
     from quintain.bench.api.defense import InputSpec
     from quintain.bench.store.checkpoints import save_checkpoint
 
     spec = {"name": "alexnet", "width": 0.125}
     network = registry.bind("models", spec)(InputSpec((1, 16, 16), 10, (0.5,), (1.0,)))
-    path = tmp_path_factory.mktemp("foreign") / "foreign.safetensors"
+    path = tmp_path_factory.mktemp("other") / "other.safetensors"
     save_checkpoint(path, network, {"model": spec})
     return path
 
 
 @pytest.fixture
-def bench(tmp_path, foreign_checkpoint):
+def bench(tmp_path, other_checkpoint):
     """A folder with good and bad files that suites refer to."""
     (tmp_path / "own.py").write_text(DATASET)
     (tmp_path / "again.py").write_text(DATASET + "\n")
@@ -199,7 +199,7 @@ def bench(tmp_path, foreign_checkpoint):
     (tmp_path / "broken.py").write_text("def f(:\n")
     (tmp_path / "empty.py").write_text("x = 1\n")
     (tmp_path / "corrupt.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0rubbish!")
-    shutil.copy(foreign_checkpoint, tmp_path)
+    shutil.copy(other_checkpoint, tmp_path)
     return tmp_path
 
 
@@ -318,13 +318,13 @@ def test_an_output_folder_that_cannot_be_written_is_named(
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path, write_suite, quintain, snapshot):
     suite = write_suite()
-    (tmp_path / "photos" / "album").mkdir(parents=True)
-    (tmp_path / "photos" / "album" / "one.png").write_bytes(b"png")
+    (tmp_path / "photos" / "store").mkdir(parents=True)
+    (tmp_path / "photos" / "store" / "one.png").write_bytes(b"png")
     before = snapshot(tmp_path), sorted(tmp_path.rglob("*"))
     for more in ([], ["--update"]):
         answer = quintain("run", suite, "--out", tmp_path / "photos", "--device", "cpu", *more)
         assert answer.code == 2
-        assert "is not a run directory and not empty (it holds album)" in answer.error
+        assert "is not a run directory and not empty (it holds store)" in answer.error
         assert (snapshot(tmp_path), sorted(tmp_path.rglob("*"))) == before
 
 

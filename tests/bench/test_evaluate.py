@@ -137,9 +137,9 @@ def test_evaluation_mode_is_used_whatever_mode_the_model_is_in(digits):
 
 def test_other_floating_point_images_are_taken_as_float32(digits):
     x, y = digits.images[:10], digits.labels[:10]
-    single = evaluate(digits.module, x, y, "fgsm", epsilons=[0.1])
+    flatten_cascade = evaluate(digits.module, x, y, "fgsm", epsilons=[0.1])
     double = evaluate(digits.module, x.double(), y, "fgsm", epsilons=[0.1])
-    assert single.records.equals(double.records)
+    assert flatten_cascade.records.equals(double.records)
 
 
 def test_evaluate_is_repeatable(digits, result):

@@ -8,7 +8,7 @@ SCRIPT = """
 import json, resource, sys, torch
 from torch import nn
 from quintain.attacks.white_box.pgd import PGD
-from quintain.bench.engine.outcomes import Book
+from quintain.bench.engine.outcomes import Outcomes
 from quintain.bench.engine.case import Case
 from quintain.bench.engine.cell import assess
 from quintain.bench.api.progress import Silent
@@ -47,9 +47,9 @@ first = peak()
 records = run(int(sys.argv[1])).records
 used = records.memory_usage(deep=False).sum()
 used += sum(sys.getsizeof(one) for name in ("broken", "attacked") for one in records[name])
-book = Book.open(1000, 32)
+outcomes = Outcomes.open(1000, 32)
 print(json.dumps({"before": first, "peak": peak(), "records": int(used),
-                  "book": sum(one.nbytes for one in vars(book).values()) / 1000}))
+                  "outcomes": sum(one.nbytes for one in vars(outcomes).values()) / 1000}))
 """
 PIXELS = 3 * 64 * 64 * 4  # bytes of an image
 

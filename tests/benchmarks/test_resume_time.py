@@ -14,7 +14,7 @@ from quintain.bench.store.run_directory import RunDirectory
 from quintain.bench.suite.config import read_suite
 from quintain.bench.suite.keys import Keys
 from quintain.bench.suite.plan import make_plan
-from quintain.bench.suite.resume import Survey
+from quintain.bench.suite.resume import CompletedCells
 
 COMMAND = str(Path(sys.executable).parent / "quintain")
 RUN = [COMMAND, "run", "suite.toml", "--out", "out", "--device", "cpu"]
@@ -43,9 +43,9 @@ def test_deciding_that_10000_cells_are_finished(suite, benchmark):
         with registry.temporary():
             parsed, _, folder = read_suite(str(suite))
             keys = Keys(make_plan(parsed, suite.name, folder), torch.device("cpu"))
-            survey = Survey(keys, RunDirectory(folder / "out"), folder / "cache")
+            completed = CompletedCells(keys, RunDirectory(folder / "out"), folder / "cache")
         taken.append(time.process_time() - began)
-        assert not survey.unfinished
+        assert not completed.unfinished
 
     taken = []
     benchmark.pedantic(decide, rounds=3, warmup_rounds=1)

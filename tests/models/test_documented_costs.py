@@ -1,4 +1,4 @@
-"""The tables of docs/models.md, measured anew."""
+"""The tables of docs/models.md, measured again."""
 
 from functools import partial
 from pathlib import Path

@@ -110,7 +110,7 @@ def _of_library(entry: metadata.EntryPoint, singular: str, prefix: str, name: st
 
 
 def forget() -> None:
-    """Look everything up anew."""
+    """Look everything up again."""
     _of_library.cache_clear()
 
 

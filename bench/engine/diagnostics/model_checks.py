@@ -19,9 +19,9 @@ from ...api.flags import KINDS, Flag, raised
 from ...api.rng import Draws
 from ...victim.model import Network
 from ...victim.rejection import Reading, bare, reading
-from ...victim.traits import Approach
+from ...victim.traits import Adaptation
 
-Checked = dict[tuple[Approach, bool], tuple[Flag, ...]]  # with and without gradients
+Checked = dict[tuple[Adaptation, bool], tuple[Flag, ...]]  # with and without gradients
 
 _SEED = 0x5EED
 _IMAGES = 24  # that are looked at
@@ -67,7 +67,7 @@ def flags_of_model(
     images: Images,
     labels: Tensor,
     examples: Tensor,
-    approach: Approach,
+    adaptation: Adaptation,
     *,
     gradients: bool,
     known: Checked,
@@ -82,9 +82,11 @@ def flags_of_model(
     """
     if not len(images):
         return ()
-    asked = approach, gradients
+    asked = adaptation, gradients
     if asked not in known:
-        read = reading(rejecting=network.rejects, oblivious=approach.oblivious, targeted=False)
+        read = reading(
+            rejecting=network.rejects, detector_unaware=adaptation.detector_unaware, targeted=False
+        )
         sample = take_sample(network, images, labels, examples, read)
         known[asked] = check_model(network, sample, gradients=gradients)
     return known[asked]
@@ -154,7 +156,7 @@ def _of_gradients(network: Network, sample: Sample, logits: Tensor) -> dict[str,
     step = _LONG * gradient.nan_to_num().sign().to(sample.x.dtype)
     along, against = (loss((sample.x + one).clamp(0.0, 1.0)) for one in (step, -step))
     found[MISLEADING] = useful & (along <= against)
-    if network.nature.differentiable:  # surrogates' derivatives are others, and rightly so
+    if network.traits.differentiable:  # surrogates' derivatives are others, and rightly so
         move = _SHORT * sample.directions
         difference = (loss(sample.x + move) - loss(sample.x - move)) / (2.0 * _SHORT)
         rounding = _ROUNDED * _unit(network) * _finite(logits).abs().amax(dim=1) / _SHORT

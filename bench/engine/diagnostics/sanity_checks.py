@@ -12,34 +12,34 @@ from ...api.data import Images
 from ...api.flags import Flag, raised
 from ...api.rng import Draws
 from ...victim.model import Network
-from ...victim.rejection import surplus
-from ...victim.voting import verdict
+from ...victim.rejection import rejection_margin
+from ...victim.voting import prediction
 
 _LOOKED_AT = 256
 
 
-def doubts(
+def sanity_flags(
     network: Network,
     images: Images,
     labels: Tensor,
     rows: Tensor,
     access: set[Access],
-    refuted: int,
+    not_reproduced: int,
     cut_short: int = 0,
     examples: Tensor | None = None,
 ) -> tuple[Flag, ...]:
     """Flags of a cell.
 
-    images: N of them. labels: (N,). rows: (n,) int64, the examples under attack. refuted: how many
-    examples had adversarial examples that did not hold when asked again. cut_short: how many were
-    still robust somewhere when their query budget ended. examples: as for `predictions`.
+    images: N of them. labels: (N,). rows: (n,) int64, the examples under attack. not_reproduced:
+    how many examples had adversarial examples that did not hold when asked again. cut_short: how
+    many were still robust somewhere when their query budget ended. examples: as for `predictions`.
     """
     backwards = rows.flip(0)
     again = predictions(network, images, backwards, examples)
     changed = int((again != labels[backwards]).sum())
     flags = (
-        *raised("refuted-adversarials", count=refuted),
-        *raised("budget-ended", count=cut_short),
+        *raised("not-reproduced", count=not_reproduced),
+        *raised("query-budget-exhausted", count=cut_short),
         *raised("unstable-predictions", count=changed),
     )
     if len(rows) and "white-box" in access:
@@ -53,35 +53,35 @@ def predictions(
 ) -> Tensor:
     """(n,) int64: predicted classes of some images, rows (n,), on the CPU.
 
-    examples: (N,) int64, what the votes of a stochastic model hang on; by default the positions.
+    examples: (N,) int64, what the votes of a stochastic model depend on; by default the positions.
     """
-    return _told(network, images, rows, examples, lambda logits: logits.argmax(1))
+    return _computed(network, images, rows, examples, lambda logits: logits.argmax(1))
 
 
-def surpluses(network: Network, images: Images, examples: Tensor) -> Tensor:
-    """(N,): how far a network that may reject is from rejecting each image, on the CPU."""
-    return _told(network, images, torch.arange(len(images)), examples, surplus)
+def rejection_margins(network: Network, images: Images, examples: Tensor) -> Tensor:
+    """(N,): how far a network with a reject option is from rejecting each image, on the CPU."""
+    return _computed(network, images, torch.arange(len(images)), examples, rejection_margin)
 
 
 def clean_logits(network: Network, images: Images, examples: Tensor) -> Tensor:
     """(N, K), on the CPU: logits of clean images, of a stochastic network the shares of votes."""
     classes = network.n_classes
     every = torch.arange(len(images))
-    return _told(network, images, every, examples, lambda logits: logits[:, :classes])
+    return _computed(network, images, every, examples, lambda logits: logits[:, :classes])
 
 
-def _told(
+def _computed(
     network: Network,
     images: Images,
     rows: Tensor,
     examples: Tensor | None,
-    tell: Callable[[Tensor], Tensor],
+    read: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """(n,), on the CPU: what `tell` makes of the verdicts on some images."""
+    """(n,), on the CPU: what `read` makes of the predictions on some images."""
     examples = torch.arange(len(images)) if examples is None else examples
     return torch.cat(
         [
-            tell(verdict(network, images.read(part), examples[part]).whole).cpu()
+            read(prediction(network, images.read(part), examples[part]).whole).cpu()
             for part in rows.split(network.batch_size)
         ]
     )

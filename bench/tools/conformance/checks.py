@@ -12,7 +12,7 @@ from ...api.errors import AccessDenied
 from ...api.threat import NORMS, make_ball
 from ...store.hashing import configuration
 from .comparisons import beat_noise, go_as_far_as_allowed, keep_up_with_descent, same_outcome
-from .report import Failed, NotTried
+from .report import Failed, NotRun
 from .runs import Setup, Trial
 
 _BUDGETS = (1, 2, 17, 100)
@@ -24,7 +24,7 @@ def builds(trial: Trial) -> None:
     """It is built with its default parameters, and says what it needs."""
     try:
         attack = trial.attack
-    except NotTried as error:
+    except NotRun as error:
         raise Failed(str(error)) from error
     levels = get_args(Access)
     access = getattr(attack, "access", None)
@@ -64,16 +64,16 @@ def access(trial: Trial) -> None:
     for norm in trial.norms:
         run = trial.run(Setup(norm))
         if isinstance(run.error, AccessDenied):
-            raise Failed(run.told)
+            raise Failed(run.described)
         run.refuse("access")
 
 
 def runs(trial: Trial) -> None:
-    """It runs to the end, in each norm that it claims."""
+    """It runs to the end, in each norm that it states."""
     for norm in trial.norms:
         run = trial.run(Setup(norm))
         if run.result is None:
-            raise Failed(f"{norm}: {run.told}")
+            raise Failed(f"{norm}: {run.described}")
 
 
 def shape(trial: Trial) -> None:
@@ -97,7 +97,7 @@ def ball(trial: Trial) -> None:
     for norm in trial.norms:
         run = trial.run(Setup(norm))
         for epsilon, x_adv in zip(run.setup.grid, run.adversarials(), strict=True):
-            clean = trial.ground.images
+            clean = trial.fixture.images
             inside = make_ball(norm, clean, torch.full((len(clean),), epsilon).double())
             if not inside.contains(x_adv).all():
                 raise Failed(f"{norm}: an adversarial example lies outside epsilon {epsilon:g}")
@@ -124,10 +124,10 @@ def counts(trial: Trial) -> None:
     run.refuse("counts")
     for row in run.finished().records.to_dict("records"):
         example = int(row["index"])
-        asked, tries = run.watch.queries[example], run.watch.tries[example]
-        if not asked <= row["queries"] <= asked + tries:  # a last look at the end of each try
+        asked, tries = run.recorder.queries[example], run.recorder.tries[example]
+        if not asked <= row["queries"] <= asked + tries:  # a last look at the end of each attempt
             raise Failed(f"example {example}: {row['queries']} queries recorded, {asked} counted")
-        if row["forward"] != row["queries"] or row["backward"] != run.watch.backward[example]:
+        if row["forward"] != row["queries"] or row["backward"] != run.recorder.backward[example]:
             raise Failed(f"example {example}: its passes are not those counted")
 
 
@@ -169,7 +169,7 @@ def budget(trial: Trial) -> None:
         except Failed as error:
             raise Failed(f"with {allowed} queries: {error}") from error
         for row in run.finished().records.to_dict("records"):
-            spent = max(int(row["queries"]), run.watch.queries[int(row["index"])])
+            spent = max(int(row["queries"]), run.recorder.queries[int(row["index"])])
             if spent > allowed:
                 raise Failed(f"example {row['index']} spent {spent} of {allowed} queries")
 

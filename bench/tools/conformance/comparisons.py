@@ -19,7 +19,7 @@ def beat_noise(trial: Trial, run: Run, point: int) -> None:
     records = run.finished().records
     setup, epsilon = run.setup, run.setup.grid[point]
     broken = sum(one[point] for one in records["broken"])
-    by_noise = trial.ground.noise(setup.norm, epsilon, targeted=setup.targeted)
+    by_noise = trial.fixture.noise(setup.norm, epsilon, targeted=setup.targeted)
     wanted = by_noise + _MARGIN
     if broken < wanted:
         raise Failed(
@@ -35,7 +35,7 @@ def go_as_far_as_allowed(trial: Trial, run: Run) -> None:
     unbroken = [
         int(row["index"]) for row in result.records.to_dict("records") if not row["broken"][0]
     ]
-    reached = [run.watch.reached[example, epsilon] for example in unbroken]
+    reached = [run.recorder.reached[example, epsilon] for example in unbroken]
     if reached and sorted(reached)[len(reached) // 2] < _FAR:
         raise Failed(
             f"{run.setup.norm}, epsilon {epsilon:g}: of examples that it does not break, x_adv "
@@ -49,7 +49,7 @@ def keep_up_with_descent(trial: Trial, run: Run) -> None:
     norm, epsilon = run.setup.norm, run.setup.grid[0]
     steps = min(_STEPS, int(getattr(trial.attack, "steps", _STEPS)))
     broken = sum(one[0] for one in records["broken"])
-    by_descent = trial.ground.descent(norm, epsilon, steps)
+    by_descent = trial.fixture.descent(norm, epsilon, steps)
     if 2 * broken < by_descent:
         raise Failed(
             f"{norm}, epsilon {epsilon:g}: it breaks {broken} of {EXAMPLES} examples, {steps} "
@@ -61,9 +61,9 @@ def same_outcome(first: Run, other: Run, when: str) -> None:
     """Raise Failed unless every example of the other run came out as in the first, to the bit."""
     first.finished()
     if other.result is None:
-        raise Failed(f"{when}: {other.told}")
-    for (example, restart, epsilon), ended in other.watch.last.items():
-        before = first.watch.last.get((example, restart, epsilon))
+        raise Failed(f"{when}: {other.described}")
+    for (example, restart, epsilon), ended in other.recorder.last.items():
+        before = first.recorder.last.get((example, restart, epsilon))
         where = f"example {example}, epsilon {epsilon:g}"
         if before is None:
             raise Failed(f"{where}: tried only {when}")

@@ -37,7 +37,7 @@ _proxies: dict[str, nn.Module] = {}
 
 
 @dataclass(frozen=True, eq=False)
-class Ground:
+class FixtureModel:
     """A trained network and images that it classifies correctly.
 
     network: takes (B, 1, 8, 8); has batch normalisation and dropout, so that its mode matters.
@@ -91,7 +91,7 @@ class Ground:
 
 
 @cache
-def proving_ground() -> Ground:
+def fixture_model() -> FixtureModel:
     """Train the network once a process; the same on every call."""
     digits = registry.build("datasets", {"name": "digits", "size": 8})
     train, test = digits.load("train"), digits.load("test")
@@ -100,7 +100,7 @@ def proving_ground() -> Ground:
     with torch.no_grad():
         right = (network(x).argmax(1) == test.labels).nonzero().flatten()[:EXAMPLES]
     owned = select(train, torch.arange(_OWNED))
-    return Ground(network, x[right], test.labels[right], owned)
+    return FixtureModel(network, x[right], test.labels[right], owned)
 
 
 def train_stand_in(

@@ -9,11 +9,11 @@ import torch
 
 from ...api import registry
 from ...api.attack import Cascade
-from ...engine.config import Member, single
+from ...engine.config import AttackStage, flatten_cascade
 from ...suite.lookup import attacks_named
 from .checks import CHECKS
-from .report import Failed, NotTried, Outcome, Report, Verdict
-from .runs import Trial, told
+from .report import CheckOutcome, Failed, NotRun, Outcome, Report
+from .runs import Trial, described
 
 
 def check_plugin(plugin: str) -> list[Report]:
@@ -37,14 +37,14 @@ def _parts(name: str) -> list[tuple[str, Callable[[], Any]]]:
         return [(name, build)]
     if not isinstance(attack, Cascade):
         return [(name, build)]
-    members = single([Member(attack)])
+    stages = flatten_cascade([AttackStage(attack)])
 
-    def member(number: int) -> Any:
-        return single([Member(build())])[number].attack
+    def stage(number: int) -> Any:
+        return flatten_cascade([AttackStage(build())])[number].attack
 
     return [
-        (f"{name} {number + 1}: {type(one.attack).__name__}", partial(member, number))
-        for number, one in enumerate(members)
+        (f"{name} {number + 1}: {type(one.attack).__name__}", partial(stage, number))
+        for number, one in enumerate(stages)
     ]
 
 
@@ -60,7 +60,7 @@ def check_attack(name: str, build: Callable[[], Any], source: str = "") -> Repor
 def _outcomes(trial: Trial) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for check in CHECKS:
-        if outcomes and outcomes[0].verdict == "FAIL":  # not even the first one
+        if outcomes and outcomes[0].outcome == "FAIL":  # not even the first one
             outcomes.append(Outcome(check.__name__, _demand(check), "skip"))
         else:
             outcomes.append(_outcome(check, trial))
@@ -79,17 +79,17 @@ def _one_thread() -> Iterator[None]:
 
 
 def _outcome(check: Callable[[Trial], None], trial: Trial) -> Outcome:
-    verdict: Verdict = "pass"
+    outcome: CheckOutcome = "pass"
     seen = ""
     try:
         check(trial)
-    except NotTried as error:
-        verdict, seen = "skip", str(error)
+    except NotRun as error:
+        outcome, seen = "skip", str(error)
     except Failed as error:
-        verdict, seen = "FAIL", str(error)
+        outcome, seen = "FAIL", str(error)
     except Exception as error:  # a plugin may raise anything from anywhere
-        verdict, seen = "FAIL", told(error, trial.file)
-    return Outcome(check.__name__, _demand(check), verdict, seen)
+        outcome, seen = "FAIL", described(error, trial.file)
+    return Outcome(check.__name__, _demand(check), outcome, seen)
 
 
 def _demand(check: Callable[[Trial], None]) -> str:

@@ -7,22 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...api.attack import Access, Answer, Lens, Problem
-from .recorder import Stop, Watch
+from ...api.attack import Access, Answer, Problem, SurrogateGradient
+from .recorder import CallRecorder, Stop
 from .states import state_fault
 
 _READ_BY_ENGINE = {"version", "norms", "targetable", "monotone", "asks_iterates"}
-_READ_BY_ENGINE |= {"minimum_norm", "tries", "walks", "pace"}
+_READ_BY_ENGINE |= {"minimum_norm", "attempts_per_restart", "boundary_search", "step_multiplier"}
 _PATIENCE = 2000  # questions after the budget, within one step, that count as hanging
 
 
 class WatchedVictim:
     """The engine's victim, with every question counted a second time."""
 
-    def __init__(self, problem: Problem, watch: Watch) -> None:
+    def __init__(self, problem: Problem, recorder: CallRecorder) -> None:
         self.examples = problem.draws.example
         self._victim = problem.victim
-        self._watch = watch
+        self._recorder = recorder
         self._in_vain = 0
 
     @property
@@ -34,19 +34,19 @@ class WatchedVictim:
         self,
         x: Tensor,
         objective: Callable[[Tensor], Tensor],
-        lens: Lens | None = None,
+        surrogate: SurrogateGradient | None = None,
         setting: Tensor | None = None,
     ) -> Answer:
         """Ask for a gradient."""
         able = (self.remaining > 0).tolist()
         self._lose_patience()
-        with self._watch.asking(self.examples, self.remaining, x, None):
-            answer = self._victim.gradient(x, objective, lens, setting)
+        with self._recorder.asking(self.examples, self.remaining, x, None):
+            answer = self._victim.gradient(x, objective, surrogate, setting)
         for example, one in zip(self.examples.tolist(), able, strict=True):
-            self._watch.backward[example] += one
+            self._recorder.backward[example] += one
         if answer.loss.shape != (len(x),):
             seen = tuple(answer.loss.shape)
-            self._watch.fault("shape", f"the objective is of shape {seen}, expected ({len(x)},)")
+            self._recorder.fault("shape", f"the objective is of shape {seen}, expected ({len(x)},)")
         return answer
 
     def differentiable(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -54,12 +54,12 @@ class WatchedVictim:
         owners = torch.arange(len(self.examples)) if rows is None else rows
         admitted = torch.bincount(owners, minlength=len(self.examples)).minimum(self.remaining)
         self._lose_patience()
-        with self._watch.asking(self.examples, self.remaining, x, rows):
+        with self._recorder.asking(self.examples, self.remaining, x, rows):
             logits = self._victim.differentiable(x, rows)
 
         def count(gradient: Tensor) -> None:
             for example, times in zip(self.examples.tolist(), admitted.tolist(), strict=True):
-                self._watch.backward[example] += times
+                self._recorder.backward[example] += times
 
         if logits.requires_grad:
             logits.register_hook(count)
@@ -68,13 +68,13 @@ class WatchedVictim:
     def scores(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """Ask for logits."""
         self._lose_patience()
-        with self._watch.asking(self.examples, self.remaining, x, rows):
+        with self._recorder.asking(self.examples, self.remaining, x, rows):
             return self._victim.scores(x, rows)
 
     def labels(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """Ask for classes."""
         self._lose_patience()
-        with self._watch.asking(self.examples, self.remaining, x, rows):
+        with self._recorder.asking(self.examples, self.remaining, x, rows):
             return self._victim.labels(x, rows)
 
     def _lose_patience(self) -> None:
@@ -92,7 +92,7 @@ class _Watched:
     """An attack under watch. Only what the engine reads shows through."""
 
     attack: Any
-    watch: Watch
+    recorder: CallRecorder
 
     @property
     def access(self) -> Access:
@@ -117,20 +117,20 @@ class WatchedSteps(_Watched):
 
     def start(self, problem: Problem) -> Any:
         """Begin, and look at the result."""
-        return self._looked_at(problem, None, self.attack.start, 0)
+        return self._checked(problem, None, self.attack.start, 0)
 
     def step(self, problem: Problem, state: Any) -> Any:
         """Advance, and look at the result."""
         done = int(problem.step.max()) + 1
-        return self._looked_at(problem, state, lambda one: self.attack.step(one, state), done)
+        return self._checked(problem, state, lambda one: self.attack.step(one, state), done)
 
-    def _looked_at(self, problem: Problem, state: Any, act: Any, done: int) -> Any:
-        with self.watch.working(problem, state):
-            result = act(replace(problem, victim=WatchedVictim(problem, self.watch)))
+    def _checked(self, problem: Problem, state: Any, act: Any, done: int) -> Any:
+        with self.recorder.working(problem, state):
+            result = act(replace(problem, victim=WatchedVictim(problem, self.recorder)))
         fault = state_fault(result, len(problem.x))
         if fault:
-            self.watch.stop("shape", fault)
-        self.watch.judge(problem, result.x_adv, done, begins=done == 0)
+            self.recorder.stop("shape", fault)
+        self.recorder.check_point(problem, result.x_adv, done, begins=done == 0)
         return result
 
 
@@ -140,9 +140,9 @@ class WatchedWhole(_Watched):
 
     def run(self, problem: Problem) -> Tensor:
         """Run, and look at the result."""
-        with self.watch.working(problem, None):
+        with self.recorder.working(problem, None):
             x_adv: Tensor = self.attack.run(
-                replace(problem, victim=WatchedVictim(problem, self.watch))
+                replace(problem, victim=WatchedVictim(problem, self.recorder))
             )
-        self.watch.judge(problem, x_adv, 1, begins=True)
+        self.recorder.check_point(problem, x_adv, 1, begins=True)
         return x_adv

@@ -17,13 +17,13 @@ class Stop(Exception):
     """The attack did what a run cannot go on from."""
 
 
-class Watch:
+class CallRecorder:
     """What was seen in one run.
 
     faults: check -> the first thing that was wrong. last: (example, restart, epsilon) -> the last
     iterate (C, H, W). reached: (example, epsilon) -> how far from x its steps came, in epsilons.
-    queries, backward, tries: counted here for each example. batch: how many examples the attack was
-    shown last.
+    queries, backward, attempts_per_restart: counted here for each example. batch: how many examples
+    the attack was shown last.
     """
 
     def __init__(self, module: nn.Module, attack: Any) -> None:
@@ -74,9 +74,9 @@ class Watch:
             for name, value in parts.items():
                 if not same(value, before[name]):
                     self.fault("inputs", f"{name} was changed in place")
-            self._look_at_model()
+            self._check_model()
 
-    def judge(self, problem: Problem, x_adv: Any, done: int, *, begins: bool = False) -> None:
+    def check_point(self, problem: Problem, x_adv: Any, done: int, *, begins: bool = False) -> None:
         """Look at the iterates (B, C, H, W) after a step, or at the start when `done` is 0.
 
         Rows without any queries left are not looked at: they got no answers to work with.
@@ -94,7 +94,7 @@ class Watch:
         seen = f"x_adv spans {flat.min():.6g} to {flat.max():.6g}, expected 0 to 1"
         self._rows(problem, done, "box", live & outside, seen)
         if self._stays:
-            self._look_at_ball(problem, x_adv, done, live)
+            self._check_ball(problem, x_adv, done, live)
         owners = zip(
             problem.draws.example.tolist(),
             problem.draws.restart.tolist(),
@@ -109,7 +109,7 @@ class Watch:
             self.tries[owner[0]] += begins
             self.last[owner] = x_adv[row].clone()
             if done and self._asks and live[row]:
-                self._look_at_claim(owner[0], x_adv[row], x[row])
+                self._check_candidate(owner[0], x_adv[row], x[row])
 
     def stop(self, check: str, seen: str) -> NoReturn:
         """Note a fault that the engine cannot go on from. Raises: Stop."""
@@ -121,7 +121,7 @@ class Watch:
             row = int(wrong.nonzero()[0])
             self.fault(check, f"{place(problem, row, done)}: {seen}")
 
-    def _look_at_ball(self, problem: Problem, x_adv: Tensor, done: int, live: Tensor) -> None:
+    def _check_ball(self, problem: Problem, x_adv: Tensor, done: int, live: Tensor) -> None:
         distance = measure(x_adv.double() - problem.x.double(), problem.ball.norm)
         excess = torch.where(live, distance - problem.epsilon, -1.0)
         worst = int(excess.argmax())
@@ -132,11 +132,11 @@ class Watch:
                 f"in {problem.ball.norm}",
             )
 
-    def _look_at_claim(self, example: int, x_adv: Tensor, x: Tensor) -> None:
+    def _check_candidate(self, example: int, x_adv: Tensor, x: Tensor) -> None:
         if (example, raw(x_adv)) not in self._asked and not torch.equal(x_adv, x):
             self.fault("counts", "asks_iterates is True, but x_adv is a point not asked about")
 
-    def _look_at_model(self) -> None:
+    def _check_model(self) -> None:
         assert self._before is not None
         for (name, before), (_, now) in zip(self._before, model_state(self._module), strict=True):
             same = torch.equal(before, now) if isinstance(before, Tensor) else before == now

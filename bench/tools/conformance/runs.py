@@ -13,23 +13,23 @@ from ...api.errors import QuintainError
 from ...api.progress import Silent
 from ...api.threat import NORMS, Epsilon, Norm
 from ...datasets.in_memory import TensorImages
-from ...engine.adversarials import Album
+from ...engine.adversarials import InMemoryStore
 from ...engine.case import Case
 from ...engine.cell import assess
-from ...engine.config import Member, SearchName, Settings
+from ...engine.config import AttackStage, CellConfig, SearchName
 from ...engine.preparation import Attackers
 from ...evaluate_model import Result
 from .fixture_model import (
     GRIDS,
     SMALL_GRIDS,
     TARGETED_GRIDS,
-    Ground,
-    proving_ground,
+    FixtureModel,
+    fixture_model,
     train_stand_in,
 )
 from .proxies import WatchedSteps, WatchedWhole
-from .recorder import Stop, Watch
-from .report import Failed, NotTried
+from .recorder import CallRecorder, Stop
+from .report import Failed, NotRun
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ class Setup:
             return GRIDS[self.norm][-1:]
         return (TARGETED_GRIDS if self.targeted else GRIDS)[self.norm]
 
-    def settings(self) -> Settings:
+    def settings(self) -> CellConfig:
         """As the engine takes it."""
         grid = tuple(Epsilon.parse(one) for one in self.grid)
-        return Settings(
+        return CellConfig(
             norm=self.norm,
             grid=grid,
             search=self.search,
@@ -80,32 +80,34 @@ class Run:
     """What a run came to: a result, or the error that ended it."""
 
     setup: Setup
-    watch: Watch
+    recorder: CallRecorder
     result: Result | None
     error: Exception | None
-    told: str = ""
+    described: str = ""
 
     def refuse(self, check: str) -> None:
-        """Raise Failed when that check has a fault in this run, NotTried when it did not finish."""
-        if check in self.watch.faults:
-            raise Failed(f"{self.setup.norm}, {self.watch.faults[check]}")
+        """Raise Failed when that check has a fault in this run, NotRun when it did not finish."""
+        if check in self.recorder.faults:
+            raise Failed(f"{self.setup.norm}, {self.recorder.faults[check]}")
         self.finished()
 
     def refuse_new(self, usual: "Run") -> None:
         """Raise Failed for a fault that the usual run did not have, or the error that ended it.
 
-        Raises: NotTried when the usual run did not finish either.
+        Raises: NotRun when the usual run did not finish either.
         """
         usual.finished()
-        new = [seen for name, seen in self.watch.faults.items() if name not in usual.watch.faults]
-        for seen in [*new, self.told]:
+        new = [
+            seen for name, seen in self.recorder.faults.items() if name not in usual.recorder.faults
+        ]
+        for seen in [*new, self.described]:
             if seen:
                 raise Failed(seen)
 
     def finished(self) -> Result:
-        """Return the result. Raises: NotTried when there is none."""
+        """Return the result. Raises: NotRun when there is none."""
         if self.result is None:
-            raise NotTried("not tried: the attack did not run to the end")
+            raise NotRun("not tried: the attack did not run to the end")
         return self.result
 
     def adversarials(self) -> Tensor:
@@ -124,28 +126,30 @@ class Trial:
     def __init__(self, build: Callable[[], Any], file: str = "") -> None:
         self.build = build
         self.file = file
-        self.ground: Ground = proving_ground()
+        self.fixture: FixtureModel = fixture_model()
         self._attack: Any = None
         self._runs: dict[Setup, Run] = {}
 
     @property
     def attack(self) -> Any:
-        """The attack. Raises: NotTried when it could not be built."""
+        """The attack. Raises: NotRun when it could not be built."""
         if self._attack is None:
             try:
                 self._attack = self.build()
             except Exception as error:
-                raise NotTried(f"the attack cannot be built: {told(error, self.file)}") from error
+                raise NotRun(
+                    f"the attack cannot be built: {described(error, self.file)}"
+                ) from error
         return self._attack
 
     @property
     def norms(self) -> tuple[Norm, ...]:
-        """The norms that the attack claims, of those that there are."""
+        """The norms that the attack states, of those that there are."""
         claimed = getattr(self.attack, "norms", NORMS)
         return tuple(one for one in NORMS if one in claimed) or NORMS
 
     def usual(self) -> Run:
-        """Attack every example by bracket search, in the first norm that it claims."""
+        """Attack every example by bracket search, in the first norm that it states."""
         return self.run(Setup(self.norms[0]))
 
     def run(self, setup: Setup) -> Run:
@@ -155,38 +159,38 @@ class Trial:
         return self._runs[setup]
 
     def _made(self, setup: Setup) -> Run:
-        network = copy.deepcopy(self.ground.network)  # what a plugin does to it ends with the run
-        watch = Watch(network, self.attack)
+        network = copy.deepcopy(self.fixture.network)  # what a plugin does to it ends with the run
+        recorder = CallRecorder(network, self.attack)
         kind = WatchedWhole if hasattr(self.attack, "run") else WatchedSteps
-        member = Member(kind(self.attack, watch))
+        stage = AttackStage(kind(self.attack, recorder))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(len(self._runs))  # an attack must not live on torch's generator
             try:
                 result = assess(
-                    self._case(network, setup), [member], setup.settings(), Silent(),
-                    setup.batch_size, Album(),
+                    self._case(network, setup), [stage], setup.settings(), Silent(),
+                    setup.batch_size, InMemoryStore(),
                 )  # fmt: skip
             except (Exception, SystemExit) as error:
                 fault = error if isinstance(error, Exception) else RuntimeError("it calls exit()")
-                alone = ", on a batch of one" * (watch.batch == 1)
-                return Run(setup, watch, None, fault, told(error, self.file) + alone)
-        return Run(setup, watch, Result.of(result), None)
+                alone = ", on a batch of one" * (recorder.batch == 1)
+                return Run(setup, recorder, None, fault, described(error, self.file) + alone)
+        return Run(setup, recorder, Result.of(result), None)
 
     def _case(self, network: torch.nn.Module, setup: Setup) -> Case:
-        rows = torch.arange(len(self.ground.images))[: setup.count]
+        rows = torch.arange(len(self.fixture.images))[: setup.count]
         rows = rows.flip(0) if setup.turned else rows
         return Case(
             module=network,
             device=torch.device("cpu"),
-            images=TensorImages(self.ground.images[rows]),
-            labels=self.ground.labels[rows],
+            images=TensorImages(self.fixture.images[rows]),
+            labels=self.fixture.labels[rows],
             indices=rows,
-            targets=self.ground.targets[rows] if setup.targeted else None,
-            attackers=Attackers(self.ground.owned, train_stand_in),
+            targets=self.fixture.targets[rows] if setup.targeted else None,
+            attackers=Attackers(self.fixture.owned, train_stand_in),
         )
 
 
-def told(error: BaseException, file: str) -> str:
+def described(error: BaseException, file: str) -> str:
     """Say an error in one line, with the line of the plugin's file that it came from."""
     text = " ".join(str(error).split()) or "no message"
     ours = isinstance(error, (Stop, QuintainError))

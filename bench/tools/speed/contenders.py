@@ -13,11 +13,11 @@ from ...api import registry
 from ...api.progress import Silent
 from ...api.threat import Epsilon
 from ...datasets.in_memory import TensorImages
-from ...engine.adversarials import Album
-from ...engine.cascade import Engine
-from ...engine.cell import LOOK_EVERY
-from ...engine.config import Member, Settings
-from ...engine.loop import Field
+from ...engine.adversarials import InMemoryStore
+from ...engine.cascade import CascadeRunner
+from ...engine.cell import CHECK_EVERY
+from ...engine.config import AttackStage, CellConfig
+from ...engine.loop import AttackInputs
 from ...evaluate_model import evaluate
 from ...victim.fast_copy import Precision
 from ...victim.model import Network, frozen
@@ -87,7 +87,7 @@ class Contender(Protocol):
 
 @dataclass(frozen=True)
 class Quintain:
-    """This harness through its public `evaluate`: verdicts, verification and records included.
+    """This harness through its public `evaluate`: predictions, verification and records included.
 
     whole: every example runs all steps at every epsilon, as the others do, instead of leaving when
     it is broken and sharing what one epsilon shows with the next. precision: as in `evaluate`.
@@ -132,29 +132,29 @@ class AttackAlone:
     def attack(self, job: Job, epsilons: Sequence[float]) -> Outcome:
         """Epsilon after epsilon, all steps of every example."""
         count, device = len(job.x), job.x.device
-        album = Album()
+        store = InMemoryStore()
         grid = tuple(Epsilon.parse(one) for one in epsilons)
-        field = Field(
+        field = AttackInputs(
             Network(job.module, device, job.batch_size),
             TensorImages(job.x),
             job.y.cpu(),
             torch.arange(count),
-            Settings("Linf", grid, search="exhaustive", early_leaving=False),
+            CellConfig("Linf", grid, search="exhaustive", early_leaving=False),
             job.batch_size,
             Silent(),
-            look_every=LOOK_EVERY if device.type == "cuda" else 1,
+            check_every=CHECK_EVERY if device.type == "cuda" else 1,
         )
         pgd = {"name": "pgd", "steps": job.steps, "step_size": job.step_size}
         with frozen(job.module):
             copied = choose(job.module, job.x, count, device, job.batch_size, self.precision)
-            engine = Engine(field, copied.open(device, job.batch_size), album.keep)
-            book = engine.run([Member(registry.build("attacks", pgd))])
+            engine = CascadeRunner(field, copied.open(device, job.batch_size), store.keep)
+            outcomes = engine.run([AttackStage(registry.build("attacks", pgd))])
 
         def x_adv(number: int) -> Tensor:
-            rows = [album.images.get(row, {}).get(number, job.x[row]) for row in range(count)]
+            rows = [store.images.get(row, {}).get(number, job.x[row]) for row in range(count)]
             return torch.stack([row.to(device) for row in rows])
 
-        passes = float(book.forward.mean()), float(book.backward.mean())
+        passes = float(outcomes.forward.mean()), float(outcomes.backward.mean())
         return Outcome(x_adv, passes, str(copied.variant))
 
 
@@ -241,7 +241,7 @@ class BareForward:
 
 @dataclass(frozen=True)
 class Rerun:
-    """An attack on one batch at one epsilon, run anew for every batch and every epsilon.
+    """An attack on one batch at one epsilon, run again for every batch and every epsilon.
 
     distribution: what is installed. prepare: makes the attack ready for a job, once a call.
     """

@@ -15,8 +15,8 @@ from ...api.paths import usable_cache
 from ...api.shared.terminal import Bar
 from ...datasets.in_memory import in_memory, select
 from ...datasets.validation import check_training, load_split
-from ...training.load import open_ready, try_model
-from ...training.networks import Order, check_defense, obtain
+from ...training.load import check_model, open_ready
+from ...training.networks import TrainingRequest, check_defense, train_or_load
 
 Spec = dict[str, Any]
 
@@ -97,7 +97,7 @@ class Candidate:
 
         Raises: QuintainError.
         """
-        try_model(self.model, self.train, self.checkpoint)
+        check_model(self.model, self.train, self.checkpoint)
         if self.checkpoint is None:
             check_training(self.train)
             defense = registry.build("defenses", self.defense)
@@ -125,8 +125,8 @@ class Candidate:
         if self.checkpoint is not None:
             return open_ready(self.checkpoint, self.model, self.train)
         plugin = registry.build("defenses", self.defense)
-        order = Order(self.model, plugin, self.train, 0, device, "Linf", self.threat)
-        return obtain(order, usable_cache(), Bar(f"train {self.name}")).model
+        request = TrainingRequest(self.model, plugin, self.train, 0, device, "Linf", self.threat)
+        return train_or_load(request, usable_cache(), Bar(f"train {self.name}")).model
 
 
 def built_in(name: str, dataset: Spec | None, epsilon: float | None) -> Candidate:

@@ -93,7 +93,7 @@ class Threatened(Recipe):
             attack,
             loss,
             examiner=Adversary(norm, epsilon, steps, PGD_REACH / steps),
-            quick_examiner=Adversary(norm, epsilon, 1, FGSM_REACH),
+            small_validator=Adversary(norm, epsilon, 1, FGSM_REACH),
             weights=WeightPerturbation(self.weight_perturbation, self.weight_perturbation_warmup),
             warmup_epochs=self.warmup_epochs,
             n_classes=training.data.n_classes,
@@ -120,7 +120,7 @@ class Stepping(Threatened):
         positive("step_size", self.step_size)
 
     @property
-    def pace(self) -> float:
+    def effective_step_size(self) -> float:
         """The length of a step as a part of epsilon."""
         return self.step_size or PGD_REACH / self.steps
 

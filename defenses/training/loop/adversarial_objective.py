@@ -48,7 +48,7 @@ class Hardening:
     attack: Attacker
     loss: AdversarialLoss
     examiner: Adversary
-    quick_examiner: Adversary
+    small_validator: Adversary
     weights: WeightPerturbation
     warmup_epochs: int
     n_classes: int
@@ -66,7 +66,7 @@ class Hardening:
         """What PGD finds, called "robust", and what one step of FGSM finds."""
         return {
             "robust": self.examiner.perturb(model, batch),
-            "fgsm": self.quick_examiner.perturb(model, batch),
+            "fgsm": self.small_validator.perturb(model, batch),
         }
 
     def alarm(self, history: History) -> str | None:

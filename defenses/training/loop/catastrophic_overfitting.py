@@ -27,11 +27,11 @@ def catastrophic_overfitting(history: History, *, n_classes: int) -> Flag | None
     history: `robust_validation_accuracy` (under PGD) and `fgsm_validation_accuracy` of each epoch,
     by the same weights; epochs without them are passed over.
     """
-    judged = [one for one in history if "robust_validation_accuracy" in one]
-    if not judged or judged[-1] is not history[-1]:
+    validated = [one for one in history if "robust_validation_accuracy" in one]
+    if not validated or validated[-1] is not history[-1]:
         return None
-    last = judged[-1]
-    if not (_collapsed(judged[:-1], last, _ABOVE_CHANCE / n_classes) or _blind(last)):
+    last = validated[-1]
+    if not (_collapsed(validated[:-1], last, _ABOVE_CHANCE / n_classes) or _blind(last)):
         return None
     said = (
         f"catastrophic overfitting in epoch {last['epoch']:.0f}: validation accuracy "

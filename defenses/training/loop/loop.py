@@ -32,8 +32,8 @@ def train(model: nn.Module, training: Training, recipe: Recipe, method: Method) 
     seed; torch's global random numbers are left as they were. With a moving average (`ema`) it is
     the averaged weights that are validated and kept.
 
-    Where `training.keeper` has the state of a run like this one that was cut off, the run goes on
-    from it and ends with the very same weights.
+    Where `training.keeper` has the state of a run like this one that was interrupted, the run goes
+    on from it and ends with the very same weights.
 
     history, for each epoch: `epoch` from 1, `learning_rate` at its start, `loss` and
     `train_accuracy` on the batches that the method trained on, `validation_accuracy`,
@@ -231,7 +231,7 @@ class _Run:
     # ------------------------------------------------------------------- a run that goes on
 
     def recall(self) -> None:
-        """Go on where a run that was cut off was, if its state was kept."""
+        """Go on where a run that was interrupted was, if its state was kept."""
         keeper = self.training.keeper
         state = None if keeper is None else keeper.recall()
         if state is None:

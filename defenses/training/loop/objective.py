@@ -44,7 +44,7 @@ class Method(Protocol):
     Optional, with what holds without them:
         replays = 1             how many times in a row each batch is given, a step each time
         state_dict()            what is carried from batch to batch, tensors, numbers and texts by
-                                name, which a run that was cut off and goes on gets back, on the
+                                name, which a run that was interrupted and goes on gets back, on the
                                 CPU, through `load_state_dict(state)`; nothing
 
     A run may compute in another precision, by autocast around `objective` and `adversarial`.

@@ -16,14 +16,14 @@ class Examples:
     """Some of a dataset's examples, in memory on the device unless they are too many.
 
     indices: (n,) int64, which of the dataset's. Images with 256 grey levels are held as bytes,
-    which gives the very same numbers back. More than HELD_BYTES are read anew for each batch.
+    which gives the very same numbers back. More than HELD_BYTES are read again for each batch.
     """
 
     def __init__(self, data: ImageData, indices: Tensor, device: torch.device) -> None:
         self._data = data
         self._indices = indices
         self._device = device
-        self._pixels = self._hold()
+        self._pixels = self._keep()
         self._home = torch.device("cpu") if self._pixels is None else device
         self._labels = data.labels[indices].to(self._home)
 
@@ -47,7 +47,7 @@ class Examples:
         pixels = self._pixels[rows]
         return pixels.float().div_(255.0) if pixels.dtype == torch.uint8 else pixels, labels
 
-    def _hold(self) -> Tensor | None:
+    def _keep(self) -> Tensor | None:
         """All images: bytes where they lose nothing, else floats; None when they are too many."""
         shape = (len(self), *self._data.shape)
         size = torch.Size(shape).numel()

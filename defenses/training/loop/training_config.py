@@ -37,7 +37,7 @@ class Recipe:
     ema: decay, at each step, of an exponential moving average of the weights, such as 0.999. The
         average is then what is validated and kept; see `Average`.
     precision: of forward and backward passes, the adversary's included: "float32", or "bfloat16"
-        or, on CUDA, "float16" by autocast. Weights, their steps and verdicts stay float32.
+        or, on CUDA, "float16" by autocast. Weights, their steps and predictions stay float32.
     compile: whether torch.compile makes the network's passes. Slow to begin; needs a compiler.
 
     Raises: BadParameter for a value that cannot be used.
@@ -96,9 +96,9 @@ class Recipe:
             )
 
 
-def require(name: str, value: object, holds: bool, expected: str) -> None:
+def require(name: str, value: object, valid: bool, expected: str) -> None:
     """Raise BadParameter unless it holds."""
-    if not holds:
+    if not valid:
         raise BadParameter(f"{name} = {value!r} must be {expected}")
 
 

@@ -19,7 +19,7 @@ from .train_data import Examples
 class Validation:
     """Accuracy and loss on the part held out, clean and under the method's adversary.
 
-    The adversary's passes are made in training's precision; the verdicts are float32's.
+    The adversary's passes are made in training's precision; the predictions are float32's.
 
     seed: of the adversary's random starts, the same each time, to compare.
     """
@@ -39,12 +39,12 @@ class Validation:
             for part in rows.tensor_split(math.ceil(len(rows) / self.batch_size)):
                 x, y = self.examples.read(part)
                 batch = Batch(x, y, part, epoch, noise)
-                for name, value in self._judge(model, method, batch).items():
+                for name, value in self._measure(model, method, batch).items():
                     totals[name] = totals.get(name, torch.zeros_like(value)) + value
         means = (torch.stack(list(totals.values())) / len(self.examples)).tolist()
         return dict(zip(totals, means, strict=True))
 
-    def _judge(self, model: nn.Module, method: Method, batch: Batch) -> dict[str, Tensor]:
+    def _measure(self, model: nn.Module, method: Method, batch: Batch) -> dict[str, Tensor]:
         """Sums over a validation batch. To withstand an attack is to be right before and after."""
         loss, logits = classification(model, batch.x, batch.y)
         right = logits.argmax(dim=1) == hard(batch.y)

@@ -48,7 +48,7 @@ def problem(norm="L2", count=3, epsilon=0.4):
     )  # fmt: skip
 
 
-def walk(attack, at, steps):
+def path(attack, at, steps):
     """The states after each step, the first one before any."""
     states = [attack.start(at)]
     for step in range(steps):
@@ -65,7 +65,7 @@ def rise(x):
 
 def test_simba_tries_each_pixel_once_and_moves_it_the_right_way():
     at = problem("Linf", epsilon=0.2)
-    states = walk(SimBA(steps=16), at, 16)
+    states = path(SimBA(steps=16), at, 16)
     moved = states[-1].x_adv.flatten(1) - 0.5
     assert torch.allclose(moved, 0.2 * WEIGHT.sign().expand(3, -1), atol=1e-6)
     assert at.ball.contains(states[-1].x_adv).all()
@@ -78,7 +78,7 @@ def test_simba_tries_each_pixel_once_and_moves_it_the_right_way():
 def test_simba_in_l2_climbs_and_stays_in_the_ball(basis):
     at = problem()
     attack = SimBA(steps=64) if basis is None else SimBA(steps=64, basis=basis)
-    states = walk(attack, at, 64)
+    states = path(attack, at, 64)
     values = torch.stack([one.value for one in states])
     assert (values.diff(dim=0) >= 0).all()
     for one in states:
@@ -89,7 +89,7 @@ def test_simba_in_l2_climbs_and_stays_in_the_ball(basis):
 @pytest.mark.parametrize("norm", ["L2", "Linf"])
 def test_the_prior_of_bandits_turns_towards_the_gradient(norm):
     at = problem(norm)
-    states = walk(Bandits(steps=150), at, 150)
+    states = path(Bandits(steps=150), at, 150)
     assert not states[0].prior.any()
     prior = states[-1].prior.flatten(1)
     expected = WEIGHT.sign() if norm == "Linf" else WEIGHT
@@ -126,7 +126,7 @@ def test_the_exponentiated_gradient_is_the_papers():
 
 def test_tiles_share_one_value():
     at = problem()
-    spread = walk(Bandits(tile=2), at, 1)[-1].x_adv[0, 0] - 0.5
+    spread = path(Bandits(tile=2), at, 1)[-1].x_adv[0, 0] - 0.5
     assert torch.equal(spread[0::2], spread[1::2])
     assert torch.equal(spread[:, 0::2], spread[:, 1::2])
     assert Bandits(tile=3).start(at).prior.shape == (3, 1, 2, 2)
@@ -161,9 +161,9 @@ def test_zoo_gets_somewhere_on_images_of_32x32_with_its_defaults():
 def test_zoo_bisects_its_constant():
     at = problem(count=1)
     attack = ZOO(steps=8, searches=4, coordinates=2, first_weight=1.0)
-    weights = [float(one.weight) for one in walk(attack, at, 8)[1:]]
+    weights = [float(one.weight) for one in path(attack, at, 8)[1:]]
     assert weights == [1, 1, 10, 10, 100, 100, 1000, 1000]  # nothing is broken so soon
-    state = walk(attack, at, 1)[-1]
+    state = path(attack, at, 1)[-1]
     state.won = ~state.won
     yes = torch.tensor([True])
     second = attack._next_search(at, state, yes)

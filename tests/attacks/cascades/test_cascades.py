@@ -40,9 +40,9 @@ def test_it_leaves_no_more_than_its_members(digits, cascade):
     both = evaluate(digits.module, x, y, {"name": cascade, **spec[cascade]}, **settings)
     alone = evaluate(digits.module, x, y, apgd_ce(steps=15), **settings)
     assert (both.curve["robust_accuracy"] <= alone.curve["robust_accuracy"]).all()
-    members = {one for some in both.records["member"] for one in some}
-    assert members <= set(range(-1, len(both.members)))
-    assert 0 in members
+    parts = {one for some in both.records["stage"] for one in some}
+    assert parts <= set(range(-1, len(both.parts)))
+    assert 0 in parts
 
 
 @pytest.mark.parametrize("cascade", [autoattack(steps=8, queries=30), strongest(queries=30)])

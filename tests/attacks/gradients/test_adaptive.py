@@ -172,7 +172,7 @@ class Corners(nn.Module):
         return self.head(x.relu().flatten(1))
 
 
-def test_a_cold_lens_shows_the_network_itself_and_a_warm_one_does_not():
+def test_a_cold_surrogate_gradient_shows_the_network_itself_and_a_warm_one_does_not():
     torch.manual_seed(0)
     network = Network(Corners().requires_grad_(False), CPU, 16)
     x = torch.rand(20, 1, 8, 8)
@@ -194,7 +194,7 @@ def test_a_cold_lens_shows_the_network_itself_and_a_warm_one_does_not():
         (lambda: EOT(samples=0), "samples must be at least 1"),
         (lambda: Smoothed(temperature=0.0), "temperature must be positive"),
         (lambda: Smoothed(decay=1.2), "decay must be above 0"),
-        (lambda: Smoothed(look_every=0), "look_every must be at least 1"),
+        (lambda: Smoothed(check_every=0), "look_every must be at least 1"),
     ],
 )
 def test_what_makes_no_sense_is_refused(make, said):

@@ -96,11 +96,11 @@ def test_cosines_are_the_waves_of_the_inverse_dct():
 
 
 def test_groups_cover_every_coordinate_once_and_change_with_the_step():
-    members = every(RandomGroups(5), problem()) != 0
-    assert (members.sum(dim=1) == 1).all()
-    assert members.sum(dim=2)[0].tolist() == [5] * 9 + [3]
-    assert not torch.equal(members[0], members[1])
-    assert not torch.equal(members, every(RandomGroups(5), problem(step=1)) != 0)
+    parts = every(RandomGroups(5), problem()) != 0
+    assert (parts.sum(dim=1) == 1).all()
+    assert parts.sum(dim=2)[0].tolist() == [5] * 9 + [3]
+    assert not torch.equal(parts[0], parts[1])
+    assert not torch.equal(parts, every(RandomGroups(5), problem(step=1)) != 0)
 
 
 def test_principal_components_are_the_leading_eigenvectors_of_the_covariance():
@@ -156,7 +156,7 @@ def test_at_the_border_a_slope_is_over_the_distance_moved():
     assert (probes.min(), probes.max()) == (0.0, 1.0)
 
 
-def test_the_estimate_does_not_hang_on_how_many_are_asked_together(monkeypatch):
+def test_the_estimate_does_not_depend_on_how_many_are_asked_together(monkeypatch):
     at = problem()
     source = DirectionalDifferences(RandomGroups(5))
     whole = source(at, at.x, value)

@@ -77,7 +77,7 @@ def test_the_loss_beside_it_is_that_of_the_resized_image():
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
-def test_so_many_are_changed_and_anew_at_each_step(probability):
+def test_so_many_are_changed_and_again_at_each_step(probability):
     x = torch.rand(1000, 1, 8, 8)
     inner = Quadratic()
     source = InputDiversity(probability, 0.6, inner)

@@ -68,7 +68,7 @@ class Setting:
         return torch.cat([x for x, _ in self.asked])
 
 
-def members(images, of):
+def parts(images, of):
     """Where each image stands among others, -1 where it is not one of them."""
     same = (images[:, None] == of[None]).flatten(2).all(2)
     return torch.where(same.any(1), same.long().argmax(1), -1)
@@ -78,7 +78,7 @@ def members(images, of):
 def test_the_victim_is_asked_exactly_the_budget_each_image_once(budget, queries):
     setting = Setting()
     Proxy(query_budget=budget).prepare(setting.preparation())
-    where = members(setting.seen(), setting.owned)
+    where = parts(setting.seen(), setting.owned)
     assert len(where) == queries
     assert len(where.unique()) == queries
     assert (where >= 0).all()
@@ -89,8 +89,8 @@ def test_fidelity_is_the_agreement_on_images_that_were_not_trained_on(answers):
     setting = Setting()
     prepared = Proxy(query_budget=50, held_out=0.3, answers=answers).prepare(setting.preparation())
     ((_, trained, _),) = setting.orders
-    learnt = members(trained.images.read(torch.arange(len(trained))), setting.owned)
-    shown = members(setting.seen(), setting.owned)
+    learnt = parts(trained.images.read(torch.arange(len(trained))), setting.owned)
+    shown = parts(setting.seen(), setting.owned)
     held_out = setting.owned[[one for one in shown.tolist() if one not in learnt.tolist()]]
     assert len(held_out) == 15
     assert len(learnt) == 35
@@ -141,7 +141,7 @@ def test_the_seed_chooses_the_images():
     for seed in (0, 0, 1):
         setting = Setting()
         Proxy(query_budget=20).prepare(setting.preparation(seed))
-        chosen.append(set(members(setting.seen(), setting.owned).tolist()))
+        chosen.append(set(parts(setting.seen(), setting.owned).tolist()))
     assert chosen[0] == chosen[1] != chosen[2]
 
 
@@ -243,7 +243,7 @@ def test_the_attacker_may_begin_with_images_from_elsewhere():
 
         setting = Setting()
         Proxy(seeds={"name": "shapes"}, query_budget=20).prepare(setting.preparation())
-        assert (members(setting.seen(), made[0].images) >= 0).all()
+        assert (parts(setting.seen(), made[0].images) >= 0).all()
         with pytest.raises(BadParameter, match=r"seeds are images of shape \(1, 5, 5\)"):
             Proxy(seeds={"name": "shapes", "side": 5}).prepare(setting.preparation())
 
@@ -326,7 +326,7 @@ def test_a_transfer_attack_on_a_model_that_is_easy_to_copy(small):
     assert result.report["fidelity"] > 0.85
     assert result.curve["robust_accuracy"].iloc[-1] < 0.2
     assert (result.records["backward"] == 0).all()
-    # what the victim is asked under attack is the judgement of each try
+    # what the victim is asked under attack is the judgement of each attempt
     tries = result.records["attacked"].map(sum)
     assert result.records["queries"].tolist() == tries.tolist()
 
@@ -342,8 +342,8 @@ def test_images_under_evaluation_are_not_what_the_proxy_learns_from(small, monke
     monkeypatch.setattr(Undefended, "fit", watch)
     attacked(small)
     (images,) = learnt
-    assert (members(images, pictures(40, seed=5)) == -1).all()
-    assert (members(images, pictures(400)) >= 0).all()
+    assert (parts(images, pictures(40, seed=5)) == -1).all()
+    assert (parts(images, pictures(400)) >= 0).all()
 
 
 def test_the_second_time_the_proxy_comes_from_the_cache(small, monkeypatch):

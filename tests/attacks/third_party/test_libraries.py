@@ -21,9 +21,9 @@ from quintain.bench.api.attack import Problem
 from quintain.bench.api.errors import BadParameter, UnknownPlugin
 from quintain.bench.api.rng import Draws
 from quintain.bench.api.threat import make_ball, measure
-from quintain.bench.victim.counters import UNLIMITED, Ledger
+from quintain.bench.victim.counters import UNLIMITED, AttackCounters
 from quintain.bench.victim.model import Network
-from quintain.bench.victim.oracle import GuardedVictim
+from quintain.bench.victim.oracle import Oracle
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 
@@ -35,20 +35,20 @@ def problem_of(digits, norm, epsilon, count=24, targeted=False):
     y = (y + 1) % 10 if targeted else y
     ball = make_ball(norm, x, torch.full((count,), epsilon, dtype=torch.float64))
     allowance = torch.full((count,), UNLIMITED)
-    ledger = Ledger.open(ball, y, allowance, ball.epsilon[:, None])
+    counters = AttackCounters.open(ball, y, allowance, ball.epsilon[:, None])
     rows = torch.arange(count)
     draws = Draws(5, rows, torch.zeros_like(rows), torch.zeros_like(rows))
     network = Network(digits.module.requires_grad_(False), torch.device("cpu"), 128)
     network.logits(x)
 
     def victim(access):
-        return GuardedVictim(network, ledger, access, targeted=targeted, draws=draws)
+        return Oracle(network, counters, access, targeted=targeted, draws=draws)
 
     def at(access):
         zeros = torch.zeros_like(rows)
         return Problem(x, y, targeted, ball, victim(access), draws, zeros, x, zeros.bool())
 
-    return at, ledger
+    return at, counters
 
 
 def foolbox_alone(name, module, x, y, epsilon, parameters, targeted):
@@ -140,7 +140,7 @@ def test_points_and_passes_are_those_of_the_library_by_itself(digits, name, targ
     attack = registry.build("attacks", {"name": name, **parameters})
     assert norm in attack.norms
     epsilon = GRIDS[norm][1]
-    at, ledger = problem_of(digits, norm, epsilon, targeted=targeted)
+    at, counters = problem_of(digits, norm, epsilon, targeted=targeted)
     problem = at(attack.access)
     ours = attack.run(problem)
     watched = Watched(digits.module)
@@ -152,8 +152,8 @@ def test_points_and_passes_are_those_of_the_library_by_itself(digits, name, targ
     # The library rounds by itself; the harness brings its answer into the ball.
     off = (ours - theirs.detach().clamp(0, 1)).abs().flatten(1).amax(dim=1)
     assert (off <= 2e-6).all(), off
-    assert int(ledger.forward.sum()) == watched.forwards
-    assert int(ledger.backward.sum()) == watched.backwards
+    assert int(counters.forward.sum()) == watched.forwards
+    assert int(counters.backward.sum()) == watched.backwards
     assert watched.forwards > 0
     if not attack.minimum_norm:
         assert (measure(ours.double() - problem.x.double(), norm) <= epsilon).all()

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from quintain.attacks.third_party.stand_in import StandIn
-from quintain.attacks.third_party.whole import ForeignAttack, Task
+from quintain.attacks.third_party.whole import Task, ThirdPartyAttack
 from quintain.bench import evaluate
 from quintain.bench.api.errors import BadParameter, CellError
 
 
 @dataclass(frozen=True)
-class Made(ForeignAttack):
+class Made(ThirdPartyAttack):
     """Calls a function: (stand_in, task) -> images."""
 
     act: object = field(default=None, kw_only=True, hash=False, repr=False)
@@ -61,10 +61,10 @@ def test_each_epsilon_is_a_call_of_its_own_and_the_optimum_is_found(linear):
     wanted = [(distances > epsilon).mean() for epsilon in grid]
     assert result.curve["robust_accuracy"].tolist() == pytest.approx(wanted)
     assert {epsilon for epsilon, _ in seen} <= set(grid)
-    assert result.members == ("made:up",)
+    assert result.parts == ("made:up",)
     assert result.choice is None  # it differentiates the victim itself: no copy is on trial
     assert result.records["backward"].tolist() == result.records["attacked"].map(sum).tolist()
-    # one forward pass for the gradient and one for the verdict, each try
+    # one forward pass for the gradient and one for the prediction, each attempt
     assert (result.records["forward"] == 2 * result.records["backward"]).all()
 
 
@@ -114,7 +114,7 @@ def test_survivors_and_probes_are_put_down_to_the_nearest_image(linear):
         linear.module, linear.images, linear.labels, made(act), epsilons=[0.01], batch_size=60
     )
     queries = result.records["queries"].tolist()
-    wanted = [1 + number % 2 for number in range(60)]  # one is the verdict's
+    wanted = [1 + number % 2 for number in range(60)]  # one is the prediction's
     wanted[-1] += 3
     assert queries == wanted
 
@@ -224,7 +224,7 @@ def test_every_generator_is_seeded_and_put_back(linear):
 
 
 def test_what_it_returns_is_brought_into_the_ball(linear):
-    """Half a unit in the last place outside must not cost a library its find."""
+    """Half a unit in the last place outside must not cost a library its adversarial example."""
     epsilon = linear.grid("Linf", 3)[1]
     attack = made(lambda stand_in, task: sign_step(stand_in, task) + 0.3)
     result = evaluate(linear.module, linear.images, linear.labels, attack, epsilons=[epsilon])

@@ -30,7 +30,9 @@ def test_two_classes_have_one_target(linear):
     exact = [(linear.distances["Linf"] > one).mean() for one in grid]
     assert result.curve["robust_accuracy"].tolist() == pytest.approx(exact, abs=0.02)
     robust = [not any(one) for one in result.records["broken"]]
-    assert (result.records["backward"][robust] <= 165).all()  # the walk, and one whole try
+    assert (
+        result.records["backward"][robust] <= 165
+    ).all()  # the walk, and one full-budget attempt
 
 
 def test_progress_is_checked_ever_more_often():

@@ -45,7 +45,8 @@ def factors(known, name, norm, *, targeted=False):
     return found / (known.targeted if targeted else known.distances)[norm]
 
 
-# What each finds at most, in the median and for nine of ten: on two classes parted by a plane, on
+# What each adversarial examples at most, in the median and for nine of ten: on two classes parted
+# by a plane, on
 # five affine classes, on the ReLU network. DDN's sphere begins at 1 and shrinks by a twentieth a
 # step, so that tiny distances are beyond it; Carlini and Wagner's steps in Linf are coarse.
 MOST = {
@@ -182,7 +183,7 @@ def test_restarts_of_fab_begin_elsewhere_and_find_what_the_first_missed(relu):
     assert (often < 0.98 * once).any()
 
 
-def test_fab_ends_with_a_search_that_brings_its_find_nearer(affine):
+def test_fab_ends_with_a_search_that_brings_its_adversarial_example_nearer(affine):
     def distance(final_search):
         attack = {"name": "fab", "steps": 8, "final_search": final_search}
         run = evaluate(

@@ -85,7 +85,7 @@ def test_the_variance_is_what_neighbours_say_more_than_the_point_itself():
     assert first.variance.mean().item() == pytest.approx(moment, rel=0.3)
     near = torch.stack([point for point, _ in source.seen[1:401]])
     assert (near - X).abs().max() <= 0.5 * 0.2 + 1e-6
-    assert len({draw[0].item() for _, draw in source.seen[:401]}) == 401  # each draws anew
+    assert len({draw[0].item() for _, draw in source.seen[:401]}) == 401  # each draws again
     exact = near.square().mean(0) - X.square()
     assert torch.allclose(first.variance, exact, atol=1e-6)
 

@@ -17,9 +17,9 @@ from quintain.bench.api import registry
 from quintain.bench.api.attack import Problem
 from quintain.bench.api.rng import Draws
 from quintain.bench.api.threat import make_ball
-from quintain.bench.victim.counters import UNLIMITED, Ledger
+from quintain.bench.victim.counters import UNLIMITED, AttackCounters
 from quintain.bench.victim.model import Network
-from quintain.bench.victim.oracle import GuardedVictim
+from quintain.bench.victim.oracle import Oracle
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 
@@ -114,8 +114,8 @@ def test_momentum_leads_to_the_very_points_of_theirs(digits, ours, theirs):
     rows = torch.arange(len(y))
     network = Network(module, torch.device("cpu"), 128)
     network.logits(x)
-    ledger = Ledger.open(ball, y, zeros + UNLIMITED, ball.epsilon[:, None])
-    victim = GuardedVictim(network, ledger, "white-box", targeted=False)
+    counters = AttackCounters.open(ball, y, zeros + UNLIMITED, ball.epsilon[:, None])
+    victim = Oracle(network, counters, "white-box", targeted=False)
     draws = Draws(0, rows, zeros, zeros)
     problem = Problem(x, y, False, ball, victim, draws, zeros, x, zeros.bool())
     state = attack.start(problem)

@@ -117,7 +117,7 @@ def test_few_are_not_worth_a_flag_where_the_kind_says_so():
 
 
 NO_PROGRESS = ["no-progress:1", "no-progress:2"]
-ENDED = ["budget-ended:1", "budget-ended:3"]
+ENDED = ["query-budget-exhausted:1", "query-budget-exhausted:3"]
 WRONG = ["contradicted-certificates:2", "contradicted-certificates:3"]
 BEATEN = ["black-box-beats-white-box:9", "black-box-beats-white-box:11"]
 

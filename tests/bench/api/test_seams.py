@@ -1,4 +1,4 @@
-"""What attacks of other shapes than PGD find at the seams: lenses, graphs, cascades, distances."""
+"""Attacks of other shapes than PGD: surrogate gradients, graphs, cascades, distances."""
 
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from quintain.bench import evaluate
 from quintain.bench.api.attack import Cascade
 from quintain.bench.api.errors import AccessDenied
 from quintain.bench.api.threat import make_ball
-from quintain.bench.victim.counters import UNLIMITED, Ledger
+from quintain.bench.victim.counters import UNLIMITED, AttackCounters
 from quintain.bench.victim.model import Network
-from quintain.bench.victim.oracle import GuardedVictim
+from quintain.bench.victim.oracle import Oracle
 
 RADII = (0.1, 0.25, 0.4)
 
@@ -33,9 +33,9 @@ def asked(access, budget=UNLIMITED, count=2, module=None):
     ball = make_ball("Linf", x, torch.full((count,), 0.4, dtype=torch.float64))
     grid = torch.tensor(RADII, dtype=torch.float64).repeat(count, 1)
     zeros = torch.zeros(count, dtype=torch.int64)
-    ledger = Ledger.open(ball, zeros, zeros + budget, grid)
+    counters = AttackCounters.open(ball, zeros, zeros + budget, grid)
     network = Network(module or Threshold(), torch.device("cpu"), 64)
-    return GuardedVictim(network, ledger, access, targeted=False), ledger
+    return Oracle(network, counters, access, targeted=False), counters
 
 
 def pixels(*values):
@@ -45,33 +45,33 @@ def pixels(*values):
 
 
 def test_the_query_that_first_broke_each_radius_is_noted():
-    victim, ledger = asked("score")
+    victim, counters = asked("score")
     victim.labels(pixels(0.6, 0.5))
     rows = torch.tensor([1, 0, 0, 1, 0, 1])
     victim.scores(pixels(0.5, 0.88, 0.6, 0.8, 0.69, 0.78), rows)
-    assert ledger.solved.tolist() == [[0, 0, 2], [0, 0, 3]]
+    assert counters.solved.tolist() == [[0, 0, 2], [0, 0, 3]]
     victim.labels(pixels(0.72, 0.72))
-    assert ledger.queries.tolist() == [5, 5]
-    assert ledger.solved.tolist() == [[0, 5, 2], [0, 5, 3]]
+    assert counters.queries.tolist() == [5, 5]
+    assert counters.solved.tolist() == [[0, 5, 2], [0, 5, 3]]
 
 
 def test_queries_beyond_the_budget_solve_nothing():
-    victim, ledger = asked("score", budget=2, count=1)
+    victim, counters = asked("score", budget=2, count=1)
     rows = torch.zeros(4, dtype=torch.int64)
     victim.labels(pixels(0.5, 0.6, 0.9, 0.8), rows)
-    assert ledger.solved.tolist() == [[0, 0, 0]]
-    assert ledger.queries.tolist() == [2]
+    assert counters.solved.tolist() == [[0, 0, 0]]
+    assert counters.queries.tolist() == [2]
 
 
 def test_differentiable_logits_are_counted_when_asked_for_and_when_pulled_back():
-    victim, ledger = asked("white-box")
+    victim, counters = asked("white-box")
     x = pixels(0.5, 0.8).requires_grad_()
     logits = victim.differentiable(x)
-    assert (ledger.forward.tolist(), ledger.backward.tolist()) == ([1, 1], [0, 0])
+    assert (counters.forward.tolist(), counters.backward.tolist()) == ([1, 1], [0, 0])
     (gradient,) = torch.autograd.grad(logits[:, 1].sum(), x)
     assert gradient[:, 0, 0].tolist() == [[1, 0], [1, 0]]
-    assert ledger.backward.tolist() == [1, 1]
-    assert ledger.distance[1] == pytest.approx(0.3)
+    assert counters.backward.tolist() == [1, 1]
+    assert counters.distance[1] == pytest.approx(0.3)
 
 
 def test_a_score_attack_gets_no_graph():
@@ -96,16 +96,16 @@ class Shifted:
 
 
 @pytest.mark.parametrize("faithful", [True, False])
-def test_only_a_faithful_lens_tells_what_is_adversarial(faithful):
-    victim, ledger = asked("white-box")
+def test_only_a_faithful_surrogate_gradient_tells_what_is_adversarial(faithful):
+    victim, counters = asked("white-box")
     setting = torch.tensor([0.0, 1.0])
     answer = victim.gradient(pixels(0.6, 0.6), lambda z: z[:, 1], Shifted(faithful), setting)
     assert answer.logits[:, 1].tolist() == pytest.approx([-0.1, 0.9])
-    assert ledger.distance.isfinite().tolist() == [False, faithful]
-    assert ledger.backward.tolist() == [1, 1]
+    assert counters.distance.isfinite().tolist() == [False, faithful]
+    assert counters.backward.tolist() == [1, 1]
 
 
-def test_a_lens_keeps_each_setting_with_its_row_whatever_the_parts():
+def test_a_surrogate_gradient_keeps_each_setting_with_its_row_whatever_the_parts():
     network = Network(Threshold(), torch.device("cpu"), 16)
     x = pixels(*[0.5] * 50)
     setting = torch.arange(50.0)
@@ -120,7 +120,7 @@ class Iterate:
 
 
 @dataclass(frozen=True)
-class Approach:
+class Adaptation:
     """Asks about points ever nearer to the clean image: at 0.35, 0.3, ... above it."""
 
     minimum_norm = True
@@ -141,7 +141,7 @@ class Approach:
 def test_a_minimum_norm_attack_serves_the_whole_grid_in_one_run(search):
     images, labels = torch.full((3, 1, 1, 2), 0.42), torch.zeros(3, dtype=torch.int64)
     epsilons = [0.2, 0.29, 0.31, 0.5]
-    result = evaluate(Threshold(), images, labels, Approach(), epsilons=epsilons, search=search)
+    result = evaluate(Threshold(), images, labels, Adaptation(), epsilons=epsilons, search=search)
     assert result.curve["robust_accuracy"].tolist() == [1, 1, 0, 0]
     record = result.records.iloc[0]
     assert record["distance"] == pytest.approx(0.3)
@@ -152,7 +152,7 @@ def test_a_minimum_norm_attack_serves_the_whole_grid_in_one_run(search):
 
 def test_a_minimum_norm_attack_ends_once_the_smallest_epsilon_is_broken():
     images, labels = torch.full((3, 1, 1, 2), 0.42), torch.zeros(3, dtype=torch.int64)
-    result = evaluate(Threshold(), images, labels, Approach(), epsilons=[0.31, 0.5])
+    result = evaluate(Threshold(), images, labels, Adaptation(), epsilons=[0.31, 0.5])
     assert result.records["queries"].tolist() == [2, 2, 2]
 
 
@@ -163,21 +163,21 @@ def test_a_cascade_gives_each_attack_what_is_left(digits):
     result = evaluate(digits.module, x, y, both, **settings)
     listed = evaluate(digits.module, x, y, [fgsm(), PGD(steps=10)], **settings)
     assert result.records.equals(listed.records)
-    assert result.members == ("PGD", "PGD")
+    assert result.stages == ("PGD", "PGD")
     first = evaluate(digits.module, x, y, fgsm(), **settings)
     for mine, alone in zip(
         result.records.to_dict("records"), first.records.to_dict("records"), strict=True
     ):
-        for member, broken, before in zip(
-            mine["member"], mine["broken"], alone["broken"], strict=True
+        for stage, broken, before in zip(
+            mine["stage"], mine["broken"], alone["broken"], strict=True
         ):
-            assert member == (0 if before else 1 if broken else -1)
+            assert stage == (0 if before else 1 if broken else -1)
 
 
-def test_tries_are_restarts_of_their_own(digits):
+def test_attempts_are_restarts_of_their_own(digits):
     @dataclass(frozen=True)
     class Twice(PGD):
-        tries = 2
+        attempts_per_restart = 2
 
     x, y = digits.images[:20], digits.labels[:20]
     settings = {"epsilons": [0.01], "search": "exhaustive", "precision": "float32"}

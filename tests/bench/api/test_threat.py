@@ -286,12 +286,12 @@ def test_a_grid_is_sorted_and_names_nothing_twice():
 def test_a_pace_lengthens_steps_and_leaves_the_ball_as_it_is(norm):
     x = torch.full((2, 1, 4, 4), 0.5)
     ball = make_ball(norm, x, torch.tensor([0.1, 0.1], dtype=torch.float64))
-    ball.pace[1] = 5.0
+    ball.step_multiplier[1] = 5.0
     assert ball.radius.flatten().tolist() == pytest.approx([0.1, 0.5])
     assert ball.contains(ball.project(torch.ones_like(x))).all()
 
 
-def test_linf_bounds_do_not_hang_on_how_many_are_made_at_once(monkeypatch):
+def test_linf_bounds_do_not_depend_on_how_many_are_made_at_once(monkeypatch):
     x = torch.rand(7, 3, 5, 5, generator=torch.Generator().manual_seed(0))
     epsilon = torch.linspace(0.01, 0.5, 7, dtype=torch.float64)
     whole = make_ball("Linf", x, epsilon)

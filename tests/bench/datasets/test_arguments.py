@@ -252,7 +252,7 @@ def test_a_result_prints_its_curve_and_flags(call):
         assert line.split()[:2] == [row["epsilon"], f"{row['robust_accuracy']:.3f}"]
     assert lines[0] == "Result of square"
     assert lines[-1] == "flags: " + "; ".join(result.flags)
-    assert "budget-ended" in lines[-1]
+    assert "query-budget-exhausted" in lines[-1]
 
 
 def test_a_result_is_called_what_the_user_called_the_attack(call):

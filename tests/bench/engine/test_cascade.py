@@ -15,9 +15,9 @@ from quintain.bench.api.errors import AccessDenied, CellError
 from quintain.bench.api.progress import Silent
 from quintain.bench.api.threat import Epsilon
 from quintain.bench.datasets.in_memory import TensorImages
-from quintain.bench.engine.cascade import Engine
-from quintain.bench.engine.config import Member, Settings
-from quintain.bench.engine.loop import Field
+from quintain.bench.engine.cascade import CascadeRunner
+from quintain.bench.engine.config import AttackStage, CellConfig
+from quintain.bench.engine.loop import AttackInputs
 from quintain.bench.victim.model import Network
 
 PIXELS = FiniteDifferences(coordinates=16)
@@ -194,17 +194,17 @@ def test_a_bracket_is_no_weaker_than_exhaustion_and_cheaper(digits, norm):
     assert curves["bracket"]["attacked"].mean() < 0.6
 
 
-def test_without_early_leaving_every_try_takes_all_its_steps(digits):
+def test_without_early_leaving_every_attempt_takes_all_its_steps(digits):
     records = on_digits(
         digits, {"name": "pgd", "steps": 7}, epsilons=[0.1], early_leaving=False
     ).records
-    under = records[records["under_attack"]]
-    robust = ~under["broken"].map(lambda one: one[0])
-    assert 0 < robust.sum() < len(under)
-    assert (under["backward"] == 7).all()
+    active = records[records["under_attack"]]
+    robust = ~active["broken"].map(lambda one: one[0])
+    assert 0 < robust.sum() < len(active)
+    assert (active["backward"] == 7).all()
     # the iterate after the last step is judged, where no earlier one was adversarial
-    assert set(under["forward"]) <= {7, 8}
-    assert (under["forward"][robust] == 8).all()
+    assert set(active["forward"]) <= {7, 8}
+    assert (active["forward"][robust] == 8).all()
 
 
 def test_leaving_early_saves_passes_and_finds_the_same(digits):
@@ -220,9 +220,9 @@ def test_queries_of_finite_differences_are_exact(digits):
     """Two for each coordinate, and one for the last iterate where no probe was adversarial."""
     attack = PGD(steps=2, random_start=False, loss=Margin(), gradient=PIXELS)
     records = on_digits(digits, attack, epsilons=[1e-4]).records
-    under = records[records["under_attack"]]
-    assert (under["queries"] == 2 * 2 * 16 + 1).all()
-    assert (under["backward"] == 0).all()
+    active = records[records["under_attack"]]
+    assert (active["queries"] == 2 * 2 * 16 + 1).all()
+    assert (active["backward"] == 0).all()
     whole = PGD(steps=1, random_start=False, loss=Margin(), gradient=FiniteDifferences())
     records = on_digits(digits, whole, epsilons=[1e-4], count=10).records
     assert set(records["queries"][records["under_attack"]]) == {2 * 64 + 1}
@@ -278,12 +278,12 @@ def test_restarts_are_tried_in_turn(restarts, broken, search):
         return torch.where(third, brightest(problem, x), x)
 
     x, y = grey()
-    settings = Settings("Linf", (Epsilon.parse(0.3),), search=search)
+    settings = CellConfig("Linf", (Epsilon.parse(0.3),), search=search)
     network = Network(Step(), torch.device("cpu"), 16)
-    field = Field(network, TensorImages(x), y, torch.arange(4), settings, 16, Silent())
-    book = Engine(field).run([Member(Scripted(on_the_third), restarts)])
-    assert book.broken.sum() == broken
-    assert book.queries[:, 0].tolist() == [restarts] * 4
+    field = AttackInputs(network, TensorImages(x), y, torch.arange(4), settings, 16, Silent())
+    outcomes = CascadeRunner(field).run([AttackStage(Scripted(on_the_third), restarts)])
+    assert outcomes.broken.sum() == broken
+    assert outcomes.queries[:, 0].tolist() == [restarts] * 4
 
 
 def test_restarts_draw_other_numbers(digits):
@@ -329,15 +329,15 @@ def test_later_attacks_only_try_just_below_what_is_broken():
     assert set(tried) == {(0, 0.1), (1, 0.4)}
 
 
-def test_a_walk_takes_single_long_steps_and_whole_tries_all_of_them():
+def test_a_boundary_search_takes_single_long_steps_and_full_budget_attempts_all_of_them():
     """Image 0 is within reach of two epsilons, image 1 of none."""
     taken = []
 
     def note(problem, x):
         problem.victim.labels(x)
         ball = problem.ball
-        pace = (ball.radius.flatten() / ball.epsilon).round(decimals=3)
-        taken.extend(zip(problem.draws.example.tolist(), pace.tolist(), strict=True))
+        step_multiplier = (ball.radius.flatten() / ball.epsilon).round(decimals=3)
+        taken.extend(zip(problem.draws.example.tolist(), step_multiplier.tolist(), strict=True))
         return brightest(problem, x)
 
     x, y = grey(2)
@@ -346,11 +346,17 @@ def test_a_walk_takes_single_long_steps_and_whole_tries_all_of_them():
     assert found["broken"].tolist() == [[False, True, True], [False] * 3]
     assert (taken.count((0, 1)), taken.count((1, 1))) == (20, 20)
     # as long as in an attack of four steps, or a half, a quarter, ... of that after a failure
-    assert {5.0} <= {pace for _, pace in taken} - {1.0} <= {5.0, 2.5, 1.25, 0.625}
-    asked = [[pace for one, pace in taken if one == example] for example in (0, 1)]
+    assert (
+        {5.0}
+        <= {step_multiplier for _, step_multiplier in taken} - {1.0}
+        <= {5.0, 2.5, 1.25, 0.625}
+    )
+    asked = [
+        [step_multiplier for one, step_multiplier in taken if one == example] for example in (0, 1)
+    ]
     walked = [len(paces) - paces.count(1.0) for paces in asked]
     assert max(walked) <= 13
-    # each step asks once, and the last iterate of a whole try is judged once more
+    # each step asks once, and the last iterate of a full-budget attempt is judged once more
     assert found["forward"].tolist() == [len(paces) + 1 for paces in asked]
 
 
@@ -375,7 +381,7 @@ def test_no_attack_asks_more_than_its_budget(digits, attack, search, budget):
     assert (result.records["forward"] == result.records["queries"]).all()
     if budget == 1:
         assert queries.min() == most
-    assert not any(flag.startswith("refuted") for flag in result.flags)
+    assert not any(flag.startswith("not-reproduced") for flag in result.flags)
 
 
 def test_a_budget_goes_to_the_largest_epsilon_first():
@@ -401,7 +407,7 @@ def test_tries_start_from_the_last_iterate_inside_the_new_ball(digits):
     warm, inside = (torch.cat(column) for column in zip(*seen, strict=True))
     assert inside.all()
     assert warm.any()
-    assert (~warm).sum() >= 70  # each example's first try starts at its clean image
+    assert (~warm).sum() >= 70  # each example's first attempt starts at its clean image
 
 
 class Band(nn.Module):
@@ -457,7 +463,7 @@ def test_single_steps_share_the_budget_of_a_curve_from_the_largest_epsilon_down(
         assert result.records["queries"][0] == budget
         tried = [at for at, one in enumerate(result.records["attacked"][0]) if one]
         assert tried == attacked
-        assert (f"budget-ended:{1}" in result.flags) == (budget < 3)
+        assert (f"query-budget-exhausted:{1}" in result.flags) == (budget < 3)
 
 
 # ------------------------------------------------------------------------------------- no progress
@@ -559,10 +565,10 @@ def test_progress_ends_at_the_total(digits):
             seen.append((done, total))
 
     x, y = grey(30)
-    settings = Settings("Linf", tuple(Epsilon.parse(one) for one in (0.1, 0.3)))
+    settings = CellConfig("Linf", tuple(Epsilon.parse(one) for one in (0.1, 0.3)))
     network = Network(Step(), torch.device("cpu"), 16)
-    field = Field(network, TensorImages(x), y, torch.arange(30), settings, 16, Watch())
-    Engine(field).run([Member(Scripted(brightest))])
+    field = AttackInputs(network, TensorImages(x), y, torch.arange(30), settings, 16, Watch())
+    CascadeRunner(field).run([AttackStage(Scripted(brightest))])
     assert seen[-1] == (30, 30)
     assert seen == sorted(seen)
 

@@ -1,4 +1,4 @@
-"""Certificates in `evaluate`: what is shown, what is refused, and finds that contradict them."""
+"""Certificates in `evaluate`: what is shown, what is refused, what contradicts them."""
 
 from dataclasses import dataclass
 
@@ -85,12 +85,12 @@ def test_a_radius_that_is_too_large_is_found_out():
         settings = {"norm": "L2", "epsilons": [0.05, 0.1, 0.2, 0.4]}
         result = evaluate(Plane(boast, norm), x, y, "ddn", **settings)
         nearest = result.records["distance"].to_numpy()
-        told = result.records["contradicts"].to_numpy()
+        noted = result.records["contradicts"].to_numpy()
         own = result.certified["proved_radius"].to_numpy()
-        assert result.flags == (f"contradicted-certificates:{told.sum()}",)
-        assert told.sum() > 20
+        assert result.flags == (f"contradicted-certificates:{noted.sum()}",)
+        assert noted.sum() > 20
         if norm == "L2":
-            assert (told == (nearest < own)).all()
+            assert (noted == (nearest < own)).all()
     assert evaluate(Plane(), x, y, "ddn", **settings).flags == ()
 
 
@@ -107,7 +107,7 @@ class OnePixel:
         return x_adv
 
 
-def test_a_find_is_measured_in_the_certifiers_own_norm():
+def test_an_adversarial_example_is_measured_in_the_certifiers_own_norm():
     """In Linf the proof, and so its refutation, would reach half as far as in its own norm."""
     x, y = images()
     result = evaluate(Plane(1.5), x, y, OnePixel(), norm="Linf", epsilons=[0.1, 0.2, 0.4])

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quintain.bench.engine.epsilon_search import CLEAN, Bracket, Exhaustive, Narrowing
+from quintain.bench.engine.epsilon_search import CLEAN, BoundarySearch, Bracket, Exhaustive
 
 GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
@@ -18,20 +18,20 @@ def play(search, threshold, *, exact=True, right_restart=0, grid=GRID, cheap=lam
     """Answer the search's tries as an example would that is broken from `threshold` on.
 
     exact: the attack finds the smallest perturbation rather than one that fills the ball.
-    right_restart: the restart that it takes. cheap: whether a step of a walk, which may fail where
-    a whole try would not, succeeds where it can. Returns the tries.
+    right_restart: the restart that it takes. cheap: whether a single step, which may fail where
+    a full-budget attempt would not, succeeds where it can. Returns the attempts.
     """
-    tries = []
+    attempts = []
     while (one := search.next()) is not None:
-        assert len(tries) < 1000
-        tries.append(one)
+        assert len(attempts) < 1000
+        attempts.append(one)
         radius = grid[one.point]
-        able = cheap(one) if one.brief else one.restart >= right_restart
+        able = cheap(one) if one.single_step else one.restart >= right_restart
         hit = threshold <= radius and able
         distance = threshold if exact else radius
         found = image(distance) if hit else None
         search.report(image(radius), found, distance if hit else math.inf, spent=False)
-    return tries
+    return attempts
 
 
 orders = st.sampled_from(["bisect", "ascend", "descend", "sweep"])
@@ -42,9 +42,9 @@ grids = st.integers(1, 20).map(lambda n: tuple((i + 1) / n for i in range(n)))
 def test_a_bracket_finds_every_threshold(grid, threshold, order, exact, restarts, data):
     search = Bracket(grid, restarts, order=order)
     right = data.draw(st.integers(0, restarts - 1))
-    tries = play(search, threshold, exact=exact, right_restart=right, grid=grid)
+    attempts = play(search, threshold, exact=exact, right_restart=right, grid=grid)
     assert search.broken == {point for point, radius in enumerate(grid) if threshold <= radius}
-    assert search.attacked == {one.point for one in tries}
+    assert search.attacked == {one.point for one in attempts}
     if search.broken:
         assert list(search.images) == [min(search.broken)]
         found = search.images[min(search.broken)].item()
@@ -55,8 +55,8 @@ def test_a_bracket_finds_every_threshold(grid, threshold, order, exact, restarts
 
 @given(grids, st.floats(0.01, 1.2), st.booleans())
 def test_bisection_needs_no_more_tries_than_there_are_bits_to_learn(grid, threshold, exact):
-    tries = play(Bracket(grid, 1, order="bisect"), threshold, exact=exact, grid=grid)
-    assert len(tries) <= math.ceil(math.log2(len(grid) + 1))
+    attempts = play(Bracket(grid, 1, order="bisect"), threshold, exact=exact, grid=grid)
+    assert len(attempts) <= math.ceil(math.log2(len(grid) + 1))
 
 
 def test_a_success_covers_every_point_at_or_above_the_norm_found():
@@ -76,7 +76,7 @@ def test_a_find_outside_the_ball_that_was_tried_still_counts_above():
     assert search.next().point == 4  # 0.4 failed
 
 
-def test_a_find_farther_away_does_not_replace_a_nearer_one():
+def test_an_adversarial_example_farther_away_does_not_replace_a_nearer_one():
     search = Bracket(GRID, 1, 3, 0.4, order="descend")
     search.next()
     search.report(image(0.3), image(0.45), 0.45, spent=False)
@@ -86,23 +86,23 @@ def test_a_find_farther_away_does_not_replace_a_nearer_one():
 
 
 def test_ascending_tries_each_point_afresh_up_to_the_first_broken():
-    tries = play(Bracket(GRID, 1, order="ascend"), 0.35, exact=False)
-    assert [one.point for one in tries] == [0, 1, 2, 3]
-    assert all(one.start is None for one in tries)
+    attempts = play(Bracket(GRID, 1, order="ascend"), 0.35, exact=False)
+    assert [one.point for one in attempts] == [0, 1, 2, 3]
+    assert all(one.start is None for one in attempts)
 
 
-def test_the_next_try_starts_where_the_last_one_ended():
-    tries = play(Bracket(GRID, 1, order="bisect"), 0.65)
-    assert [one.point for one in tries] == [3, 5, 6]
-    assert [None if one.start is None else round(one.start.item(), 2) for one in tries] == [
+def test_the_next_attempt_starts_where_the_last_one_ended():
+    attempts = play(Bracket(GRID, 1, order="bisect"), 0.65)
+    assert [one.point for one in attempts] == [3, 5, 6]
+    assert [None if one.start is None else round(one.start.item(), 2) for one in attempts] == [
         None, 0.4, 0.6,
     ]  # fmt: skip
 
 
 def test_restarts_are_used_up_before_a_point_is_given_up():
-    tries = play(Bracket((0.5,), 3, order="bisect"), 0.9, grid=(0.5,))
-    assert [(one.point, one.restart) for one in tries] == [(0, 0), (0, 1), (0, 2)]
-    assert [one.start for one in tries] == [None] * 3
+    attempts = play(Bracket((0.5,), 3, order="bisect"), 0.9, grid=(0.5,))
+    assert [(one.point, one.restart) for one in attempts] == [(0, 0), (0, 1), (0, 2)]
+    assert [one.start for one in attempts] == [None] * 3
     broken = play(Bracket((0.5,), 3, order="bisect"), 0.4, right_restart=1, grid=(0.5,))
     assert len(broken) == 2
 
@@ -126,9 +126,9 @@ def test_a_second_attack_starts_below_what_the_first_one_found():
 def test_narrowing_finds_every_threshold_whatever_the_cheap_tries_do(
     grid, threshold, exact, restarts, data
 ):
-    search = Narrowing(grid, restarts)
+    search = BoundarySearch(grid, restarts)
     right = data.draw(st.integers(0, restarts - 1))
-    tries = play(
+    attempts = play(
         search,
         threshold,
         exact=exact,
@@ -137,45 +137,45 @@ def test_narrowing_finds_every_threshold_whatever_the_cheap_tries_do(
         cheap=lambda one: data.draw(st.booleans()),
     )
     assert search.broken == {point for point, radius in enumerate(grid) if threshold <= radius}
-    assert search.attacked == {one.point for one in tries}
+    assert search.attacked == {one.point for one in attempts}
     lowest = min(search.broken, default=len(grid))
     if lowest:  # it resists just below, and it was not for want of trying
-        whole = [one.restart for one in tries if one.point == lowest - 1 and not one.brief]
+        whole = [one.restart for one in attempts if one.point == lowest - 1 and not one.single_step]
         assert whole[-restarts:] == list(range(restarts))
 
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_narrowing_comes_near_cheaply_and_tries_the_last_point_in_earnest(exact):
-    tries = play(Narrowing(GRID, 1), 0.35, exact=exact)
-    assert (tries[0].point, tries[0].start) == (7, CLEAN)
-    steps = [one for one in tries[1:] if one.brief]
+    attempts = play(BoundarySearch(GRID, 1), 0.35, exact=exact)
+    assert (attempts[0].point, attempts[0].start) == (7, CLEAN)
+    steps = [one for one in attempts[1:] if one.single_step]
     assert all(isinstance(one.start, torch.Tensor) for one in steps)
-    (whole,) = [one for one in tries if not one.brief]
+    (whole,) = [one for one in attempts if not one.single_step]
     assert (whole.point, whole.start) == (2, None)  # as an exhaustive search would
 
 
 def test_narrowing_does_not_give_up_what_resists_before_every_restart():
-    tries = play(Narrowing(GRID, 3), 9.0)
-    assert [(one.point, one.restart) for one in tries if not one.brief] == [
+    attempts = play(BoundarySearch(GRID, 3), 9.0)
+    assert [(one.point, one.restart) for one in attempts if not one.single_step] == [
         (7, 0), (7, 1), (7, 2),
     ]  # fmt: skip
 
 
 @given(grids, st.floats(0.01, 1.2))
-def test_narrowing_takes_few_whole_tries(grid, threshold):
-    tries = play(Narrowing(grid, 1), threshold, exact=False, grid=grid)
-    assert sum(not one.brief for one in tries) <= 2 * math.log2(len(grid) + 1) + 3
+def test_narrowing_takes_few_full_budget_attempts(grid, threshold):
+    attempts = play(BoundarySearch(grid, 1), threshold, exact=False, grid=grid)
+    assert sum(not one.single_step for one in attempts) <= 2 * math.log2(len(grid) + 1) + 3
 
 
 def test_narrowing_after_another_attack_starts_just_below_what_that_found():
-    search = Narrowing(GRID, 1, 3, 0.4)
-    tries = play(search, 0.9)
-    assert [(one.point, one.brief) for one in tries] == [(2, False)]
+    search = BoundarySearch(GRID, 1, 3, 0.4)
+    attempts = play(search, 0.9)
+    assert [(one.point, one.single_step) for one in attempts] == [(2, False)]
     assert search.broken == {3, 4, 5, 6, 7}
 
 
 def test_narrowing_ends_with_the_budget():
-    search = Narrowing(GRID, 1)
+    search = BoundarySearch(GRID, 1)
     search.next()
     search.report(image(0.8), image(0.7), 0.7, spent=True)
     assert search.next() is None
@@ -184,9 +184,9 @@ def test_narrowing_ends_with_the_budget():
 
 def test_exhaustive_tries_everything_and_infers_nothing():
     search = Exhaustive(GRID, 1)
-    tries = play(search, 0.35)
-    assert [one.point for one in tries] == list(range(8))
-    assert all(one.start is None for one in tries)
+    attempts = play(search, 0.35)
+    assert [one.point for one in attempts] == list(range(8))
+    assert all(one.start is None for one in attempts)
     assert search.broken == set(search.images) == {3, 4, 5, 6, 7}
     assert search.attacked == set(range(8))
 
@@ -201,8 +201,14 @@ def test_exhaustive_counts_a_point_only_when_its_own_ball_was_left_alone():
 
 
 def test_exhaustive_restarts_until_broken_or_out_of_queries():
-    tries = play(Exhaustive((0.1, 0.2), 3), 0.15, right_restart=1, grid=(0.1, 0.2))
-    assert [(one.point, one.restart) for one in tries] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
+    attempts = play(Exhaustive((0.1, 0.2), 3), 0.15, right_restart=1, grid=(0.1, 0.2))
+    assert [(one.point, one.restart) for one in attempts] == [
+        (0, 0),
+        (0, 1),
+        (0, 2),
+        (1, 0),
+        (1, 1),
+    ]
     search = Exhaustive((0.1, 0.2), 3)
     search.next()
     search.report(image(0.1), None, math.inf, spent=True)

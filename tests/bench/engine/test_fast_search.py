@@ -1,4 +1,4 @@
-"""Gradients from a faster copy, verdicts from the model."""
+"""Gradients from a faster copy, predictions from the model."""
 
 import json
 
@@ -12,9 +12,9 @@ from quintain.bench.api.errors import BadParameter
 from quintain.bench.api.progress import Silent
 from quintain.bench.api.threat import Epsilon
 from quintain.bench.datasets.in_memory import TensorImages
-from quintain.bench.engine.cascade import Engine
-from quintain.bench.engine.config import Member, Settings
-from quintain.bench.engine.loop import Field
+from quintain.bench.engine.cascade import CascadeRunner
+from quintain.bench.engine.config import AttackStage, CellConfig
+from quintain.bench.engine.loop import AttackInputs
 from quintain.bench.victim import precision_selection
 from quintain.bench.victim.fast_copy import Variant
 from quintain.bench.victim.model import Network, frozen
@@ -41,52 +41,52 @@ def ran(digits, fast=None, tolerance=0.0, **named):
     with frozen(digits.module) as module:
         labels = module(digits.images[:count]).argmax(1)
         network = Network(module, torch.device("cpu"), 32)
-        field = Field(
+        field = AttackInputs(
             network,
             TensorImages(digits.images[:count]),
             labels,
             torch.arange(count),
-            Settings("Linf", GRID, **named),
+            CellConfig("Linf", GRID, **named),
             32,
             Silent(),
         )
         copied = fast and Network(fast, torch.device("cpu"), 32, tolerance)
-        return Engine(field, copied).run([Member(PGD(steps=7))])
+        return CascadeRunner(field, copied).run([AttackStage(PGD(steps=7))])
 
 
 @pytest.mark.parametrize("named", [{}, {"search": "exhaustive"}])
-def test_what_a_copy_finds_and_the_model_refutes_is_searched_for_again(digits, named):
+def test_what_a_copy_finds_and_the_model_does_not_reproduce_is_searched_for_again(digits, named):
     alone = ran(digits, **named)
     assert 0.2 < alone.broken.mean() < 0.9
-    book = ran(digits, Shifted(digits.module, 1.5), **named)
-    assert (book.broken >= alone.broken).all()
-    assert not book.refuted.any()
-    assert book.forward.sum() > alone.forward.sum()  # both searches are counted
+    outcomes = ran(digits, Shifted(digits.module, 1.5), **named)
+    assert (outcomes.broken >= alone.broken).all()
+    assert not outcomes.not_reproduced.any()
+    assert outcomes.forward.sum() > alone.forward.sum()  # both searches are counted
 
 
 def test_within_its_tolerance_a_copy_is_not_believed(digits, monkeypatch):
-    refuted = []
-    pursue = Engine._pursue
+    not_reproduced = []
+    pursue = CascadeRunner._run_stage
 
     def watched(self, *arguments):
         answer = pursue(self, *arguments)
-        refuted.append(len(answer))
+        not_reproduced.append(len(answer))
         return answer
 
-    monkeypatch.setattr(Engine, "_pursue", watched)
+    monkeypatch.setattr(CascadeRunner, "_run_stage", watched)
     eager = ran(digits, Shifted(digits.module, 1.5))
     careful = ran(digits, Shifted(digits.module, 1.5), tolerance=3.1)
-    assert refuted[0] > 10
-    assert refuted[1:] == [0, 0, 0]
+    assert not_reproduced[0] > 10
+    assert not_reproduced[1:] == [0, 0, 0]
     assert (eager.broken >= ran(digits).broken).all()
     assert abs(float(careful.broken.mean()) - float(eager.broken.mean())) < 0.05
 
 
 def test_under_a_query_budget_there_is_no_copy(digits):
     alone = ran(digits, query_budget=6)
-    book = ran(digits, Shifted(digits.module, 1.5), query_budget=6)
-    assert book.broken.tolist() == alone.broken.tolist()
-    assert (book.forward <= 6).all()
+    outcomes = ran(digits, Shifted(digits.module, 1.5), query_budget=6)
+    assert outcomes.broken.tolist() == alone.broken.tolist()
+    assert (outcomes.forward <= 6).all()
 
 
 def test_bfloat16_can_be_asked_for_and_is_named(digits):
@@ -100,7 +100,7 @@ def test_bfloat16_can_be_asked_for_and_is_named(digits):
     assert rough.choice.variant.dtype == "bfloat16"
     gap = rough.curve["robust_accuracy"] - exact.curve["robust_accuracy"]
     assert gap.abs().max() <= 0.05
-    assert not any(flag.startswith("refuted") for flag in rough.flags)
+    assert not any(flag.startswith("not-reproduced") for flag in rough.flags)
     for epsilon in settings["epsilons"]:
         x_adv = rough.adversarials(epsilon)
         wrong = digits.module(x_adv).argmax(1) != labels

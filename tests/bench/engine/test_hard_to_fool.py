@@ -51,7 +51,7 @@ def test_a_budget_that_ends_early_is_flagged(digits):
         epsilons=[0.05, 0.1, 0.2],
         query_budget=10,
     )
-    assert any(flag.startswith("budget-ended:") for flag in result.flags)
+    assert any(flag.startswith("query-budget-exhausted:") for flag in result.flags)
 
 
 @pytest.mark.parametrize("kind", [torch.int32, torch.int16, torch.uint8])
@@ -64,7 +64,7 @@ def test_labels_of_any_integer_type_are_taken(digits, kind):
 
 @dataclass(frozen=True)
 class AsksForMore(PGD):
-    """Claims to see labels only, and asks for scores while it prepares itself."""
+    """States to see labels only, and asks for scores while it prepares itself."""
 
     access: ClassVar[str] = "decision"
 
@@ -75,7 +75,7 @@ class AsksForMore(PGD):
 
 @dataclass(frozen=True)
 class ComesBackStronger(PGD):
-    """Claims to see labels only, and hands back an attack that sees gradients."""
+    """States to see labels only, and hands back an attack that sees gradients."""
 
     access: ClassVar[str] = "decision"
 

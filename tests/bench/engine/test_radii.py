@@ -227,4 +227,4 @@ def test_defenses_of_models_that_bring_weights_are_not_asked(quintain, write_sui
         defenses='\n[[defenses]]\nname = "gaussian-noise"\n',
     )
     suite, _, folder = read_suite(str(path))
-    assert make_plan(suite, str(path), folder).subjects[0].defense is None
+    assert make_plan(suite, str(path), folder).defended_models[0].defense is None

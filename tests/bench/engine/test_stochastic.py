@@ -1,4 +1,4 @@
-"""Models that use random numbers: the draws belong to the example, the verdict is a vote."""
+"""Models that use random numbers: the draws belong to the example, the prediction is a vote."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from quintain.attacks.white_box.pgd import PGD
 from quintain.bench import evaluate
 from quintain.bench.api.rng import noise
 from quintain.bench.victim.model import Network
-from quintain.bench.victim.voting import FIRST, SECOND, verdict, vote
+from quintain.bench.victim.voting import FIRST, SECOND, prediction, vote
 
 
 class Jitter(nn.Module):
@@ -66,7 +66,7 @@ def test_a_lucky_draw_breaks_nothing(chance, robust):
     labels = torch.zeros(12, dtype=torch.int64)
     result = evaluate(Coin(chance), torch.full((12, 1, 2, 2), 0.5), labels, Insistent())
     assert result.curve["robust_accuracy"].item() == robust
-    assert not any("refuted" in flag or "unstable" in flag for flag in result.flags)
+    assert not any("not-reproduced" in flag or "unstable" in flag for flag in result.flags)
 
 
 def test_draws_do_not_depend_on_the_batch(digits):
@@ -118,7 +118,7 @@ def test_more_votes_are_taken_where_few_leave_it_open(chance, most):
         passes.clear()
         network = Network(coin, torch.device("cpu"), 256)
         network.votes = votes or network.votes
-        return int((verdict(network, x, examples).whole.argmax(1) == 1).sum())
+        return int((prediction(network, x, examples).whole.argmax(1) == 1).sum())
 
     few = wrong(20)
     assert sum(passes) == 20 * 200
@@ -132,11 +132,13 @@ def test_more_votes_are_taken_where_few_leave_it_open(chance, most):
     assert wrong() <= more
 
 
-def test_another_jury_has_other_draws():
+def test_another_independent_vote_has_other_draws():
     network = Network(Coin(0.5), torch.device("cpu"), 256)
     x, examples = torch.zeros(200, 1, 2, 2), torch.arange(200)
-    first, second = (verdict(network, x, examples, one).whole.argmax(1) for one in (FIRST, SECOND))
-    assert torch.equal(first, verdict(network, x, examples).whole.argmax(1))
+    first, second = (
+        prediction(network, x, examples, one).whole.argmax(1) for one in (FIRST, SECOND)
+    )
+    assert torch.equal(first, prediction(network, x, examples).whole.argmax(1))
     assert 50 < int((first != second).sum()) < 150
 
 
@@ -155,7 +157,7 @@ class Blurred(nn.Module):
 
 @pytest.mark.parametrize(("attack", "epsilon", "least"), [("pgd", 0.05, 30), ("square", 0.1, 12)])
 def test_an_attack_cannot_talk_the_vote_round(attack, epsilon, least):
-    """What is booked as broken is misclassified by most of 2,000 draws that nobody has seen.
+    """What is recorded as broken is misclassified by most of 2,000 draws that nobody has seen.
 
     There are 60 and 111 that can be. Square is led by single draws, and loses its way.
     """
@@ -169,7 +171,7 @@ def test_an_attack_cannot_talk_the_vote_round(attack, epsilon, least):
     network = Network(module, torch.device("cpu"), 256)
     network.votes = 2000
     others = torch.arange(len(at)) + 10**6
-    lasting = verdict(network, at, others, 7).whole.argmax(1) != y[broken]
+    lasting = prediction(network, at, others, 7).whole.argmax(1) != y[broken]
     assert lasting.double().mean() > 0.95
 
 
@@ -180,16 +182,16 @@ def test_last_iterates_are_judged_by_votes_and_not_by_one_draw():
     y = (((x.flatten(1) - 0.5) @ module.weight) > 0).long().detach()
     result = evaluate(module, x, y, "fgsm", epsilons=[0.1], search="exhaustive")
     broken = torch.tensor(result.records["broken"].map(lambda one: one[0]).to_numpy())
-    under = torch.tensor(result.records["under_attack"].to_numpy())
+    active = torch.tensor(result.records["under_attack"].to_numpy())
     end = x - 0.1 * (2 * y - 1)[:, None, None, None] * module.weight.sign().reshape(1, 1, 4, 4)
     network = Network(module, torch.device("cpu"), 256)
     votes = vote(network, end.clamp(0, 1).detach(), torch.arange(150), 5).whole
     clearly = votes.gather(1, (1 - y)[:, None])[:, 0] > 0.65 * votes.sum(1)
-    assert (under & clearly).sum() > 10
-    assert broken[under & clearly].double().mean() > 0.95
+    assert (active & clearly).sum() > 10
+    assert broken[active & clearly].double().mean() > 0.95
 
 
-def test_votes_do_not_hang_on_who_votes_beside():
+def test_votes_do_not_depend_on_who_votes_beside():
     coin = Coin(0.35)
     coin.votes = 60
     network = Network(coin, torch.device("cpu"), 16)
@@ -258,7 +260,7 @@ def test_layers_say_how_many_votes_they_need_and_others_are_not_asked():
     assert [most(nn.Sequential(nn.Identity(), few)), most(module)] == [40, 200]
 
 
-def test_no_seed_gives_an_attack_the_draws_of_a_jury():
+def test_no_seed_gives_an_attack_the_draws_of_a_independent_vote():
     seen = []
 
     class Watched(Coin):

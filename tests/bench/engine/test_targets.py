@@ -109,9 +109,9 @@ def test_evaluate_reaches_the_class_of_the_rule(three, rule):
     rows = torch.arange(60)
     at_best[rows, goal] += 0.6 * weight[goal]
     others = at_best.scatter(1, goal[:, None], -torch.inf).amax(dim=1)
-    lead = at_best[rows, goal] - others
-    assert bool(broken[attacked & (lead > 0.1)].all())
-    assert not bool(broken[lead < -1e-4].any())
+    margin = at_best[rows, goal] - others
+    assert bool(broken[attacked & (margin > 0.1)].all())
+    assert not bool(broken[margin < -1e-4].any())
 
 
 def test_a_rule_gives_the_same_as_its_classes(three):

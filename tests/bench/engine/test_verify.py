@@ -19,7 +19,7 @@ class Threshold(nn.Module):
         return torch.cat([0.7 - mean, mean - 0.7], dim=1)
 
 
-def holds(points, *, norm="Linf", epsilon=0.25, goal=0, targeted=False, dtype=torch.float32):
+def verified(points, *, norm="Linf", epsilon=0.25, goal=0, targeted=False, dtype=torch.float32):
     x_adv = torch.tensor(points, dtype=dtype).reshape(-1, 1, 1, 2)
     count = len(x_adv)
     clean = torch.full((count, 1, 1, 2), 0.5)
@@ -39,37 +39,41 @@ def above(value):
 
 
 def test_what_is_adversarial_within_the_ball_holds():
-    assert holds([[0.75, 0.75]]) == [True]
-    assert holds([[0.75, 0.75]], targeted=True, goal=1) == [True]
+    assert verified([[0.75, 0.75]]) == [True]
+    assert verified([[0.75, 0.75]], targeted=True, goal=1) == [True]
 
 
 def test_one_bit_outside_the_ball_is_outside():
-    assert holds([[above(0.75), 0.75]]) == [False]
-    assert holds([[0.75, 0.75]], epsilon=math.nextafter(0.25, 0)) == [False]
-    assert holds([[1.0, 0.5]], norm="L2", epsilon=0.5) == [True]
-    assert holds([[1.0, above(0.5)]], norm="L2", epsilon=0.5) == [False]
-    assert holds([[0.75, 0.75]], norm="L1", epsilon=0.5) == [True]
-    assert holds([[0.75, above(0.75)]], norm="L1", epsilon=0.5) == [False]
+    assert verified([[above(0.75), 0.75]]) == [False]
+    assert verified([[0.75, 0.75]], epsilon=math.nextafter(0.25, 0)) == [False]
+    assert verified([[1.0, 0.5]], norm="L2", epsilon=0.5) == [True]
+    assert verified([[1.0, above(0.5)]], norm="L2", epsilon=0.5) == [False]
+    assert verified([[0.75, 0.75]], norm="L1", epsilon=0.5) == [True]
+    assert verified([[0.75, above(0.75)]], norm="L1", epsilon=0.5) == [False]
 
 
 def test_outside_the_box_is_no_image():
-    assert holds([[above(1.0), 0.9], [1.0, 0.9], [0.9, 1.5]], epsilon=9.0) == [False, True, False]
-    assert holds([[-1e-7, 0.4]], goal=1, epsilon=9.0) == [False]
+    assert verified([[above(1.0), 0.9], [1.0, 0.9], [0.9, 1.5]], epsilon=9.0) == [
+        False,
+        True,
+        False,
+    ]
+    assert verified([[-1e-7, 0.4]], goal=1, epsilon=9.0) == [False]
 
 
 def test_the_clean_class_is_no_success():
-    assert holds([[0.6, 0.6]]) == [False]
-    assert holds([[0.75, 0.75]], targeted=True, goal=0) == [False]
+    assert verified([[0.6, 0.6]]) == [False]
+    assert verified([[0.75, 0.75]], targeted=True, goal=0) == [False]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_no_image(value):
-    assert holds([[value, 0.75], [0.75, 0.75]]) == [False, True]
+    assert verified([[value, 0.75], [0.75, 0.75]]) == [False, True]
 
 
-def test_the_order_of_the_answers_is_that_of_the_claims():
+def test_the_order_of_the_answers_is_that_of_the_candidates():
     points = [[0.75, 0.75] if i % 3 == 0 else [0.6, 0.6] for i in range(100)]
-    assert holds(points) == [i % 3 == 0 for i in range(100)]
+    assert verified(points) == [i % 3 == 0 for i in range(100)]
 
 
 # ---------------------------------------------------------------------------- attacks that cheat
@@ -93,15 +97,15 @@ class Cheat:
         return Iterate(self.trick(problem))
 
 
-def claim_everything(problem):
-    book = problem.victim._ledger
-    book.distance = torch.zeros_like(book.distance)
+def report_everything(problem):
+    outcomes = problem.victim._counters
+    outcomes.distance = torch.zeros_like(outcomes.distance)
     return problem.x
 
 
-def claim_a_point_outside(problem):
-    problem.victim._ledger.distance = torch.zeros_like(problem.victim._ledger.distance)
-    problem.victim._ledger.nearest = torch.ones_like(problem.x)
+def report_a_point_outside(problem):
+    problem.victim._counters.distance = torch.zeros_like(problem.victim._counters.distance)
+    problem.victim._counters.nearest = torch.ones_like(problem.x)
     return problem.x
 
 
@@ -145,8 +149,8 @@ def test_to_write_where_attacks_may_only_read_fails_the_cell(trick, what, search
 @pytest.mark.parametrize(
     ("trick", "flagged"),
     [
-        (claim_everything, True),
-        (claim_a_point_outside, True),
+        (report_everything, True),
+        (report_a_point_outside, True),
         (leave_the_box, False),
         (leave_the_ball, False),
     ],
@@ -159,22 +163,22 @@ def test_cheating_scores_nothing(trick, flagged, search):
     assert torch.equal(result.adversarials(0.1), x)
     assert (x == 0.5).all()
     assert (y == 0).all()
-    assert ("refuted-adversarials:6" in result.flags) == flagged
-    assert result.records["refuted"].all() == flagged
+    assert ("not-reproduced:6" in result.flags) == flagged
+    assert result.records["not_reproduced"].all() == flagged
 
 
-def test_a_refuted_claim_leaves_the_honest_finds():
+def test_a_not_reproduced_candidate_leaves_the_honest_finds():
     def mixed(problem):
         honest = problem.ball.project(torch.ones_like(problem.x))
         problem.victim.labels(honest)
         if (problem.draws.example == 0).any():
-            problem.victim._ledger.nearest[problem.draws.example == 0] = 2.0
+            problem.victim._counters.nearest[problem.draws.example == 0] = 2.0
         return honest
 
     x, y = torch.full((3, 1, 2, 2), 0.5), torch.zeros(3, dtype=torch.int64)
     result = evaluate(Threshold(), x, y, Cheat(mixed), epsilons=[0.3])
     assert result.records["broken"].tolist() == [[False], [True], [True]]
-    assert result.flags == ("refuted-adversarials:1",)
+    assert result.flags == ("not-reproduced:1",)
 
 
 # ------------------------------------------------------------------- models that cannot be trusted

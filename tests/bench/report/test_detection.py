@@ -91,7 +91,7 @@ def test_of_the_naive_attacks_candidates_those_not_detected_break(run):
     for cell in cells:
         if cell.about.get("naive"):
             for row in cell.records.itertuples():
-                for broken, score in zip(row.broken, row.candidate_surplus, strict=True):
+                for broken, score in zip(row.broken, row.candidate_rejection_margin, strict=True):
                     assert broken == (score <= 0)  # false for NaN
                     checked += bool(score > 0)
     assert checked > 5
@@ -142,10 +142,10 @@ def test_naive_attacks_meet_detectors_alone_and_search_at_every_epsilon(write_su
     assert set(naive) <= set(plan.attacks_on(1))
     for number in naive:
         settings = plan.settings(plan.attacks[number])
-        assert (settings.oblivious, settings.search) == (True, "exhaustive")
+        assert (settings.detector_unaware, settings.search) == (True, "exhaustive")
 
 
-def test_models_of_ones_own_may_reject(quintain, write_suite, tmp_path):
+def test_models_of_ones_own_has_a_reject_option(quintain, write_suite, tmp_path):
     (tmp_path / "own.py").write_text(
         "import torch\nfrom torch import nn\n"
         "class Own(nn.Module):\n"

@@ -12,7 +12,7 @@ from quintain.bench.api.errors import BadParameter, QuintainError
 from quintain.bench.report.figure import check_ending, tradeoff_figure, write_figure
 from quintain.bench.report.label_placement import Box, around, placed
 from quintain.bench.report.statistics import interval
-from quintain.bench.report.sweeps import Comparison, Share, Subject, comparison
+from quintain.bench.report.sweeps import Comparison, ModelSeries, Share, comparison
 from quintain.bench.report.tables import LEADERBOARD_COLUMNS, TRADEOFF_COLUMNS
 
 SWEEP = [f"trades beta={value}" for value in ("10", "1", "1/3")]
@@ -46,7 +46,7 @@ def test_it_shows_the_worst_cases_with_their_intervals():
     shown = comparison(*tables(rows("none"), rows("other", clean=0.8)))
     assert (shown.dataset, shown.norm, shown.epsilon) == ("digits", "Linf", "0.1")
     assert shown.n_examples == (100,)
-    first = shown.subjects[0]
+    first = shown.series[0]
     assert (first.model, first.defense, first.sweep) == ("cnn", "none", "")
     clean, robust = Share(0.9, *interval(90, 100)), Share(0.4, *interval(40, 100))
     assert (first.clean, first.robust) == (clean, robust)
@@ -57,7 +57,7 @@ def test_it_shows_the_worst_cases_with_their_intervals():
 def test_titles_that_differ_in_a_last_number_are_a_sweep():
     groups = [rows(one) for one in ("none", *SWEEP, "mart beta=5", "adversarial-training")]
     shown = comparison(*tables(*groups, rows("trades beta=1", "other")))
-    found = {(one.model, one.defense): (one.sweep, one.swept, one.value) for one in shown.subjects}
+    found = {(one.model, one.defense): (one.sweep, one.swept, one.value) for one in shown.series}
     assert found["cnn", "trades beta=10"] == ("trades beta", "beta=10", 10.0)
     assert found["cnn", "trades beta=1/3"] == ("trades beta", "beta=1/3", 1 / 3)
     alone = [("cnn", "none"), ("cnn", "mart beta=5"), ("other", "trades beta=1")]
@@ -67,10 +67,10 @@ def test_titles_that_differ_in_a_last_number_are_a_sweep():
 
 def test_seeds_are_told_apart_and_failed_attacks_are_told():
     shown = comparison(*tables(rows("none"), rows("none", seed=1), rows("at", flags="failed:pgd")))
-    assert [one.defense for one in shown.subjects] == [
+    assert [one.defense for one in shown.series] == [
         "none (seed 0)", "none (seed 1)", "at (seed 0)",
     ]  # fmt: skip
-    assert [one.complete for one in shown.subjects] == [True, True, False]
+    assert [one.complete for one in shown.series] == [True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -201,8 +201,8 @@ def test_more_defenses_than_colours_still_look_different():
     names = [f"defense {letter}" for letter in "abcdefghijklmnopqr"]
     share = Share(0.5, 0.4, 0.6)
     curve = ((0.0, share), (0.1, share))
-    subjects = tuple(Subject("net", name, curve, share, share, True) for name in names)
-    figure = tradeoff_figure(Comparison("digits", "Linf", "0.1", (100,), subjects))
+    series = tuple(ModelSeries("net", name, curve, share, share, True) for name in names)
+    figure = tradeoff_figure(Comparison("digits", "Linf", "0.1", (100,), series))
     lines = figure.axes[0].get_legend_handles_labels()[0]
     looks = {(one.get_color(), one.get_marker(), one.get_linestyle()) for one in lines}
     assert len(looks) == len(names)

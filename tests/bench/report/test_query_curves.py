@@ -82,9 +82,9 @@ def test_nobody_under_attack_and_nobody_broken():
     assert robust["censored_queries_median"].tolist() == [10, 10]
 
 
-def test_a_find_that_did_not_hold_is_no_success():
-    refuted = records([[0, 5], [0, 5]], [5, 5], broken=[[False, False], [False, True]])
-    assert query_curve(refuted, EPSILONS, 10)["successes"].max() == 1
+def test_an_adversarial_example_that_did_not_hold_is_no_success():
+    not_reproduced = records([[0, 5], [0, 5]], [5, 5], broken=[[False, False], [False, True]])
+    assert query_curve(not_reproduced, EPSILONS, 10)["successes"].max() == 1
 
 
 def cell(of=FOUR, **about):

@@ -214,7 +214,7 @@ def test_a_standing_is_what_one_counts_by_hand():
     assert row["curve_area"] == pytest.approx(area, abs=1e-12)
 
 
-def test_one_attack_gives_its_key_and_several_a_name_that_does_not_hang_on_their_order():
+def test_one_attack_gives_its_key_and_several_a_name_that_does_not_depend_on_their_order():
     one, two = five(key="ka"), five(attack="fgsm", key="kb")
     assert leaderboard([one])["config_hash"].item() == "ka"
     joint = leaderboard([one, two])["config_hash"].item()

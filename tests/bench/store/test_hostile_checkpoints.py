@@ -177,9 +177,9 @@ HOSTILE = {
     "texts.pt": (torchs(lambda _: {"state_dict": {"a": "b"}}), "holds no state dict"),
     # sizes and kinds of numbers
     "bomb.pth": (compressed, "is compressed"),
-    "claims.safetensors": (swapped_offsets, "cannot be read"),
+    "states.safetensors": (swapped_offsets, "cannot be read"),
     "expanded.pt": (changed("conv1.bias", lambda _: EXPANDED), "has shape"),
-    "alike.pt": (changed(WEIGHT, lambda w: torch.zeros(1).expand(w.shape)), "claims more numbers"),
+    "alike.pt": (changed(WEIGHT, lambda w: torch.zeros(1).expand(w.shape)), "states more numbers"),
     "complex.pt": (changed(WEIGHT, lambda w: w.to(torch.complex64)), "is torch.complex64"),
     "integers.pt": (changed(WEIGHT, lambda w: w.to(torch.int32)), "is torch.int32"),
     "sparse.pt": (changed(WEIGHT, lambda w: w.flatten(1).to_sparse()), "is not a plain tensor"),

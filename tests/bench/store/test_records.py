@@ -93,9 +93,9 @@ def test_no_bit_that_flips_goes_unnoticed_and_changes_a_number(tmp_path, cell):
 
 
 def test_a_parquet_file_of_somebody_else_is_refused(tmp_path):
-    path = tmp_path / "foreign.parquet"
+    path = tmp_path / "other.parquet"
     pq.write_table(pa.table({"index": [1, 2]}), path)
-    with pytest.raises(RunDirectoryError, match=r"foreign\.parquet"):
+    with pytest.raises(RunDirectoryError, match=r"other\.parquet"):
         read_cell(path)
 
 

@@ -12,7 +12,7 @@ from quintain.bench.store.run_directory import RunDirectory, opened, read_cells,
 SUITE = {"seed": 0, "attacks": [{"name": "fgsm"}, {"name": "pgd", "steps": 20}]}
 
 
-def claim(path, suite=SUITE, text="text", *, update=False):
+def enter(path, suite=SUITE, text="text", *, update=False):
     with opened(path, suite, text, update=update) as directory:
         directory.write_manifest({"suite": suite, "cells": []})
         return directory
@@ -26,11 +26,11 @@ def refused(path, says, suite=SUITE, text="text", *, update=False):
 
 
 def test_a_new_directory_is_made_and_an_own_one_entered_again(tmp_path):
-    directory = claim(tmp_path / "a" / "b")
+    directory = enter(tmp_path / "a" / "b")
     assert (directory.path / "suite.toml").read_text() == "text"
-    claim(tmp_path / "a" / "b")
+    enter(tmp_path / "a" / "b")
     (tmp_path / "empty").mkdir()
-    claim(tmp_path / "empty")
+    enter(tmp_path / "empty")
 
 
 def test_files_of_somebody_else_are_left_alone(tmp_path, snapshot):
@@ -54,7 +54,7 @@ def test_a_suite_that_somebody_keeps_in_the_folder_is_not_written_over(tmp_path)
     refused(tmp_path, "holds another suite.toml")
     assert [one.name for one in tmp_path.iterdir()] == ["suite.toml"]
     assert (tmp_path / "suite.toml").read_text() == "another"
-    claim(tmp_path, update=True)
+    enter(tmp_path, update=True)
     assert (tmp_path / "suite.toml").read_text() == "text"
 
 
@@ -64,7 +64,7 @@ def test_a_run_killed_before_its_manifest_goes_on(tmp_path):
     (tmp_path / ".manifest.json.17.tmp").write_text('{"sui')
     (tmp_path / "records" / ".a-b.parquet.17.tmp").write_text("PAR")
     (tmp_path / "records" / ".mine.tmp").write_text("no number: not ours")
-    claim(tmp_path)
+    enter(tmp_path)
     left = {one.name for one in tmp_path.rglob("*")}
     assert left == {"records", "suite.toml", "manifest.json", ".lock", ".mine.tmp"}
 
@@ -83,20 +83,20 @@ def test_a_run_killed_before_its_manifest_goes_on(tmp_path):
     ],
 )
 def test_a_changed_suite_is_refused_by_what_changed(tmp_path, snapshot, changed, says):
-    claim(tmp_path)
+    enter(tmp_path)
     before = snapshot(tmp_path)
     refused(tmp_path, says, changed, "new text")
     refused(tmp_path, "--update", changed, "new text")
     assert snapshot(tmp_path) == before
-    claim(tmp_path, changed, "new text", update=True)
+    enter(tmp_path, changed, "new text", update=True)
     assert read_manifest(tmp_path)["suite"] == changed
 
 
 def test_two_runs_cannot_share_a_directory(tmp_path):
-    claim(tmp_path)
+    enter(tmp_path)
     with FileLock(tmp_path / ".lock"):
         refused(tmp_path, "is in use by another run")
-    claim(tmp_path)
+    enter(tmp_path)
 
 
 @pytest.mark.parametrize("below", ["", "deeper"])
@@ -107,7 +107,7 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path, below):
 
 
 def test_names_of_records_are_for_people_and_files_alike(tmp_path):
-    directory = claim(tmp_path)
+    directory = enter(tmp_path)
     key = "0123456789abcdef" * 4
     path = directory.records("res/net: 8", "../none", "pgd 8/255", key=key)
     assert path.parent == tmp_path / "records"
@@ -117,7 +117,7 @@ def test_names_of_records_are_for_people_and_files_alike(tmp_path):
 
 
 def test_finished_and_failed_cells_are_read_with_the_titles_of_the_manifest(tmp_path):
-    directory = claim(tmp_path)
+    directory = enter(tmp_path)
     cell = Cell({"attack": "old", "key": "k"}, pd.DataFrame({"index": [1]}))
     write_cell(tmp_path / "records" / "one.parquet", cell)
     names = {"dataset": "d", "norm": "L2", "model": "m", "defense": "n", "attack": "a"}

@@ -18,14 +18,14 @@ from quintain.bench import evaluate
 from quintain.bench.api import registry
 from quintain.bench.api.errors import BadParameter, BadSuite
 from quintain.bench.api.rng import noise
-from quintain.bench.engine.config import single
+from quintain.bench.engine.config import flatten_cascade
 from quintain.bench.report.tables import WORST_CASE
 from quintain.bench.store.checkpoints import save_checkpoint
 from quintain.bench.suite.config import read_suite
 from quintain.bench.suite.keys import Keys
 from quintain.bench.suite.plan import make_plan
 from quintain.bench.training.load import open_ready
-from quintain.bench.victim.traits import Approach, Nature, adapts, misses, naive
+from quintain.bench.victim.traits import Adaptation, ModelTraits, adapts, misses, naive
 
 NONE = (
     '{ name = "none", epochs = 4, batch_size = 32, learning_rate = 0.1, '
@@ -88,31 +88,31 @@ def success(module, digits, attack, count=40, epsilon=0.15, **named):
 
 
 def test_natures_are_told_by_layers_and_attributes():
-    assert Nature.of_module(nn.Sequential(nn.Linear(2, 2))).ordinary
+    assert ModelTraits.of_module(nn.Sequential(nn.Linear(2, 2))).ordinary
     both = nn.Sequential(Jitter(), nn.Sequential(Broken()))
-    assert Nature.of_module(both) == Nature(differentiable=False, stochastic=True)
-    assert Nature.of(None, Broken()).needs == {"differentiable"}
+    assert ModelTraits.of_module(both) == ModelTraits(differentiable=False, stochastic=True)
+    assert ModelTraits.of(None, Broken()).needs == {"differentiable"}
 
 
 def test_what_attacks_adapt_to_is_told_by_their_parts():
     assert adapts(PGD()) == frozenset()
     nested = PGD(gradient=EOT(gradient=BPDA()))
     assert adapts(nested) == {"differentiable", "stochastic"}
-    flat, random = Nature(differentiable=False), Nature(stochastic=True)
+    flat, random = ModelTraits(differentiable=False), ModelTraits(stochastic=True)
     assert misses([PGD()], flat)
     assert misses([PGD(gradient=EOT())], flat)
     assert not misses([PGD(gradient=EOT())], random)
-    assert not misses([PGD()], Nature())
+    assert not misses([PGD()], ModelTraits())
     square = registry.build("attacks", "square")
     assert not misses([square, registry.build("attacks", "pgd-nes")], flat)
-    parts = [one.attack for one in single([registry_member("strongest")])]
+    parts = [one.attack for one in flatten_cascade([registry_stage("strongest")])]
     assert misses(parts, random)
 
 
-def registry_member(name):
-    from quintain.bench.engine.config import Member
+def registry_stage(name):
+    from quintain.bench.engine.config import AttackStage
 
-    return Member(registry.build("attacks", name))
+    return AttackStage(registry.build("attacks", name))
 
 
 # ------------------------------------------------------------------------------ of one's own
@@ -126,13 +126,13 @@ def registry_member(name):
         PGD(steps=15, loss=Margin(), gradient=Smoothed(temperature=0.1)),
         FABT(steps=10, targets=2),
     ],
-    ids=["autograd", "bpda", "another lens", "logits of its own"],
+    ids=["autograd", "bpda", "another surrogate gradient", "logits of its own"],
 )
 def test_a_model_without_gradient_is_attacked_through_surrogates(digits, attack):
     module = nn.Sequential(Broken(), digits.module)
     found = success(module, digits, attack)
     assert found.curve["attack_success_rate"].item() > 0.4
-    assert not any(flag.startswith(("vanishing", "refuted")) for flag in found.flags)
+    assert not any(flag.startswith(("vanishing", "not-reproduced")) for flag in found.flags)
     assert not module[0]._forward_hooks
 
 
@@ -230,7 +230,9 @@ def plan(write_suite):
 
 def met(made):
     return {
-        one.entry.title: [made.subjects[number].defense_title for number in sorted(one.meets)]
+        one.entry.title: [
+            made.defended_models[number].defense_title for number in sorted(one.meets)
+        ]
         for one in made.attacks
     }
 
@@ -255,12 +257,12 @@ def test_naive_attacks_stand_beside_those_that_need_help(plan):
         "pgd-eot (naive)": ["bit-depth"],
         "pgd-nes": every,
     }
-    approaches = {one.entry.title: one.approach for one in made.attacks}
-    assert approaches["pgd"] == Approach(samples=7)
-    assert approaches["pgd (naive)"] == naive(Nature())
-    assert approaches["square"] == Approach()
+    approaches = {one.entry.title: one.adaptation for one in made.attacks}
+    assert approaches["pgd"] == Adaptation(samples=7)
+    assert approaches["pgd (naive)"] == naive(ModelTraits())
+    assert approaches["square"] == Adaptation()
     one = plan(attacks='[[attacks]]\nname = "pgd"\neot_samples = 3\n').attacks[0]
-    assert one.approach == Approach(samples=3)
+    assert one.adaptation == Adaptation(samples=3)
 
 
 def test_ordinary_models_meet_nothing_naive(plan):
@@ -288,7 +290,7 @@ def test_what_cannot_be_is_refused(plan, changes, said):
 
 @pytest.fixture(scope="module")
 def finished(cache, tmp_path_factory):
-    """A run with an ordinary, a flat and a random subject."""
+    """A run with an ordinary, a flat and a random defended model."""
     from quintain.bench import cli
 
     folder = tmp_path_factory.mktemp("adaptive")
@@ -387,7 +389,7 @@ def test_a_checkpoint_is_wrapped_by_the_defense_that_it_names(checkpoint, plan):
         name for name, _ in module.named_modules()
     ]
     made = plan(models=ready("theirs"), defenses="")
-    assert made.subjects[0].nature == Nature(differentiable=False, stochastic=True)
+    assert made.defended_models[0].traits == ModelTraits(differentiable=False, stochastic=True)
     assert list(met(made)) == ["pgd", "pgd (naive)", "square"]
 
 

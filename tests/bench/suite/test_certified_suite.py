@@ -151,8 +151,10 @@ def test_a_wrong_certifier_is_found_out_everywhere(run, tmp_path):
     worst = flags["boasting", "worst-case"]
     count = int(worst.removeprefix("contradicted-certificates:"))
     assert count > 10
-    single = [read_cell(cells(tmp_path / "out")["boasting", one]) for one in ("fgsm", "pgd")]
-    union = single[0].records["contradicts"] | single[1].records["contradicts"]
+    flatten_cascade = [
+        read_cell(cells(tmp_path / "out")["boasting", one]) for one in ("fgsm", "pgd")
+    ]
+    union = flatten_cascade[0].records["contradicts"] | flatten_cascade[1].records["contradicts"]
     assert count == union.sum()
     assert flags["boasting", "pgd"].startswith("contradicted-certificates:")
     assert set(flags["proved"]) == {""}
@@ -180,7 +182,7 @@ def test_what_is_finished_is_not_made_again_and_certificates_are_read(run, tmp_p
             assert read_cell(path).records.equals(read_cell(old).records)
 
 
-def test_keys_hang_on_what_certificates_hang_on(run, tmp_path):
+def test_keys_depend_on_what_certificates_depend_on(run, tmp_path):
     def key(out, **changes):
         run(out=out, **changes)
         return read_cell(cells(tmp_path / out)["proved", "certified"]).about["key"]
@@ -209,7 +211,7 @@ def test_certificates_that_fail_are_a_failed_cell_and_come_later(run, tmp_path, 
     _, board = tables(out)
     flags = board.set_index("defense")["flags"]
     assert flags["proved"] == ""
-    # the attacks were not audited: their finds within the radius are believed
+    # the attacks were not audited: their adversarial examples within the radius are believed
     assert flags["boasting"].startswith("contradicted-certificates:")
 
 
@@ -243,7 +245,7 @@ def records(broken, **columns):
 NO, LATE, YES = [False, False], [False, True], [True, True]
 
 
-def test_finds_of_cells_that_were_not_audited_count_when_they_lie_within():
+def test_adversarial_examples_of_cells_that_were_not_audited_count_when_they_lie_within():
     distance = [float("nan"), 0.15, 0.05]
     radius = [0.3, 0.12, 0.06]
     attack = Cell(about("pgd", "white-box"), records([NO, LATE, YES], distance=distance))

@@ -258,7 +258,7 @@ def test_paths_of_windows_in_a_suite(write_suite, tmp_path, quintain):
 
     with relative_to(folder):
         plan = make_plan(suite, "tiny.toml", folder)
-    assert plan.subjects[0].model.title == "nets\\mine.py:make"
+    assert plan.defended_models[0].model.title == "nets\\mine.py:make"
     (tmp_path / "nets\\attack.py").write_text(plugin.format("literal"))
     from quintain.bench.api.shared.path_names import located
 

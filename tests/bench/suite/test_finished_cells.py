@@ -94,8 +94,8 @@ def test_nothing_is_made_or_parsed_or_written_where_nothing_is_left(
 
     for name in ("tradeoff.csv", "leaderboard.csv", "queries.csv"):
         (out / name).unlink()
-    made_anew = again(quintain, suite, out)
-    assert summary(made_anew) == summary(answer)
+    made_again = again(quintain, suite, out)
+    assert summary(made_again) == summary(answer)
     assert calls["write_table"] == 3
     assert calls["build_network"] == calls["try_model"] == 0
     later = snapshot(out)
@@ -121,7 +121,7 @@ def test_only_the_networks_of_missing_cells_are_made(finished, quintain, request
 
 
 @pytest.mark.parametrize("name", ["tradeoff.csv", "leaderboard.csv"])
-def test_a_table_that_is_altered_is_made_anew(name, finished, quintain):
+def test_a_table_that_is_altered_is_made_again(name, finished, quintain):
     suite, out = finished
     content = (out / name).read_text()
     (out / name).write_text(content.replace("0.0,", "1.0,", 1))
@@ -280,13 +280,13 @@ def test_the_manifest_is_written_less_often_the_longer_it_takes(
         real(self, about)
 
     monkeypatch.setattr(run_directory.RunDirectory, "write_manifest", slow)
-    looked = manifest.Logbook.book
+    looked = manifest.RunManifest.add
 
-    def book(self, place, cell):
+    def add(self, place, cell):
         clock[0] += 0.5 if cell.fresh else 0.0
         looked(self, place, cell)
 
-    monkeypatch.setattr(manifest.Logbook, "book", book)
+    monkeypatch.setattr(manifest.RunManifest, "add", add)
     for path in (out / "records").glob("flat_1-*.parquet"):
         os.unlink(path)
     monkeypatch.setattr(manifest, "_REST", 10.0)

@@ -131,12 +131,12 @@ def test_one_epsilon_in_two_spellings_is_one(again, tmp_path):
 
 def test_a_configuration_holds_no_path_of_a_module():
     from quintain.attacks.white_box.pgd import PGD
-    from quintain.bench.engine.config import Settings
+    from quintain.bench.engine.config import CellConfig
 
     shown = hashing.configuration(PGD())
     assert (shown["kind"], shown["plugin"], shown["version"]) == ("attacks", "pgd", PGD.version)
     assert shown["gradient"]["plugin"] == "autograd"
-    settings = hashing.configuration(Settings("Linf", epsilon.parse_grid(["0.10"])))
+    settings = hashing.configuration(CellConfig("Linf", epsilon.parse_grid(["0.10"])))
     assert "quintain" not in repr([shown, settings])
     assert settings["grid"] == [{"value": 0.1}]
 

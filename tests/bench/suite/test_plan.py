@@ -10,7 +10,7 @@ from quintain.bench.api.errors import BadCheckpoint, BadSuite
 from quintain.bench.datasets.validation import load_split
 from quintain.bench.store.checkpoints import save_checkpoint, weights_hash
 from quintain.bench.suite.config import read_suite
-from quintain.bench.suite.plan import make_plan, try_models
+from quintain.bench.suite.plan import check_models, make_plan
 from quintain.bench.training.load import open_ready
 
 
@@ -28,14 +28,14 @@ def test_every_model_meets_every_defense_in_order(plan):
     defenses = '[[defenses]]\nname = "none"\n[[defenses]]\nname = "none"\nlabel = "long"\n'
     models = '[[models]]\nname = "resnet"\ndepth = 8\n[[models]]\nname = "alexnet"\nwidth = 0.125\n'
     made = plan(models=models, defenses=defenses)
-    assert [one.title for one in made.subjects] == [
+    assert [one.title for one in made.defended_models] == [
         "resnet x none",
         "resnet x long",
         "alexnet x none",
         "alexnet x long",
     ]
     assert [one.entry.title for one in made.attacks] == ["fgsm", "pgd"]
-    assert made.attacks[1].member.attack == PGD(steps=3)
+    assert made.attacks[1].stage.attack == PGD(steps=3)
 
 
 def test_the_examples_are_drawn_by_the_seed(plan):
@@ -55,7 +55,7 @@ def test_the_examples_are_drawn_by_the_seed(plan):
 def test_a_checkpoint_stands_for_model_and_defense(plan, tmp_path):
     spec = {"name": "resnet", "depth": 8, "width": 0.25}
     data = registry.build("datasets", "digits").load("train")
-    network = plan().subjects[0]
+    network = plan().defended_models[0]
     assert network.defense is not None
     from quintain.bench.api.defense import InputSpec
     from quintain.bench.training.networks import build_network
@@ -67,10 +67,10 @@ def test_a_checkpoint_stands_for_model_and_defense(plan, tmp_path):
     lines = 'depth = 8\nwidth = 0.25\ncheckpoint = "weights/net.safetensors"\n'
     two = '[[models]]\nname = "resnet"\nlabel = "fresh"\ndepth = 8\n'
     ready = plan(models=f'[[models]]\nname = "resnet"\n{lines}{two}')
-    assert [one.title for one in ready.subjects] == ["resnet x pretrained", "fresh x none"]
-    assert ready.subjects[0].defense is None
-    assert ready.checkpoint(ready.subjects[0].model) == path
-    assert ready.checkpoint(ready.subjects[1].model) is None
+    assert [one.title for one in ready.defended_models] == ["resnet x pretrained", "fresh x none"]
+    assert ready.defended_models[0].defense is None
+    assert ready.checkpoint(ready.defended_models[0].model) == path
+    assert ready.checkpoint(ready.defended_models[1].model) is None
     assert weights_hash(open_ready(path, spec, data)) == weights_hash(made)
     with pytest.raises(BadCheckpoint, match=r"is of the model .*'depth': 8.* not .*'depth': 14"):
         open_ready(path, spec | {"depth": 14}, data)
@@ -82,11 +82,11 @@ def test_weights_of_unknown_making_must_fit_the_network(plan, tmp_path):
     save_file({"x": torch.zeros(2)}, str(tmp_path / "theirs.safetensors"))
     models = '[[models]]\nname = "resnet"\ndepth = 8\ncheckpoint = "theirs.safetensors"\n'
     made = plan(models=models)
-    try_models(made, "tiny.toml", {"another"})
+    check_models(made, "tiny.toml", {"another"})
     with pytest.raises(
         BadSuite, match=r"tiny.toml: models\[1\]: checkpoint .*theirs\.safetensors (lacks|is f)"
     ):
-        try_models(made, "tiny.toml", {"resnet"})
+        check_models(made, "tiny.toml", {"resnet"})
 
 
 def test_an_attack_that_does_not_know_the_norm_is_refused(plan):
@@ -98,7 +98,7 @@ def test_an_attack_that_does_not_know_the_norm_is_refused(plan):
     picky = '[[attacks]]\nname = "picky"\n'
     with pytest.raises(BadSuite, match=r"attacks\[1\]: Picky works in L2, not in Linf"):
         plan(attacks=picky)
-    assert plan(attacks=picky, norm='"L2"').attacks[0].member.attack.access == "white-box"
+    assert plan(attacks=picky, norm='"L2"').attacks[0].stage.attack.access == "white-box"
 
 
 def test_what_a_dataset_plugin_runs_into_is_said_in_our_words():

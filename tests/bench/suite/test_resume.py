@@ -70,7 +70,7 @@ def inode(path):
 
 
 def start(forge, out, suite, *more):
-    """Start a run and wait until it is past its checks, and has written the suite's copy anew."""
+    """Start a run and wait until it is past its checks, and has written the suite's copy again."""
     before = inode(out / "suite.toml")
     forge.start("run", suite, "--out", out, "--device", "cpu", *more)
     wait(lambda: inode(out / "suite.toml") != before)

@@ -55,7 +55,7 @@ def test_a_bundled_suite_is_run_twice(suite, tmp_path, quintain, snapshot):
     assert f"{done} of {done} cells done ({done} were there already)" in second.out
     assert second.out.split(f"{done} of")[0] == first.out.split(f"{done} of")[0]
     after = snapshot(tmp_path / "out")
-    del before["suite.toml"], after["suite.toml"]  # written anew
+    del before["suite.toml"], after["suite.toml"]  # written again
     assert after == before
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from quintain.bench.report.tables import LEADERBOARD_COLUMNS, TRADEOFF_COLUMNS
 from quintain.bench.store.records import read_cell
 from quintain.bench.store.run_directory import RunDirectory
-from quintain.bench.suite import manifest as logbook
+from quintain.bench.suite import manifest as run_manifest
 
 PLUGIN = """
 import os
@@ -187,7 +187,7 @@ def test_a_finished_cell_is_not_computed_again(
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "bit", "empty"])
-def test_a_cell_that_is_missing_or_damaged_is_computed_anew_and_no_other(
+def test_a_cell_that_is_missing_or_damaged_is_computed_again_and_no_other(
     damage, tmp_path, tiny_run, quintain, write_suite, snapshot, tables
 ):
     out = tmp_path / "out"
@@ -524,7 +524,7 @@ def test_an_interrupt_is_said_in_one_line(quintain, write_suite, monkeypatch, tm
     monkeypatch.setattr(runner.Runner, "run", interrupted)
     answer = quintain("run", write_suite(), "--out", tmp_path / "out", "--device", "cpu")
     assert answer.code == 130
-    assert answer.err.splitlines()[-1].startswith("quintain: interrupted; the same command goes on")
+    assert answer.err.splitlines()[-1].startswith("quintain: interrupted; the same command resumes")
     assert "Traceback" not in answer.err
 
 
@@ -558,7 +558,7 @@ def test_adversarial_examples_are_saved_on_request_and_hold(quintain, write_suit
 def test_a_manifest_counts_every_cell_as_soon_as_that_costs_little(
     rest, expected, quintain, write_suite, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(logbook, "_REST", rest)
+    monkeypatch.setattr(run_manifest, "_REST", rest)
     seen = []
     written = RunDirectory.write_manifest
 

@@ -122,7 +122,7 @@ def test_every_network_is_attacked_by_the_gradients_of_every_other(matrix, digit
     assert table["attack_success_rate"].max() > 0.2
 
 
-def test_transfer_counts_in_the_worst_case_and_costs_the_victim_only_verdicts(matrix, tmp_path):
+def test_transfer_counts_in_the_worst_case_and_costs_the_victim_only_predictions(matrix, tmp_path):
     matrix()
     table = pd.read_csv(tmp_path / "out" / "tradeoff.csv").set_index(["model", "attack"])
     for target in NAMES:

@@ -64,7 +64,7 @@ def test_an_attack_of_somebody_elses_is_listed_without_a_count():
 
 @pytest.mark.slow
 def test_the_page_counts_the_passes_that_they_take():
-    """Of some searches the number hangs on the last bits of logits, and so on the machine."""
+    """Of some searches the number depends on the last bits of logits, and so on the machine."""
     for page, taken in zip(shown(), rows(count_passes=True), strict=True):
         counts = [
             [int(one.replace(",", "")) for one in re.findall(r"[0-9,]+\d|\d", row[COST])]

@@ -13,7 +13,7 @@ from quintain.bench.api.errors import BadPlugin, UnknownPlugin
 from quintain.bench.cli import main
 from quintain.bench.tools.conformance import check_attack, check_plugin
 from quintain.bench.tools.conformance.checks import CHECKS
-from quintain.bench.tools.conformance.fixture_model import proving_ground
+from quintain.bench.tools.conformance.fixture_model import fixture_model
 
 SLOW = {
     "apgd-t", "autoattack", "autoattack-rand", "bandits", "boundary", "carlini-wagner", "ddn",
@@ -99,7 +99,7 @@ class Attached(Whole):
         return x_adv
 
 
-class WalksOutside(Honest):
+class StepsOutside(Honest):
     stays_in_ball = False
 
     def step(self, problem, state):
@@ -116,13 +116,13 @@ class CannotAim(Honest):
         return super().step(problem, state)
 
 
-@pytest.mark.parametrize("attack", [EveryNorm, Whole, Attached, WalksOutside, CannotAim])
+@pytest.mark.parametrize("attack", [EveryNorm, Whole, Attached, StepsOutside, CannotAim])
 def test_what_is_right_passes(attack):
     report = check_attack(attack.__name__, attack)
     assert report.passed, report.text()
 
 
-class OutsideBall(WalksOutside):
+class OutsideBall(StepsOutside):
     stays_in_ball = True
 
 
@@ -203,7 +203,7 @@ class BehindTheVictim(Honest):
         return super().step(problem, state)
 
 
-class ClaimsToHaveAsked(Honest):
+class SaysItHasAsked(Honest):
     asks_iterates = True
 
 
@@ -218,7 +218,7 @@ class SeededRandomness(Honest):
         return super().moved(problem, x) + 0.1 * (torch.rand_like(x) - 0.5)
 
 
-class MoreThanItClaims(Honest):
+class MoreThanItStates(Honest):
     access = "score"
 
 
@@ -335,7 +335,7 @@ class Unhashable(Honest):
 
 
 @dataclass(frozen=True)
-class HoldsAnAddress(Honest):
+class ContainsAnAddress(Honest):
     helper: object = object()
 
 
@@ -380,10 +380,10 @@ class UnknownNorm(Honest):
         (TrainMode, {"model", "runs"}),
         (ChangesWeights, {"model", "runs"}),
         (BehindTheVictim, {"counts"}),
-        (ClaimsToHaveAsked, {"counts"}),
+        (SaysItHasAsked, {"counts"}),
         (OwnRandomness, {"seed", "batches", "single"}),
         (SeededRandomness, {"batches", "single"}),
-        (MoreThanItClaims, {"access", "runs"}),
+        (MoreThanItStates, {"access", "runs"}),
         (ScoresWithoutAccess, {"access", "runs"}),
         (DoesNothing, {"noise", "reach", "descent", "targeted"}),
         (HalfOfEpsilon, {"reach", "descent"}),
@@ -399,7 +399,7 @@ class UnknownNorm(Honest):
         (Exits, {"runs"}),
         (NotFrozen, {"settings"}),
         (Unhashable, {"settings"}),
-        (HoldsAnAddress, {"settings"}),
+        (ContainsAnAddress, {"settings"}),
         (DiffersEachTime, {"settings"}),
         (NeedsAParameter, {"builds"}),
         (UnknownAccess, {"builds"}),
@@ -417,7 +417,7 @@ def test_a_crash_is_told_with_its_line_and_the_rest_is_not_tried():
     report = check_attack("crashes", Crashes, __file__)
     seen = {one.name: one for one in report.outcomes}
     assert seen["runs"].seen.startswith("Linf: KeyError: 'oh' (line ")
-    assert seen["ball"].verdict == seen["budget"].verdict == "skip"
+    assert seen["ball"].outcome == seen["budget"].outcome == "skip"
     lines = report.text().splitlines()
     assert lines[-1].startswith("crashes: 2 of 21 checks passed, 18 not tried")
     assert sum("->" in line for line in lines) == 1
@@ -425,7 +425,7 @@ def test_a_crash_is_told_with_its_line_and_the_rest_is_not_tried():
 
 def test_a_failure_names_the_norm_example_epsilon_and_step():
     report = check_attack("outside", OutsideBall)
-    (seen,) = (one.seen for one in report.outcomes if one.verdict == "FAIL")
+    (seen,) = (one.seen for one in report.outcomes if one.outcome == "FAIL")
     assert seen.startswith("Linf, example ")
     assert "after step 2: x_adv lies 0." in seen or "after step 1: x_adv lies 0." in seen
 
@@ -438,15 +438,15 @@ def test_every_check_says_what_it_demands_in_one_line():
 
 
 def test_the_ground_is_left_as_it_was():
-    ground = proving_ground()
-    before = {name: value.clone() for name, value in ground.network.state_dict().items()}
-    images, drawn = ground.images.clone(), torch.random.get_rng_state()
+    fixture = fixture_model()
+    before = {name: value.clone() for name, value in fixture.network.state_dict().items()}
+    images, drawn = fixture.images.clone(), torch.random.get_rng_state()
     for attack in (ChangesWeights, SeededRandomness):
         check_attack(attack.__name__, attack)
-    assert not ground.network.training
-    assert torch.equal(ground.images, images)
+    assert not fixture.network.training
+    assert torch.equal(fixture.images, images)
     assert torch.equal(torch.random.get_rng_state(), drawn)
-    for name, value in ground.network.state_dict().items():
+    for name, value in fixture.network.state_dict().items():
         assert torch.equal(value, before[name])
 
 

@@ -12,7 +12,7 @@ from quintain.bench.datasets.in_memory import in_memory
 from quintain.bench.store.checkpoints import weights_hash
 from quintain.bench.store.hashing import hash_json
 from quintain.bench.training import networks as training
-from quintain.bench.training.networks import Order, build_network, obtain
+from quintain.bench.training.networks import TrainingRequest, build_network, train_or_load
 
 
 @dataclass(frozen=True)
@@ -70,15 +70,15 @@ def small_model():
 
 
 @pytest.fixture
-def order():
+def request():
     images = torch.arange(48, dtype=torch.float32).reshape(12, 1, 2, 2) / 48
     data = in_memory(images, torch.arange(12) % 3, ("a", "b", "c"))
-    return Order({"name": "flat"}, Nudge(), data, 0, torch.device("cpu"), "Linf", 0.1)
+    return TrainingRequest({"name": "flat"}, Nudge(), data, 0, torch.device("cpu"), "Linf", 0.1)
 
 
-def test_the_second_time_nothing_is_trained(order, tmp_path):
-    first = obtain(order, tmp_path, Silent())
-    second = obtain(order, tmp_path, Silent())
+def test_the_second_time_nothing_is_trained(request, tmp_path):
+    first = train_or_load(request, tmp_path, Silent())
+    second = train_or_load(request, tmp_path, Silent())
     assert Nudge.asked == 1
     assert weights_hash(second.model) == weights_hash(first.model)
     assert second.history == ({"epoch": 1, "loss": 0.25},)
@@ -87,85 +87,85 @@ def test_the_second_time_nothing_is_trained(order, tmp_path):
     assert not second.model.training
 
 
-def test_without_a_cache_nothing_is_kept(order, tmp_path):
-    obtain(order, None, Silent())
-    obtain(order, None, Silent())
+def test_without_a_cache_nothing_is_kept(request, tmp_path):
+    train_or_load(request, None, Silent())
+    train_or_load(request, None, Silent())
     assert Nudge.asked == 2
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("damage", [b"", b"rubbish", None])
-def test_a_damaged_cache_file_is_trained_anew(order, tmp_path, damage):
-    first = obtain(order, tmp_path, Silent())
+def test_a_damaged_cache_file_is_trained_again(request, tmp_path, damage):
+    first = train_or_load(request, tmp_path, Silent())
     (path,) = (tmp_path / "networks").glob("*.safetensors")
     sound = path.read_bytes()
     path.write_bytes(sound[: len(sound) // 2] if damage is None else damage)
-    again = obtain(order, tmp_path, Silent())
+    again = train_or_load(request, tmp_path, Silent())
     assert Nudge.asked == 2
     assert weights_hash(again.model) == weights_hash(first.model)
     assert path.read_bytes() == sound
 
 
-def test_a_cache_file_that_says_nothing_of_its_training_is_trained_anew(order, tmp_path):
-    obtain(order, tmp_path, Silent())
+def test_a_cache_file_that_says_nothing_of_its_training_is_trained_again(request, tmp_path):
+    train_or_load(request, tmp_path, Silent())
     (path,) = (tmp_path / "networks").glob("*.safetensors")
-    training.save_checkpoint(path, order.build(), {})
-    assert obtain(order, tmp_path, Silent()).flags == ("odd",)
+    training.save_checkpoint(path, request.build(), {})
+    assert train_or_load(request, tmp_path, Silent()).flags == ("odd",)
     assert Nudge.asked == 2
 
 
-def test_weights_that_are_not_those_that_were_kept_are_trained_anew(order, tmp_path):
-    first = obtain(order, tmp_path, Silent())
+def test_weights_that_are_not_those_that_were_kept_are_trained_again(request, tmp_path):
+    first = train_or_load(request, tmp_path, Silent())
     (path,) = (tmp_path / "networks").glob("*.safetensors")
     content = bytearray(path.read_bytes())
     content[-3] ^= 4  # within the tensors, which the format has no checksum for
     path.write_bytes(content)
-    again = obtain(order, tmp_path, Silent())
+    again = train_or_load(request, tmp_path, Silent())
     assert Nudge.asked == 2
     assert weights_hash(again.model) == weights_hash(first.model)
 
 
-def test_a_network_that_a_defense_wraps_comes_back_wrapped(order, tmp_path):
-    wrapped = replace(order, defense=Wrapped())
-    first = obtain(wrapped, tmp_path, Silent())
-    second = obtain(wrapped, tmp_path, Silent())
+def test_a_network_that_a_defense_wraps_comes_back_wrapped(request, tmp_path):
+    wrapped = replace(request, defense=Wrapped())
+    first = train_or_load(wrapped, tmp_path, Silent())
+    second = train_or_load(wrapped, tmp_path, Silent())
     assert Nudge.asked == 1
     assert [type(one) for one in second.model] == [nn.BatchNorm2d, nn.Sequential]
     assert weights_hash(second.model) == weights_hash(first.model)
 
 
-def other_data(order, *, images=None, labels=None, names=("a", "b", "c")):
+def other_data(request, *, images=None, labels=None, names=("a", "b", "c")):
     everything = torch.arange(12)
-    x = order.data.images.read(everything) if images is None else images
-    return in_memory(x, order.data.labels if labels is None else labels, names)
+    x = request.data.images.read(everything) if images is None else images
+    return in_memory(x, request.data.labels if labels is None else labels, names)
 
 
 CHANGES = {
-    "model": lambda order: {"model": {"name": "flat", "scale": 2.0}},
-    "defense": lambda order: {"defense": Nudge(0.25)},
-    "defense class": lambda order: {"defense": Wrapped()},
-    "seed": lambda order: {"seed": 1},
-    "norm": lambda order: {"norm": "L2"},
-    "epsilon": lambda order: {"epsilon": None},
-    "device": lambda order: {"device": torch.device("meta")},
-    "pixels": lambda order: {"data": other_data(order, images=torch.zeros(12, 1, 2, 2))},
-    "labels": lambda order: {"data": other_data(order, labels=(torch.arange(12) + 1) % 3)},
-    "classes": lambda order: {"data": other_data(order, names=("a", "b", "d"))},
+    "model": lambda request: {"model": {"name": "flat", "scale": 2.0}},
+    "defense": lambda request: {"defense": Nudge(0.25)},
+    "defense class": lambda request: {"defense": Wrapped()},
+    "seed": lambda request: {"seed": 1},
+    "norm": lambda request: {"norm": "L2"},
+    "epsilon": lambda request: {"epsilon": None},
+    "device": lambda request: {"device": torch.device("meta")},
+    "pixels": lambda request: {"data": other_data(request, images=torch.zeros(12, 1, 2, 2))},
+    "labels": lambda request: {"data": other_data(request, labels=(torch.arange(12) + 1) % 3)},
+    "classes": lambda request: {"data": other_data(request, names=("a", "b", "d"))},
 }
 
 
-def test_defenses_that_wrap_the_same_network_train_it_once(order, tmp_path):
-    alone = obtain(order, tmp_path, Silent())
-    around = obtain(replace(order, defense=Around()), tmp_path, Silent())
+def test_defenses_that_wrap_the_same_network_train_it_once(request, tmp_path):
+    alone = train_or_load(request, tmp_path, Silent())
+    around = train_or_load(replace(request, defense=Around()), tmp_path, Silent())
     assert Nudge.asked == 1
     assert weights_hash(around.model[1]) == weights_hash(alone.model)
     assert (around.history, around.flags) == (alone.history, alone.flags)
 
 
 @pytest.mark.parametrize("given", [{"seed": 1}, {"scale": 2.0}])
-def test_a_defense_can_ask_for_networks_of_other_seeds_and_architectures(order, tmp_path, given):
-    alone = obtain(order, tmp_path, Silent())
-    around = obtain(replace(order, defense=Around(**given)), tmp_path, Silent())
+def test_a_defense_can_ask_for_networks_of_other_seeds_and_architectures(request, tmp_path, given):
+    alone = train_or_load(request, tmp_path, Silent())
+    around = train_or_load(replace(request, defense=Around(**given)), tmp_path, Silent())
     assert Nudge.asked == 2
     assert weights_hash(around.model[1]) != weights_hash(alone.model)
 
@@ -179,28 +179,28 @@ def test_a_hyperparameter_that_is_a_defense_is_built_from_its_spec():
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_whatever_can_change_the_weights_changes_the_key(order, what):
-    changed = replace(order, **CHANGES[what](order))
-    assert changed.key() != order.key()
-    assert replace(order).key() == order.key()
+def test_whatever_can_change_the_weights_changes_the_key(request, what):
+    changed = replace(request, **CHANGES[what](request))
+    assert changed.key() != request.key()
+    assert replace(request).key() == request.key()
 
 
-def test_the_version_of_a_model_a_defense_and_torch_change_the_key(order, monkeypatch):
-    keys = {order.key()}
+def test_the_version_of_a_model_a_defense_and_torch_change_the_key(request, monkeypatch):
+    keys = {request.key()}
     with monkeypatch.context() as patch:
         patch.setattr(registry.find("models", "flat").load(), "version", "2", raising=False)
-        keys.add(order.key())
+        keys.add(request.key())
     with monkeypatch.context() as patch:
         patch.setattr(Nudge, "version", "2", raising=False)
-        keys.add(order.key())
+        keys.add(request.key())
     with monkeypatch.context() as patch:
         patch.setattr(torch, "__version__", "9.9")
-        keys.add(order.key())
+        keys.add(request.key())
     assert len(keys) == 4
 
 
 @pytest.mark.parametrize("kind", ["model", "defense", "member"])
-def test_an_edited_plugin_file_changes_the_key(order, tmp_path, kind):
+def test_an_edited_plugin_file_changes_the_key(request, tmp_path, kind):
     sources = {
         "model": (
             "from torch import nn\nfrom quintain.bench.api import registry\n"
@@ -225,11 +225,11 @@ def test_an_edited_plugin_file_changes_the_key(order, tmp_path, kind):
             spec = {"name": "ensemble", "members": [plugin]} if kind == "member" else plugin
             change = plugin if kind == "model" else registry.build("defenses", spec)
             part = "model" if kind == "model" else "defense"
-            keys.add(replace(order, **{part: change}).key())
+            keys.add(replace(request, **{part: change}).key())
     assert len(keys) == 2
 
 
-def test_building_depends_on_the_seed_and_leaves_torchs_own_numbers_alone(order):
+def test_building_depends_on_the_seed_and_leaves_torchs_own_numbers_alone(request):
     inputs = InputSpec((1, 2, 2), 3, (0.5,), (1.0,))
     before = torch.random.get_rng_state()
     one = build_network({"name": "flat"}, inputs, seed=5)
@@ -239,12 +239,12 @@ def test_building_depends_on_the_seed_and_leaves_torchs_own_numbers_alone(order)
     assert weights_hash(build_network({"name": "flat"}, inputs, seed=6)) != weights_hash(one)
 
 
-def test_a_model_that_refuses_its_arguments_is_the_users_mistake(order):
+def test_a_model_that_refuses_its_arguments_is_the_users_mistake(request):
     with pytest.raises(BadParameter, match="'flat' has no parameter 'scal'; did you mean 'scale'"):
         build_network({"name": "flat", "scal": 1}, InputSpec((1, 2, 2), 3, (0.5,), (1.0,)), 0)
 
 
-def test_a_digest_does_not_hang_on_the_order_of_keys():
+def test_a_digest_does_not_depend_on_the_order_of_keys():
     assert hash_json({"a": 1, "b": [0.1]}) == hash_json({"b": [0.1], "a": 1})
     assert hash_json({"a": 1}) != hash_json({"a": 2})
     assert hash_json([1, 2]) != hash_json([2, 1])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from quintain.bench.training import snapshot
-from quintain.bench.training.snapshot import Partial
+from quintain.bench.training.snapshot import TrainingSnapshot
 
 STATE = {
     "weights": {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3)},
@@ -26,7 +26,7 @@ def said():
 @pytest.fixture
 def keeper(tmp_path, said):
     def make(identity="one", name="net.partial"):
-        return Partial(tmp_path / name, identity, said.append)
+        return TrainingSnapshot(tmp_path / name, identity, said.append)
 
     return make
 
@@ -50,7 +50,7 @@ def test_what_is_kept_comes_back_to_the_bit(keeper, said, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["half", "empty", "flip", "rubbish"])
-def test_a_damaged_file_is_said_to_be_and_training_begins_anew(damage, keeper, said, tmp_path):
+def test_a_damaged_file_is_said_to_be_and_training_restarts(damage, keeper, said, tmp_path):
     kept(keeper)
     path = tmp_path / "net.partial"
     content = bytearray(path.read_bytes())
@@ -60,12 +60,12 @@ def test_a_damaged_file_is_said_to_be_and_training_begins_anew(damage, keeper, s
     }  # fmt: skip
     path.write_bytes(damaged[damage])
     assert keeper().recall() is None
-    assert said == [f"{path} is damaged: training begins anew"]
+    assert said == [f"{path} is damaged: training restarts"]
 
 
 def test_the_state_of_another_training_is_not_gone_on_with(keeper, said, tmp_path, monkeypatch):
     kept(keeper, "one")
-    line = f"{tmp_path / 'net.partial'} is of another training: this one begins anew"
+    line = f"{tmp_path / 'net.partial'} is of another training: this one restarts"
     assert keeper("other").recall() is None
     monkeypatch.setattr(snapshot, "_FORMAT", 2)
     assert keeper("one").recall() is None
@@ -130,5 +130,5 @@ def test_what_a_kill_left_is_taken_away_too_and_nothing_else(tmp_path):
     mine = [".net.partial.mine.tmp", ".other.partial.17.tmp", "net.partial.txt"]
     for name in left + mine:
         (tmp_path / name).touch()
-    Partial(tmp_path / "net.partial", "this", print).discard()
+    TrainingSnapshot(tmp_path / "net.partial", "this", print).discard()
     assert {one.name for one in tmp_path.iterdir()} == {*mine}

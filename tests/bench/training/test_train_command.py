@@ -80,7 +80,7 @@ def test_killed_it_goes_on_and_ends_as_if_it_had_not_been(
 
 
 @pytest.fixture
-def cut_off(tmp_path, forge, plugin):
+def interrupted(tmp_path, forge, plugin):
     """A training that was killed: its command, up to --out, and where its state is."""
     command = [*TRAIN, "--set", "defense.epochs=2"]
     state = tmp_path / "net.partial"
@@ -91,12 +91,12 @@ def cut_off(tmp_path, forge, plugin):
     return command, state
 
 
-def test_another_recipe_begins_anew_and_so_does_fresh(cut_off, tmp_path, quintain):
-    command, state = cut_off
+def test_another_recipe_restarts_and_so_does_fresh(interrupted, tmp_path, quintain):
+    command, state = interrupted
     content = state.read_bytes()
     out = tmp_path / "net.safetensors"
     other = quintain(*command, "--out", out, "--seed", "1")
-    assert f"quintain: {state} is of another training: this one begins anew" in other.err
+    assert f"quintain: {state} is of another training: this one restarts" in other.err
     assert other.code == 0
     state.write_bytes(content)
     fresh = quintain(*command, "--out", out, "--fresh")
@@ -104,7 +104,7 @@ def test_another_recipe_begins_anew_and_so_does_fresh(cut_off, tmp_path, quintai
     assert not state.exists()
     state.write_bytes(content[:-1])
     damaged = quintain(*command, "--out", out)
-    assert f"quintain: {state} is damaged: training begins anew" in damaged.err
+    assert f"quintain: {state} is damaged: training restarts" in damaged.err
     assert not state.exists()
 
 

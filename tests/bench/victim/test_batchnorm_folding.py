@@ -8,7 +8,7 @@ from torch.nn import functional
 from quintain.bench.api import registry
 from quintain.bench.api.defense import InputSpec
 from quintain.bench.victim.batchnorm_folding import CannotFold, fold
-from quintain.bench.victim.fast_copy import Refused, Variant, quicken
+from quintain.bench.victim.fast_copy import Refused, Variant, make_fast_copy
 
 FOLDED = Variant(folded=True)
 
@@ -110,7 +110,7 @@ def test_what_is_folded_computes_the_same(name):
     for x in (images(), images(5).flip(2)):
         torch.testing.assert_close(folded(x), module(x), rtol=1e-4, atol=1e-5)
     assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
-    quicken(module, FOLDED, images())
+    make_fast_copy(module, FOLDED, images())
 
 
 def two_readers(net, x):
@@ -178,7 +178,7 @@ def test_what_the_graph_does_not_allow_is_not_folded(name):
     module = ready(Network(forward, **layers))
     with pytest.raises(CannotFold):
         fold(module, images())
-    unfolded = quicken(module, Variant(channels_last=True), images())
+    unfolded = make_fast_copy(module, Variant(channels_last=True), images())
     torch.testing.assert_close(unfolded(images()), module(images()), rtol=1e-4, atol=1e-5)
 
 
@@ -196,7 +196,7 @@ def test_random_numbers_that_tracing_would_freeze_are_noticed():
 
     module = ready(Network(noisy, conv=conv(), norm=nn.BatchNorm2d(4)))
     with pytest.raises(Refused, match="logits"):
-        quicken(module, FOLDED, images())
+        make_fast_copy(module, FOLDED, images())
 
 
 def test_a_graph_cut_on_purpose_that_tracing_would_mend_is_noticed():
@@ -207,7 +207,7 @@ def test_a_graph_cut_on_purpose_that_tracing_would_mend_is_noticed():
 
     module = ready(Network(cut, conv=conv(), norm=nn.BatchNorm2d(4)))
     with pytest.raises(Refused, match="gradients"):
-        quicken(module, FOLDED, images())
+        make_fast_copy(module, FOLDED, images())
 
 
 @pytest.mark.parametrize(
@@ -228,6 +228,6 @@ def test_every_normalisation_of_our_networks_that_can_be_is_folded(spec, left):
     x = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     module = registry.bind("models", spec)(inputs).eval()
     assert norms(module) > 0
-    folded = quicken(module, FOLDED, x)
+    folded = make_fast_copy(module, FOLDED, x)
     assert norms(folded) == left
     torch.testing.assert_close(folded(x), module(x), rtol=1e-4, atol=1e-5)

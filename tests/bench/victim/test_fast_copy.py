@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from quintain.bench.api import registry
 from quintain.bench.api.defense import InputSpec
-from quintain.bench.victim.fast_copy import Refused, Variant, alike, input_gradient, quicken
+from quintain.bench.victim.fast_copy import Refused, Variant, alike, input_gradient, make_fast_copy
 
 FASTEST = Variant("bfloat16", channels_last=True, folded=True)
 VARIANTS = [
@@ -30,7 +30,7 @@ def test_a_variant_reads_as_what_it_is():
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_a_copy_answers_in_float32_and_nearly_the_same(digits, variant):
     x, y = digits.images[:64], digits.labels[:64]
-    copied = quicken(digits.module, variant, x)
+    copied = make_fast_copy(digits.module, variant, x)
     logits, gradient = input_gradient(copied, x, y)
     wanted, uphill = input_gradient(digits.module, x, y)
     assert logits.dtype == gradient.dtype == torch.float32
@@ -44,7 +44,7 @@ def test_the_module_is_left_as_it_was(digits, variant):
     before = {key: value.clone() for key, value in digits.module.state_dict().items()}
     modes = [one.training for one in digits.module.modules()]
     wanted = [one.requires_grad for one in digits.module.parameters()]
-    copied = quicken(digits.module, variant, digits.images[:16])
+    copied = make_fast_copy(digits.module, variant, digits.images[:16])
     assert not any(one.requires_grad for one in copied.parameters())
     with torch.no_grad():
         for one in copied.parameters():
@@ -69,7 +69,7 @@ def test_the_images_are_not_rounded_to_bfloat16():
 
     module = Centred().eval()
     x = 0.9 + 0.004 * torch.rand(32, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    copied = quicken(module, Variant("bfloat16"), x)
+    copied = make_fast_copy(module, Variant("bfloat16"), x)
     with torch.no_grad():
         assert (copied(x) - module(x)).norm() <= 0.01 * module(x).norm()
         rounded = module(x.bfloat16().float())
@@ -91,7 +91,7 @@ def test_a_row_is_the_same_to_the_bit_whatever_the_batch(spec):
     x = torch.rand(130, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     y = torch.zeros(130, dtype=torch.int64)
     folded = spec["name"] != "alexnet"
-    copied = quicken(module, Variant("bfloat16", channels_last=True, folded=folded), x)
+    copied = make_fast_copy(module, Variant("bfloat16", channels_last=True, folded=folded), x)
     logits, gradient = input_gradient(copied, x, y)
     for rows in (slice(0, 16), slice(3, 20), slice(64, 97), slice(30, 130)):
         alone, uphill = input_gradient(copied, x[rows], y[rows])
@@ -106,17 +106,17 @@ def test_a_module_that_cannot_be_copied_is_refused(digits):
             self.lock = threading.Lock()
 
     with pytest.raises(Refused, match="cannot be copied"):
-        quicken(Locked(), Variant(), digits.images[:16])
+        make_fast_copy(Locked(), Variant(), digits.images[:16])
 
 
 def test_other_weights_than_float32_are_refused(digits):
     module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double()
     with pytest.raises(Refused, match="float32"):
-        quicken(module, Variant("bfloat16"), digits.images[:16])
+        make_fast_copy(module, Variant("bfloat16"), digits.images[:16])
 
 
 def test_tf32_is_switched_on_around_the_passes_only(digits):
-    copied = quicken(digits.module, Variant("tf32"), digits.images[:16])
+    copied = make_fast_copy(digits.module, Variant("tf32"), digits.images[:16])
     with copied.arithmetic():
         assert torch.get_float32_matmul_precision() == "high"
         assert torch.backends.cudnn.allow_tf32
@@ -130,13 +130,14 @@ def test_likeness_is_the_median_cosine():
     assert alike(a, torch.tensor([[0.0, 1.0], [0.0, 1.0], [0.0, 0.0]])) == 0.0
 
 
-# ------------------------------------------------------------------- verdicts, float32 throughout
+# ------------------------------------------------------------------- predictions, float32
+# throughout
 
 
 def attack(proposing, judging, x, y, epsilon, steps=20):
     """(B,) bool: PGD by one network's gradients; adversarial only where the other one says so.
 
-    Asked about are the points that the proposing network claims, and the last one.
+    Asked about are the points that the proposing network candidates, and the last one.
     """
     generator = torch.Generator().manual_seed(5)
     noise = 2 * torch.rand(x.shape, generator=generator) - 1
@@ -179,7 +180,7 @@ def adversarially_trained(x, y):
     ("training", "epsilons"),
     [("standard", (0.05, 0.1, 0.2)), ("adversarial", (0.1, 0.2, 0.3))],
 )
-def test_searching_in_bfloat16_changes_hardly_a_verdict(digits, training, epsilons):
+def test_searching_in_bfloat16_changes_hardly_a_prediction(digits, training, epsilons):
     """On more than 1,000 digits and three epsilons, PGD-20 finds as much as in float32."""
     data = load_digits()
     x = torch.from_numpy(data.images / 16).float()[:, None]
@@ -189,12 +190,12 @@ def test_searching_in_bfloat16_changes_hardly_a_verdict(digits, training, epsilo
         right = module(x).argmax(dim=1) == y
     x, y = x[right], y[right]
     assert len(x) >= 1000
-    copied = quicken(module, FASTEST, x[:16])
+    copied = make_fast_copy(module, FASTEST, x[:16])
     for epsilon in epsilons:
         plain = attack(module, module, x, y, epsilon)
         quick = attack(copied, module, x, y, epsilon)
         lost, won = int((plain & ~quick).sum()), int((quick & ~plain).sum())
-        print(f"{training} {epsilon}: {len(x)} examples, {lost} verdicts lost, {won} won")
+        print(f"{training} {epsilon}: {len(x)} examples, {lost} predictions lost, {won} won")
         assert 0.02 < plain.float().mean() < 0.999
         assert lost + won <= 0.03 * len(x)
         assert lost - won <= 4 * (lost + won) ** 0.5  # as often won as lost, but for chance

@@ -11,8 +11,8 @@ from quintain.bench.api.defense import InputSpec
 from quintain.bench.api.shared.multiply_adds import multiply_adds
 from quintain.bench.suite.config import read_suite
 from quintain.bench.victim import precision_selection
-from quintain.bench.victim.fast_copy import Quick, Variant, quicken
-from quintain.bench.victim.precision_selection import Choice, choose, recall, time_ratio
+from quintain.bench.victim.fast_copy import FastCopy, Variant, make_fast_copy
+from quintain.bench.victim.precision_selection import PrecisionChoice, choose, recall, time_ratio
 
 CPU = torch.device("cpu")
 FASTEST = "bfloat16+channels-last+folded"
@@ -45,7 +45,7 @@ def test_the_first_clearly_faster_variant_is_chosen(digits, ratios):
     ratios |= {FASTEST: 0.5, "float32+channels-last+folded": 0.4}
     choice = pick(digits)
     assert choice.variant == Variant("bfloat16", channels_last=True, folded=True)
-    assert isinstance(choice.network, Quick)
+    assert isinstance(choice.network, FastCopy)
     about = {"variant": FASTEST, "ratios": {FASTEST: 0.5}, "refused": {}}
     assert choice.about() == about | {"tolerance": choice.tolerance}
     assert 0 < choice.tolerance < 1
@@ -123,7 +123,7 @@ def test_the_quickstart_stays_in_float32(monkeypatch):
 
 
 def test_float32_is_the_module_itself(digits, worth_it):
-    assert pick(digits, "float32") == Choice()
+    assert pick(digits, "float32") == PrecisionChoice()
 
 
 def test_bfloat16_is_taken_untimed(digits, monkeypatch):
@@ -194,7 +194,7 @@ def test_the_ratio_is_a_median_over_rounds(digits):
     x = digits.images[:16]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(precision_selection, "_ROUNDS", 3)
-        ratio = time_ratio(digits.module, quicken(digits.module, Variant(), x), x, clock)
+        ratio = time_ratio(digits.module, make_fast_copy(digits.module, Variant(), x), x, clock)
     assert ratio == pytest.approx(0.5)
 
 

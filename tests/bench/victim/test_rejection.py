@@ -1,4 +1,4 @@
-"""Models that may reject: what attacks see of them, what counts, and what is recorded."""
+"""Models with a reject option: what attacks see of them, what counts, and what is recorded."""
 
 from dataclasses import dataclass
 
@@ -17,11 +17,11 @@ from quintain.bench import evaluate
 from quintain.bench.api.errors import AccessDenied, BadData, BadParameter
 from quintain.bench.api.rng import noise
 from quintain.bench.api.threat import make_ball
-from quintain.bench.victim.counters import Ledger
+from quintain.bench.victim.counters import AttackCounters
 from quintain.bench.victim.model import Network
-from quintain.bench.victim.oracle import GuardedVictim, fooled
-from quintain.bench.victim.rejection import bare, merged, surplus
-from quintain.bench.victim.voting import verdict
+from quintain.bench.victim.oracle import Oracle, fooled
+from quintain.bench.victim.rejection import bare, merged, rejection_margin
+from quintain.bench.victim.voting import prediction
 
 # ------------------------------------------------------------------------------ merged logits
 
@@ -30,7 +30,7 @@ LOGITS = st.lists(st.lists(st.integers(-2, 2), min_size=5, max_size=5), min_size
 
 
 @given(LOGITS, st.integers(0, 3), st.booleans())
-def test_merged_logits_give_the_verdict_by_definition(rows, goal, targeted):
+def test_merged_logits_give_the_prediction_by_definition(rows, goal, targeted):
     logits = torch.tensor(rows, dtype=torch.float32)
     y = torch.full((len(logits),), goal)
     predicted = logits.argmax(dim=1)
@@ -38,7 +38,7 @@ def test_merged_logits_give_the_verdict_by_definition(rows, goal, targeted):
     seen = merged(logits, y, targeted=targeted)
     assert seen.shape == (len(rows), 4)
     assert torch.equal(fooled(seen, y, targeted=targeted), wanted)
-    assert torch.equal(surplus(logits) > 0, predicted == 4)
+    assert torch.equal(rejection_margin(logits) > 0, predicted == 4)
 
 
 @pytest.mark.parametrize(("goal", "targeted"), [(0, False), (1, True)])
@@ -155,11 +155,13 @@ def test_who_does_not_know_of_the_detector_is_rejected(toy):
     )
     row = result.detection.iloc[0]
     assert row[["accuracy", "detection_rate", "roc_auc", "n_adversarial"]].tolist() == [1, 1, 1, 1]
-    assert result.flags == ()  # to be rejected is not to be refuted
+    assert result.flags == ()  # to be rejected is not to be not reproduced
     # where PGD ends: at the corner of the ball that the classifier's gradient points to
     corner = toy.image + epsilon * toy.module.w.sign().reshape(1, 1, 4, 4)
-    wanted = surplus(toy.module(corner.detach())).item()
-    assert result.records["candidate_surplus"].iloc[0][0] == pytest.approx(wanted, rel=1e-3)
+    wanted = rejection_margin(toy.module(corner.detach())).item()
+    assert result.records["candidate_rejection_margin"].iloc[0][0] == pytest.approx(
+        wanted, rel=1e-3
+    )
 
 
 def test_a_targeted_attack_must_reach_the_class_undetected(toy):
@@ -174,16 +176,16 @@ def test_a_targeted_attack_must_reach_the_class_undetected(toy):
 # ------------------------------------------------------------------------------------- the victim
 
 
-def victim(toy, access, count=3, budget=10, *, oblivious=False):
+def victim(toy, access, count=3, budget=10, *, detector_unaware=False):
     network = Network(toy.module, torch.device("cpu"), 16)
     x = toy.image.expand(count, 1, 4, 4)
     ball = make_ball("Linf", x, torch.full((count,), 0.4, dtype=torch.float64))
     grid = torch.full((count, 1), 0.4, dtype=torch.float64)
-    ledger = Ledger.open(
+    counters = AttackCounters.open(
         ball, torch.zeros(count, dtype=torch.int64), torch.full((count,), budget), grid
     )
-    made = GuardedVictim(network, ledger, access, targeted=False, oblivious=oblivious)
-    return made, ledger
+    made = Oracle(network, counters, access, targeted=False, detector_unaware=detector_unaware)
+    return made, counters
 
 
 @pytest.fixture
@@ -198,50 +200,50 @@ def points(toy):
 
 def test_a_victim_answers_with_the_classes_alone(toy, points):
     assert toy.module(points).argmax(dim=1).tolist() == [0, 2, 1]
-    asked, ledger = victim(toy, "score")
+    asked, counters = victim(toy, "score")
     logits = asked.scores(points)
     assert logits.shape == (3, 2)
     assert asked.n_classes == 2
-    wanted = merged(toy.module(points).detach(), ledger.y, targeted=False)
+    wanted = merged(toy.module(points).detach(), counters.y, targeted=False)
     torch.testing.assert_close(logits, wanted)
-    asked, ledger = victim(toy, "decision")
+    asked, counters = victim(toy, "decision")
     assert asked.labels(points).tolist() == [0, 0, 1]
-    assert ledger.broken.tolist() == [False, False, True]
+    assert counters.broken.tolist() == [False, False, True]
     rows = torch.tensor([2, 0, 0, 1])
     assert asked.labels(points[[2, 2, 1, 1]], rows).tolist() == [1, 1, 0, 0]
-    assert ledger.broken.tolist() == [True, False, True]
+    assert counters.broken.tolist() == [True, False, True]
 
 
 def test_a_victim_of_who_does_not_know_answers_for_the_classifier(toy, points):
-    asked, ledger = victim(toy, "white-box", oblivious=True)
+    asked, counters = victim(toy, "white-box", detector_unaware=True)
     torch.testing.assert_close(asked.scores(points), bare(toy.module(points).detach()))
     assert asked.labels(points).tolist() == [0, 1, 1]
     answer = asked.gradient(points, lambda logits: logits[:, 1])
     weight = toy.module.w.detach().reshape(1, 1, 4, 4).expand_as(points)
     torch.testing.assert_close(answer.gradient, weight)
-    assert ledger.broken.tolist() == [False, True, True]
+    assert counters.broken.tolist() == [False, True, True]
 
 
 def test_every_way_to_ask_gives_the_same_logits(toy, points):
-    asked, ledger = victim(toy, "white-box")
+    asked, counters = victim(toy, "white-box")
     scores = asked.scores(points)
     answer = asked.gradient(points, lambda logits: logits.sum(dim=1))
     open_ended = asked.differentiable(points.clone().requires_grad_())
     assert torch.equal(answer.logits, scores)
     assert torch.equal(open_ended, scores)
     open_ended.sum().backward()
-    assert (ledger.queries.tolist(), ledger.backward.tolist()) == ([3] * 3, [2] * 3)
+    assert (counters.queries.tolist(), counters.backward.tolist()) == ([3] * 3, [2] * 3)
 
 
 def test_access_and_budgets_hold_for_models_that_reject(toy, points):
     asked, _ = victim(toy, "decision")
     with pytest.raises(AccessDenied):
         asked.scores(points)
-    asked, ledger = victim(toy, "score", budget=1)
+    asked, counters = victim(toy, "score", budget=1)
     asked.scores(points)
     assert asked.scores(points).isnan().all()
     assert asked.labels(points).tolist() == [-1] * 3
-    assert ledger.queries.tolist() == [1] * 3
+    assert counters.queries.tolist() == [1] * 3
 
 
 # ---------------------------------------------------------------------- what is evaluated, and how
@@ -292,10 +294,10 @@ def test_figures_of_detection_agree_with_scikit_learn(digits):
     table, records = result.detection, result.records
     with torch.no_grad():
         logits = module(x)
-    clean = surplus(logits).double().numpy()
-    np.testing.assert_allclose(records["surplus"], clean, atol=1e-5)
+    clean = rejection_margin(logits).double().numpy()
+    np.testing.assert_allclose(records["rejection_margin"], clean, atol=1e-5)
     for point, row in enumerate(table.itertuples()):
-        scores = np.array([one[point] for one in records["candidate_surplus"]])
+        scores = np.array([one[point] for one in records["candidate_rejection_margin"]])
         scores = scores[np.isfinite(scores)]
         truth = [0] * 100 + [1] * len(scores)
         assert row.n_adversarial == len(scores) > 20
@@ -305,7 +307,7 @@ def test_figures_of_detection_agree_with_scikit_learn(digits):
         assert row.accuracy == result.curve["robust_accuracy"][point]
         # whatever was broken is a candidate that passes
         broken = np.array([one[point] for one in records["broken"]])
-        best = np.array([one[point] for one in records["candidate_surplus"]])
+        best = np.array([one[point] for one in records["candidate_rejection_margin"]])
         assert (best[broken] <= 0).all()
 
 
@@ -325,17 +327,17 @@ def test_candidates_stay_in_their_ball_at_each_epsilon(toy):
         toy.module, toy.image, torch.tensor([0]), PGD(steps=60, loss=Margin()), epsilons=grid,
         search="exhaustive",
     )  # fmt: skip
-    near, far = result.records["candidate_surplus"].iloc[0]
+    near, far = result.records["candidate_rejection_margin"].iloc[0]
     assert not near <= 0  # nothing passes in the smaller ball
-    assert -0.01 > far > least_surplus(toy, grid[1]) - 1e-5
+    assert -0.01 > far > least_rejection_margin(toy, grid[1]) - 1e-5
     stopping = evaluate(
         toy.module, toy.image, torch.tensor([0]), PGD(steps=60, loss=Margin()), epsilons=grid
     )
-    first = stopping.records["candidate_surplus"].iloc[0][1]
+    first = stopping.records["candidate_rejection_margin"].iloc[0][1]
     assert first > far  # an exhaustive search goes on when it has won: deep in what is let through
 
 
-def least_surplus(toy, epsilon):
+def least_rejection_margin(toy, epsilon):
     """The smallest v delta - limit over the ball with w delta >= edge."""
     w, v = (one.detach().double().numpy() for one in (toy.module.w, toy.module.v))
     found = linprog(v, A_ub=[-w], b_ub=[-toy.module.edge], bounds=[(-epsilon, epsilon)] * 16)
@@ -370,7 +372,7 @@ def test_a_model_that_does_not_reject_has_no_figures_of_detection(digits):
     result = evaluate(digits.module, digits.images[:3], digits.labels[:3], "fgsm")
     with pytest.raises(BadParameter, match="does not reject"):
         _ = result.detection
-    assert "surplus" not in result.records
+    assert "rejection_margin" not in result.records
 
 
 def test_the_rejection_is_no_class_to_aim_at(toy):
@@ -394,11 +396,11 @@ def test_a_rejecting_network_within_a_model_that_says_nothing_of_it_is_refused(d
     inner = nn.Sequential(digits.module, Doubt())
     inner.rejects = True
     outer = nn.Sequential(nn.Identity(), inner)
-    with pytest.raises(BadData, match="layer '1' of the model may reject"):
+    with pytest.raises(BadData, match="layer '1' of the model has a reject option"):
         evaluate(outer, digits.images[:4], digits.labels[:4], "fgsm", epsilons=[0.1])
     outer.rejects = True
     result = evaluate(outer, digits.images[:4], digits.labels[:4], "fgsm", epsilons=[0.1])
-    assert "surplus" in result.records
+    assert "rejection_margin" in result.records
 
 
 # ------------------------------------------------------------------------- random and rejecting
@@ -430,12 +432,12 @@ def test_naive_candidates_are_judged_by_the_classifiers_votes(chance):
     assert row["accuracy"] == (chance > 0.5)
 
 
-def test_the_surplus_of_votes_grows_with_the_share_that_rejects():
+def test_the_rejection_margin_of_votes_grows_with_the_share_that_rejects():
     """However many were asked for: few of the certain, many of the open."""
     x = torch.full((60, 1, 2, 2), 0.6)
     found = []
     for chance in (0.6, 0.65, 0.8, 1.0):
         network = Network(Doubtful(chance), torch.device("cpu"), 256)
-        found.append(surplus(verdict(network, x, torch.arange(60)).whole).mean().item())
+        found.append(rejection_margin(prediction(network, x, torch.arange(60)).whole).mean().item())
     assert found == sorted(found)
     assert found[-1] == 1.0

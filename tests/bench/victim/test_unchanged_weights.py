@@ -106,7 +106,7 @@ MODELS = {
 def test_a_cell_whose_attack_wrote_into_the_model_fails_and_the_next_does_not_notice(linear, what):
     module = nn.Sequential(linear.module[0], linear.module[1], nn.BatchNorm1d(2)).eval()
     plain = attacked(linear, "fgsm", module).records
-    before, held = weights_hash(module), weights(module)
+    before, verified = weights_hash(module), weights(module)
     written = []
 
     def write(problem):
@@ -117,7 +117,7 @@ def test_a_cell_whose_attack_wrote_into_the_model_fails_and_the_next_does_not_no
     with pytest.raises(CellError, match="the attack changed the model's "):
         attacked(linear, Writes(write), module)
     assert weights_hash(module) == before
-    assert weights(module) is held
+    assert weights(module) is verified
     assert attacked(linear, "fgsm", module).records.equals(plain)
 
 

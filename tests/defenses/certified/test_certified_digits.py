@@ -67,7 +67,7 @@ def certified(module, digits, epsilon):
     return ((found.prediction == y) & (found.radius >= epsilon)).double().mean().item()
 
 
-def holds(result):
+def check_certified(result):
     assert result.flags == ()
     proved = result.certified_accuracy["robust_accuracy"]
     assert (proved <= result.curve["robust_accuracy"]).all()
@@ -81,7 +81,7 @@ def test_interval_bounds_withstand_every_attack(networks, digits):
     attacks = [PGD(steps=20), apgd_ce(steps=20), Square(steps=100)]
     grid = [0.01, 0.03, 0.06, 0.1]
     result = evaluate(networks("interval-bounds"), x, y, attacks, epsilons=grid)
-    proved = holds(result)
+    proved = check_certified(result)
     assert proved.iloc[-1] > 0.25
     assert result.curve["robust_accuracy"].iloc[-1] < result.curve["clean_accuracy"].iloc[-1]
 
@@ -98,7 +98,7 @@ def test_smoothing_withstands_every_attack(networks, digits):
     grid = [0.1, 0.25, 0.5, 1.0]
     module = networks("smoothing")
     result = evaluate(module, x[:30], y[:30], attacks, norm="L2", epsilons=grid)
-    holds(result)
+    check_certified(result)
     assert result.curve["robust_accuracy"].iloc[-1] < 0.6
 
 

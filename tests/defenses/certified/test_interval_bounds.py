@@ -30,9 +30,9 @@ def test_the_radius_of_a_linear_network_is_its_distance_from_another_class():
     with torch.no_grad():
         logits, weight = network(x).double(), network[1].weight.double()
         y = logits.argmax(1)
-        lead = logits.gather(1, y[:, None]) - logits
+        margin = logits.gather(1, y[:, None]) - logits
         length = (weight[y][:, None] - weight[None]).abs().sum(2)
-        exact = (lead / length).masked_fill(length == 0, torch.inf).amin(1)
+        exact = (margin / length).masked_fill(length == 0, torch.inf).amin(1)
     assert torch.equal(found.prediction, y)
     assert (found.radius <= exact).all()
     near = exact < 0.4  # beyond, the border of [0, 1] takes a part of the ball
@@ -70,9 +70,9 @@ def test_training_certifies_what_it_can_truly_tell(training, two_cues):
     defense = IntervalBounds(**QUICK, **RAMP)
     trained = defense.fit(linear(), training(x, y, epsilon=0.1))
     found = trained.model.certify(x, draws(600), 128)
-    told_truly = ((x[:, 0, 0, 0] > 0.5).long() == y).double().mean().item()
+    stated_truly = ((x[:, 0, 0, 0] > 0.5).long() == y).double().mean().item()
     certified = ((found.prediction == y) & (found.radius >= 0.1)).double().mean().item()
-    assert certified == pytest.approx(told_truly, abs=0.02)
+    assert certified == pytest.approx(stated_truly, abs=0.02)
     assert trained.flags == ()
     validated = [one["epoch"] for one in trained.history if "robust_validation_loss" in one]
     assert validated == [8, 9, 10, 11, 12]

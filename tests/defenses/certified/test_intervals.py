@@ -11,7 +11,13 @@ from torch import nn
 from quintain.bench.api.defense import InputSpec
 from quintain.bench.api.errors import BadParameter
 from quintain.defenses.certified.intervals import Interval
-from quintain.defenses.certified.propagation import FLOAT32, around, leads, propagate, surely_around
+from quintain.defenses.certified.propagation import (
+    FLOAT32,
+    around,
+    margins,
+    propagate,
+    surely_around,
+)
 from quintain.models.alexnet import alexnet
 from quintain.models.googlenet import googlenet
 from quintain.models.resnet import resnet
@@ -92,8 +98,8 @@ def test_no_point_of_the_box_leaves_the_bounds(seed, epsilon):
             assert (bounds.lower <= logits).all()
             assert (logits <= bounds.upper).all()
             y = logits.argmax(1)
-            lead = logits.gather(1, y[:, None]) - logits
-            assert (leads(bounds, y) <= lead.double() + 1e-6).all()
+            margin = logits.gather(1, y[:, None]) - logits
+            assert (margins(bounds, y) <= margin.double() + 1e-6).all()
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -136,7 +142,7 @@ def test_of_a_linear_network_the_leads_are_exact():
     x = 0.3 + 0.4 * torch.rand(10, 1, 4, 4)
     y = torch.arange(10) % 3
     weight, logits = network[1].weight.detach().double(), network(x).detach().double()
-    bounds = leads(propagate(network, around(x, torch.full((10,), 0.05))), y).detach()
+    bounds = margins(propagate(network, around(x, torch.full((10,), 0.05))), y).detach()
     for row in range(10):
         for other in range(3):
             between = weight[y[row]] - weight[other]
@@ -144,8 +150,8 @@ def test_of_a_linear_network_the_leads_are_exact():
             assert bounds[row, other] == pytest.approx(wanted.item(), abs=1e-5)
     apart = propagate(network, around(x, torch.full((10,), 0.05)))
     plain = Interval(apart.lower, apart.upper)  # without what the last layer was given
-    assert (leads(plain, y) <= bounds + 1e-6).all()
-    assert (leads(plain, y) < bounds - 0.01).any()
+    assert (margins(plain, y) <= bounds + 1e-6).all()
+    assert (margins(plain, y) < bounds - 0.01).any()
 
 
 def test_bounds_leave_room_for_the_networks_own_rounding():
@@ -176,7 +182,7 @@ def test_the_box_is_in_the_cube_and_holds_the_whole_ball():
 def test_gradients_flow_to_the_weights():
     network = small_cnn(SPEC, width=0.1)
     x = torch.rand(4, 3, 32, 32)
-    leads(propagate(network, around(x, torch.full((4,), 0.01))), torch.arange(4)).sum().backward()
+    margins(propagate(network, around(x, torch.full((4,), 0.01))), torch.arange(4)).sum().backward()
     assert all(one.grad is not None and one.grad.isfinite().all() for one in network.parameters())
 
 

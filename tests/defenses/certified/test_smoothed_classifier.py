@@ -116,7 +116,7 @@ def test_a_prediction_needs_a_significant_lead(counts, alpha):
     assert answer == (counts.index(first) if chance <= alpha else ABSTAIN)
 
 
-def test_the_answers_hang_on_seed_and_example_alone(halves):
+def test_the_answers_depend_on_seed_and_example_alone(halves):
     network, x, _ = halves
     module = Smoothed(network, SIGMA, 20, 100, 0.001)
     whole = module.certify(x, draws(40), 4096)
@@ -189,7 +189,7 @@ def test_the_lower_bound_is_that_of_statsmodels(hits):
     assert found == pytest.approx(np.nan_to_num(wanted))
 
 
-def test_layers_within_draw_anew_for_each_stream():
+def test_layers_within_draw_again_for_each_stream():
     """Else the class would be chosen by draws that are counted again, and alpha would not hold."""
     seen = []
 

@@ -16,8 +16,8 @@ from quintain.bench.api.defense import Trained
 from quintain.bench.api.errors import BadData, BadParameter
 from quintain.bench.api.progress import Silent
 from quintain.bench.store.checkpoints import load_checkpoint, save_checkpoint
-from quintain.bench.training.networks import Order, obtain
-from quintain.bench.victim.traits import Nature
+from quintain.bench.training.networks import TrainingRequest, train_or_load
+from quintain.bench.victim.traits import ModelTraits
 from quintain.defenses.certified.randomised_smoothing import RandomisedSmoothing
 from quintain.defenses.detection.detector import Rejecting
 from quintain.defenses.detection.feature_squeezing import FeatureSqueezing
@@ -179,7 +179,8 @@ def test_a_layer_that_is_not_there_is_named():
         with_features(nn.Flatten(), torch.rand(2, 1, 6, 6), None)
 
 
-# -------------------------------------------------------------------------- thresholds and verdicts
+# -------------------------------------------------------------------------- thresholds and
+# predictions
 
 
 class Given(nn.Module):
@@ -319,12 +320,12 @@ def test_networks_and_their_bases_are_kept_in_the_cache(name, tmp_path):
     base = {"name": "none", "epochs": 1}
     detector = registry.build("defenses", {"name": name, "base": base})
     spec = {"name": "small-cnn", "width": 0.1}
-    order = Order(spec, detector, digits, 0, torch.device("cpu"), "Linf", None)
-    made = obtain(order, tmp_path, Silent()).model
+    request = TrainingRequest(spec, detector, digits, 0, torch.device("cpu"), "Linf", None)
+    made = train_or_load(request, tmp_path, Silent()).model
     kept = sorted((tmp_path / "networks").glob("*.safetensors"))
     assert len(kept) == 2  # the base's is shared
     times = [one.stat().st_mtime_ns for one in kept]
-    again = obtain(order, tmp_path, Silent()).model
+    again = train_or_load(request, tmp_path, Silent()).model
     x = digits.images.read(torch.arange(50))
     assert torch.equal(again(x), made(x))
     assert [one.stat().st_mtime_ns for one in kept] == times
@@ -342,8 +343,8 @@ def test_about_as_many_test_images_are_rejected_as_said(name, tmp_path_factory):
     detector = registry.build("defenses", {"name": name, "base": base})
     spec = {"name": "small-cnn", "width": 0.25}
     cache = tmp_path_factory.getbasetemp() / "detectors"
-    order = Order(spec, detector, train, 0, torch.device("cpu"), "Linf", None)
-    model = obtain(order, cache, Silent()).model
+    request = TrainingRequest(spec, detector, train, 0, torch.device("cpu"), "Linf", None)
+    model = train_or_load(request, cache, Silent()).model
     with torch.no_grad():
         predicted = model(test.images.read(torch.arange(len(test)))).argmax(dim=1)
     rejected = float((predicted == 10).double().mean())
@@ -353,16 +354,18 @@ def test_about_as_many_test_images_are_rejected_as_said(name, tmp_path_factory):
 
 def test_a_transformation_before_a_detector_rejects_as_it_does(job):
     defense = BitDepth(bits=6, base=Mahalanobis(base=BASE))
-    assert Nature.of(defense) == Nature(differentiable=False, rejects=True)
+    assert ModelTraits.of(defense) == ModelTraits(differentiable=False, rejects=True)
     module = defense.fit(network(), job).model
-    assert Nature.of_module(module) == Nature(differentiable=False, rejects=True)
+    assert ModelTraits.of_module(module) == ModelTraits(differentiable=False, rejects=True)
     assert module.false_positive_rate == 0.05
     assert module(job.data.images.read(torch.arange(3))).shape == (3, 3)
-    assert Nature.of_module(nn.Sequential(nn.Identity(), module)).rejects is False
+    assert ModelTraits.of_module(nn.Sequential(nn.Identity(), module)).rejects is False
 
 
 def test_detectors_have_the_nature_of_their_base():
-    assert Nature.of(KNNDistance(base=BitDepth())) == Nature(differentiable=False, rejects=True)
+    assert ModelTraits.of(KNNDistance(base=BitDepth())) == ModelTraits(
+        differentiable=False, rejects=True
+    )
 
 
 @pytest.mark.parametrize("around", [Ensemble, RandomisedSmoothing])

@@ -38,11 +38,11 @@ def test_it_gives_up_the_weak_cues_for_robustness(given, training, two_cues):
     plain = Undefended(**QUICK).fit(linear(), training(x, y)).model
     job = training(x, y, epsilon=0.1)
     trained = AdversarialTraining(**QUICK, **given).fit(linear(), job)
-    told_truly = ((x[:, 0, 0, 0] > 0.5).long() == y).double().mean().item()
+    stated_truly = ((x[:, 0, 0, 0] > 0.5).long() == y).double().mean().item()
     assert robust(plain, x, y, 0.0) > 0.98
     assert robust(plain, x, y, 0.1) < 0.2
-    assert robust(trained.model, x, y, 0.0) == pytest.approx(told_truly, abs=0.01)
-    assert robust(trained.model, x, y, 0.1) == pytest.approx(told_truly, abs=0.01)
+    assert robust(trained.model, x, y, 0.0) == pytest.approx(stated_truly, abs=0.01)
+    assert robust(trained.model, x, y, 0.1) == pytest.approx(stated_truly, abs=0.01)
     assert trained.flags == ()
     last = trained.history[-1]
     assert last["robust_validation_accuracy"] <= last["validation_accuracy"]

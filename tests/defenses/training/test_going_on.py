@@ -1,4 +1,4 @@
-"""A training that is cut off goes on, and ends as an undisturbed one does, to the bit."""
+"""A training that is interrupted goes on, and ends as an undisturbed one does, to the bit."""
 
 import io
 
@@ -16,7 +16,7 @@ from quintain.defenses.training.loop.training_config import Recipe
 BATCHES = 6  # an epoch's: 180 examples in batches of 30
 
 
-class CutOff(Exception):
+class Interrupted(Exception):
     """What a kill is, within a process."""
 
 
@@ -41,7 +41,7 @@ class Memory:
         self.content = buffer.getvalue()
         self.where.append(where)
         if self.steps == self.until:
-            raise CutOff
+            raise Interrupted
 
 
 class Rows:
@@ -98,7 +98,7 @@ def check_the_same(one, other):
 
 
 def go_on(fit, job, cuts):
-    """The end of a run that is cut off after each of these numbers of steps, and of one that is
+    """The end of a run that is interrupted after each of these numbers of steps, and of one that is
     not.
     """
     expected = ended(fit(network(job.data.shape[0]), job))
@@ -110,7 +110,7 @@ def go_on(fit, job, cuts):
         if cut is None:
             check_the_same(ended(fit(network(job.data.shape[0]), job)), expected)
         else:
-            with pytest.raises(CutOff):
+            with pytest.raises(Interrupted):
                 fit(network(job.data.shape[0]), job)
     assert rows.rows[-1] == expected[1][-1]
     return memory
@@ -194,7 +194,7 @@ def test_every_part_of_the_state_matters(part, training, stripes):
     expected = ended(defense.fit(network(), training(*stripes)))
     memory = Spoilt(until=8)
     job = training(*stripes, keeper=memory)
-    with pytest.raises(CutOff):
+    with pytest.raises(Interrupted):
         defense.fit(network(), job)
     memory.until = None
     with pytest.raises(AssertionError):

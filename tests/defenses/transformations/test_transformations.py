@@ -216,8 +216,8 @@ def test_the_network_behind_gets_a_gradient_or_zero_but_never_breaks(name, digit
     rows = torch.arange(20)
     drawn = Draws(1, rows, 0 * rows, 0 * rows)
     plain = Network(module, CPU, 32)
-    lens = registry.build("gradients", "bpda").lens
-    helped = Network(module, CPU, 32, surrogates=lens)
+    surrogate = registry.build("gradients", "bpda").surrogate
+    helped = Network(module, CPU, 32, surrogates=surrogate)
     naive, adaptive = (
         one.gradient(x, lambda z: z[:, 0], noise=drawn).gradient.flatten(1).abs().amax(1)
         for one in (plain, helped)
@@ -252,8 +252,8 @@ def test_resizing_has_its_exact_gradient():
 def test_a_defense_declares_what_its_layers_are(defense, differentiable, stochastic):
     assert (defense.differentiable, defense.stochastic) == (differentiable, stochastic)
     network = Network(defense.wrap(nn.Flatten()), CPU, 16)
-    nature = network.nature
-    assert (nature.differentiable, nature.stochastic) == (differentiable, stochastic)
+    traits = network.traits
+    assert (traits.differentiable, traits.stochastic) == (differentiable, stochastic)
 
 
 def test_the_base_trains_and_the_layer_stands_before_it(stripes, training):

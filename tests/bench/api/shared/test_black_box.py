@@ -14,7 +14,7 @@ from quintain.bench.api.attack import Alternatives, Cascade
 from quintain.bench.api.errors import BadParameter
 from quintain.bench.api.flags import combined, raised
 from quintain.bench.api.shared.black_box import beaten, beaten_within
-from quintain.bench.engine.config import Member, single
+from quintain.bench.engine.config import AttackStage, flatten_cascade
 from quintain.bench.report.tables import worst_case
 from quintain.bench.store.cell import Cell
 
@@ -56,7 +56,7 @@ def test_a_cascade_tells_what_its_black_box_stage_broke(digits):
     attack = Cascade((PGD(steps=5), Square(steps=150)))
     images, labels = digits.images[:30], digits.labels[:30]
     result = evaluate(Negated(digits.module), images, labels, attack, epsilons=[0.1, 0.2])
-    stages = np.array(result.records["member"].tolist())
+    stages = np.array(result.records["stage"].tolist())
     assert counted(result.flags) == [(stages == 1).sum(0).max()]
     assert counted(result.flags)[0] > 10
     plain = evaluate(digits.module, images, labels, attack, epsilons=[0.1, 0.2])
@@ -73,12 +73,12 @@ def test_labels_alone_break_what_scores_and_gradients_hide(digits, norm, epsilon
     assert counted(result.flags)[0] > 5
     gap = blind.curve["robust_accuracy"] - result.curve["robust_accuracy"]
     assert gap.item() > 0.25
-    assert result.members == ("PGD", "RayS" if norm == "Linf" else "HopSkipJump")
+    assert result.stages == ("PGD", "RayS" if norm == "Linf" else "HopSkipJump")
 
 
 def test_strongest_ends_with_an_attack_on_labels_in_every_norm_and_towards_targets():
     def last(norm, **more):
-        return type(single([Member(strongest())], norm, **more)[-1].attack)
+        return type(flatten_cascade([AttackStage(strongest())], norm, **more)[-1].attack)
 
     assert last("Linf") is RayS
     assert last("L2") is HopSkipJump

@@ -13,7 +13,7 @@ from quintain.bench.api.shared.safe_text import drawn, lines, markdown, plain, s
 from quintain.bench.api.shared.terminal import Bar, say
 from quintain.bench.report.figure import tradeoff_figure
 from quintain.bench.report.render import leaderboard_table, run_summary
-from quintain.bench.report.sweeps import Comparison, Share, Subject
+from quintain.bench.report.sweeps import Comparison, ModelSeries, Share
 from quintain.bench.report.tables import LEADERBOARD_COLUMNS, TRADEOFF_COLUMNS
 from quintain.bench.report.write import read_table
 from quintain.bench.store.spreadsheet import guarded, restored, to_csv, unguarded
@@ -119,11 +119,12 @@ def test_progress_and_lines_do_not_steer_the_terminal(capsys, monkeypatch):
 def test_dollars_in_a_label_are_no_mathematics():
     whole = Share(0.5, 0.4, 0.6)
     curve = ((0.0, whole), (8 / 255, whole))
-    subjects = tuple(
-        Subject("m", one, curve, whole, whole, complete=True) for one in ("$x^{$", "a\nb\x1b$y$")
+    series = tuple(
+        ModelSeries("m", one, curve, whole, whole, complete=True)
+        for one in ("$x^{$", "a\nb\x1b$y$")
     )
     pytest.importorskip("matplotlib")
-    figure = tradeoff_figure(Comparison("d$a_{$", "Linf", "8/255", (24,), subjects))
+    figure = tradeoff_figure(Comparison("d$a_{$", "Linf", "8/255", (24,), series))
     figure.canvas.draw()  # bad mathematics would raise here
     titles = [text.get_text() for text in figure.legends[0].get_texts()]
     assert titles == [r"\$x^{\$", r"a\nb\x1b\$y\$"]

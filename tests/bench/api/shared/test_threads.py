@@ -12,7 +12,7 @@ from quintain.bench.api.defense import InputSpec, Training
 from quintain.bench.api.progress import Silent
 from quintain.bench.api.shared.threads import ONE_THREAD_BELOW, suited_threads, threads_for
 from quintain.bench.suite.config import read_suite
-from quintain.bench.training.networks import Order, obtain
+from quintain.bench.training.networks import TrainingRequest, train_or_load
 
 CPU = torch.device("cpu")
 
@@ -102,7 +102,7 @@ def test_a_training_runs_with_them_and_puts_them_back():
 
     data = registry.build("datasets", "digits").load("train")
     model = {"name": "resnet", "depth": 8, "width": 0.25}
-    obtain(Order(model, Noting(), data, 0, CPU, "Linf", None), None, Silent())
+    train_or_load(TrainingRequest(model, Noting(), data, 0, CPU, "Linf", None), None, Silent())
     assert seen == [1]
     assert torch.get_num_threads() == 3
 

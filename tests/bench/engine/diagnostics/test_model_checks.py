@@ -15,7 +15,7 @@ from quintain.bench.api.rng import noise
 from quintain.bench.datasets.in_memory import TensorImages
 from quintain.bench.engine.diagnostics.model_checks import flags_of_model
 from quintain.bench.victim.model import Network, frozen
-from quintain.bench.victim.traits import Approach
+from quintain.bench.victim.traits import Adaptation
 
 LIKELY = """
 from torch import nn
@@ -162,9 +162,9 @@ def test_the_passes_of_the_checks_are_not_the_attacks(digits):
     images, labels = digits.images[:20], digits.labels[:20]
     settings = {"epsilons": [1e-6], "search": "exhaustive"}
     result = evaluate(digits.module, images, labels, {"name": "pgd", "steps": 3}, **settings)
-    under = result.records["under_attack"]
-    assert set(result.records["forward"][under]) == {4}
-    assert set(result.records["backward"][under]) == {3}
+    active = result.records["under_attack"]
+    assert set(result.records["forward"][active]) == {4}
+    assert set(result.records["backward"][active]) == {3}
 
 
 class Counted(nn.Module):
@@ -185,7 +185,7 @@ def test_flags_that_are_known_cost_no_more_passes(digits):
 
     def look(*, gradients):
         before = module.rows
-        arguments = network, images, labels, torch.arange(32), Approach()
+        arguments = network, images, labels, torch.arange(32), Adaptation()
         return flags_of_model(*arguments, gradients=gradients, known=known), module.rows - before
 
     with frozen(Counted(ClippedLogits(digits.module))) as module:

@@ -13,8 +13,8 @@ from quintain.bench import evaluate
 from quintain.bench.api import registry
 from quintain.bench.api.errors import CellError
 from quintain.bench.engine import cell
-from quintain.bench.victim.fast_copy import Quick, Variant
-from quintain.bench.victim.precision_selection import Choice
+from quintain.bench.victim.fast_copy import FastCopy, Variant
+from quintain.bench.victim.precision_selection import PrecisionChoice
 
 EVERY = lambda x: torch.ones(len(x), dtype=torch.bool)  # noqa: E731
 
@@ -58,7 +58,7 @@ def attacked(module, linear, attack, count=12, *, reach=1.5, **named):
     return evaluate(module, linear.images[:count], linear.labels[:count], attack, **settings)
 
 
-def brief(name):
+def single_step(name):
     """An attack with the least work that its parameters allow."""
     for parameters in ({"steps": 6, "rounds": 2}, {"steps": 4}, {}):
         try:
@@ -77,7 +77,7 @@ WHITE_BOX = [
 
 @pytest.mark.parametrize("name", WHITE_BOX)
 def test_no_white_box_attack_counts_examples_without_a_gradient_as_robust(linear, name):
-    attack = brief(name)
+    attack = single_step(name)
     norm = getattr(attack, "norms", ("Linf",))[0]
     robust, said = None, ""
     try:
@@ -176,7 +176,7 @@ def test_logits_that_the_attack_differentiates_itself_are_looked_at_too(linear):
 
 def test_a_fast_copy_without_a_gradient_is_no_proof_against_the_model(linear, monkeypatch):
     def spoilt_copy(module, *_):
-        return Choice(Quick(Spoilt(module), Variant("bfloat16")))
+        return PrecisionChoice(FastCopy(Spoilt(module), Variant("bfloat16")))
 
     monkeypatch.setattr(cell, "choose", spoilt_copy)
     result = attacked(linear.module, linear, PGD(10), reach=2.0)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from quintain.bench.datasets.in_memory import TensorImages
-from quintain.bench.engine.diagnostics.sanity_checks import doubts, predictions
+from quintain.bench.engine.diagnostics.sanity_checks import predictions, sanity_flags
 from quintain.bench.victim.model import Network
 
 CPU = torch.device("cpu")
@@ -37,13 +37,13 @@ def images():
     return torch.rand(50, 1, 4, 4, generator=torch.Generator().manual_seed(1))
 
 
-def flags_of(module, images, rows=None, access=("white-box",), refuted=0):
+def flags_of(module, images, rows=None, access=("white-box",), not_reproduced=0):
     network = Network(module.requires_grad_(False), CPU, 64)
     everyone = torch.arange(len(images))
     images = TensorImages(images)
     labels = predictions(network, images, everyone)
     rows = everyone if rows is None else rows
-    return doubts(network, images, labels, rows, set(access), refuted)
+    return sanity_flags(network, images, labels, rows, set(access), not_reproduced)
 
 
 def test_a_plain_model_raises_no_flag(images):
@@ -58,8 +58,8 @@ def test_predictions_are_those_of_the_module_in_order(images):
     assert 0 < expected.sum() < 50
 
 
-def test_refuted_adversarials_are_counted(images):
-    assert flags_of(Linear(), images, refuted=3) == ("refuted-adversarials:3",)
+def test_not_reproduced_adversarials_are_counted(images):
+    assert flags_of(Linear(), images, not_reproduced=3) == ("not-reproduced:3",)
 
 
 def test_a_model_that_changes_its_mind_is_flagged(images):

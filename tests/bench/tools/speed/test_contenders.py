@@ -48,7 +48,7 @@ def test_quintain_on_the_whole_budget_makes_the_same_steps_at_every_epsilon(job)
     assert tally.backward == len(job.x) * (4 * 3 + 1) + 24
 
 
-def test_quintain_s_curve_costs_less_and_finds_as_much(job):
+def test_quintain_s_curve_costs_less_and_adversarial_examples_as_much(job):
     whole, curve = (
         one.attack(job, EPSILONS) for one in (Quintain(whole=True), Quintain(whole=False))
     )

@@ -12,7 +12,7 @@ GRID = (0.05, 0.1, 0.15, 0.2)
 
 @dataclass
 class Timed:
-    """Moves a clock by a price for each epsilon, and finds nothing."""
+    """Moves a clock by a price for each epsilon, and adversarial examples nothing."""
 
     name: str
     price: float

@@ -37,9 +37,9 @@ def test_it_withstands_what_ordinary_training_does_not(kind, gamma, training, tw
     given = {"replays": 4} if kind is Free else {}
     defense = kind(**QUICK, **given, weight_perturbation=gamma)
     trained = defense.fit(linear(), training(x, y, epsilon=0.1))
-    told_truly = ((x[:, 0, 0, 0] > 0.5).long() == y).double().mean().item()
+    stated_truly = ((x[:, 0, 0, 0] > 0.5).long() == y).double().mean().item()
     assert robust(plain, x, y, 0.1) < 0.2
-    assert robust(trained.model, x, y, 0.1) == pytest.approx(told_truly, abs=0.03)
+    assert robust(trained.model, x, y, 0.1) == pytest.approx(stated_truly, abs=0.03)
     assert robust(plain, x, y, 0.0) > robust(trained.model, x, y, 0.0)
     assert trained.flags == ()
     for one in trained.history:

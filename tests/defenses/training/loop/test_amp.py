@@ -33,7 +33,7 @@ def quick(**named):
     return {"epochs": 3, "batch_size": 20, "augmentation": "none", **named}
 
 
-def test_passes_are_bfloat16_and_verdicts_and_weights_float32(training, stripes):
+def test_passes_are_bfloat16_and_predictions_and_weights_float32(training, stripes):
     defense = AdversarialTraining(
         **quick(precision="bfloat16"), method="fgsm", epsilon=0.05, validation_steps=2
     )
@@ -44,7 +44,7 @@ def test_passes_are_bfloat16_and_verdicts_and_weights_float32(training, stripes)
     assert kinds == {
         (True, True): {torch.bfloat16},  # the step
         (False, True): {torch.bfloat16},  # the adversary
-        (False, False): {torch.float32},  # verdicts
+        (False, False): {torch.float32},  # predictions
     }
     assert trained.model.layer.weight.dtype == torch.float32
     assert trained.history[-1]["robust_validation_accuracy"] == 1.0

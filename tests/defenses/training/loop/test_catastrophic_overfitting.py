@@ -12,20 +12,20 @@ def history(*pairs):
     return out
 
 
-def judge(*pairs, n_classes=10):
+def validate(*pairs, n_classes=10):
     return catastrophic_overfitting(history(*pairs), n_classes=n_classes)
 
 
 def test_a_collapse_under_pgd_alone_is_seen_in_its_epoch():
-    line = judge((0.3, 0.28), (0.4, 0.38), (0.45, 0.40), (0.85, 0.02))
+    line = validate((0.3, 0.28), (0.4, 0.38), (0.45, 0.40), (0.85, 0.02))
     assert line == (
         "catastrophic overfitting in epoch 4: validation accuracy 0.85 under FGSM, 0.02 under PGD"
     )
 
 
 def test_a_network_that_was_never_robust_is_seen_too():
-    assert judge((0.95, 0.05)) is not None
-    assert judge(None, (0.95, 0.05)) is not None
+    assert validate((0.95, 0.05)) is not None
+    assert validate(None, (0.95, 0.05)) is not None
 
 
 @pytest.mark.parametrize(
@@ -43,9 +43,9 @@ def test_a_network_that_was_never_robust_is_seen_too():
     ],
 )
 def test_what_is_not_catastrophic(pairs):
-    assert judge(*pairs) is None
+    assert validate(*pairs) is None
 
 
 def test_robust_by_guessing_one_of_two_classes_is_not_a_height_to_fall_from():
-    assert judge((0.5, 0.5), (0.5, 0.2), n_classes=2) is None
-    assert judge((0.8, 0.8), (0.8, 0.2), n_classes=2) is not None
+    assert validate((0.5, 0.5), (0.5, 0.2), n_classes=2) is None
+    assert validate((0.8, 0.8), (0.8, 0.2), n_classes=2) is not None

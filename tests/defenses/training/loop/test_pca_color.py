@@ -56,7 +56,7 @@ def test_multiples_are_normal_with_the_spread(image_data, coloured):
     assert ((drawn.abs() < 0.1).float().mean() - 0.6827).abs() < 0.01
 
 
-def test_each_use_of_an_image_draws_anew(training, coloured):
+def test_each_use_of_an_image_draws_again(training, coloured):
     """A network that only looks: what it is shown differs from epoch to epoch."""
 
     class Looking(torch.nn.Module):
