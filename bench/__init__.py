@@ -13,6 +13,10 @@ __all__ = ["Result", "evaluate"]
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch only when it is asked for."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("quintain")
     if name in __all__:
         import importlib
 

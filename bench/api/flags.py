@@ -19,6 +19,7 @@ from typing import Any, Literal, Self
 Measure = Literal["count", "share", "attack", "sentence"]
 Scope = Literal["training", "model", "attack", "certificates", "worst-case"]
 Combine = Literal["any", "all", "largest", "own"]
+CONTRADICTED = "contradicted-certificates"
 CERTIFIED = "certified"  # what tables call a network's own certificates, which are no attack
 
 
@@ -175,7 +176,7 @@ KINDS = (
         combine="all",  # where one attack had no queries left, another went on
     ),
     Kind(
-        "contradicted-certificates",
+        CONTRADICTED,
         "count",
         "certificates",
         "N examples have an adversarial example strictly inside the certified radius of a right "

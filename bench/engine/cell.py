@@ -13,12 +13,11 @@ from torch import Tensor
 from ..api.attack import WholeAttack
 from ..api.defense import Certifier
 from ..api.errors import CellError
-from ..api.flags import raised
+from ..api.flags import CONTRADICTED, raised
 from ..api.progress import Progress
 from ..api.shared import black_box
 from ..api.shared.threads import suited_threads
 from ..datasets.in_memory import SelectedImages
-from ..report.certificates import FLAG
 from ..victim.model import Network, frozen, named_dtype
 from ..victim.precision_selection import PrecisionChoice, choose
 from ..victim.traits import ModelTraits
@@ -118,7 +117,7 @@ def assess(
     records = _records(case, predicted, rows, outcomes, settings, clean)
     if audit is not None:
         records["contradicts"] = audit.contradicts
-        flags += raised(FLAG, count=int(audit.contradicts.sum()))
+        flags += raised(CONTRADICTED, count=int(audit.contradicts.sum()))
     accesses = [stage.attack.access for stage in stages]
     beaten = black_box.beaten_within(outcomes.stage, accesses)
     flags += raised(black_box.FLAG, count=beaten, of=len(case.images))

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from ..store.cell import Cell
 
 CERTIFICATE = "certificate"  # the access of cells that hold certificates
-FLAG = "contradicted-certificates"
 _OF_ATTACKS = ["attack_success_rate", "forward_mean", "backward_mean", "attacked"]
 _OF_ATTACKS += ["queries_mean", "queries_median"]
 

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from ..api.epsilon import Epsilon
-from ..api.flags import combined, raised, read_column
+from ..api.flags import CONTRADICTED, combined, raised, read_column
 from ..api.shared import black_box
 from ..store.cell import Cell, Lost
-from .certificates import FLAG, contradicted, is_certificate, without_attack
+from .certificates import contradicted, is_certificate, without_attack
 from .query_curves import SUMMARY_COLUMNS, counts_queries, query_summary
 from .statistics import curve_area, interval
 
@@ -126,7 +126,7 @@ def worst_case(
     every["broken"] = list(np.logical_or.reduce([_broken(cell) for cell in cells]))
     own = (
         *missing,
-        *raised(FLAG, count=int(contradicted(cells, certificates).sum())),
+        *raised(CONTRADICTED, count=int(contradicted(cells, certificates).sum())),
         *raised(black_box.FLAG, count=_black_box_alone(cells), of=len(every)),
     )
     each = [(cell.about["flags"], bool(cell.about.get("naive"))) for cell in cells]

@@ -27,11 +27,13 @@ def renamed(about: Mapping[str, Any], records: pd.DataFrame) -> tuple[dict[str, 
     return now, records.rename(columns=columns)
 
 
-def flags(written: Iterable[str]) -> list[str]:
-    """Flags, `name` or `name:count`, in today's names."""
+def flags(written: Iterable[Any]) -> list[Any]:
+    """Flags, as values or as texts such as `name:count`, in today's names."""
     return [_flag(one) for one in written]
 
 
-def _flag(written: str) -> str:
-    name, colon, count = written.partition(":")
+def _flag(written: Any) -> Any:
+    if isinstance(written, Mapping):
+        return {**written, "name": FLAGS.get(str(written.get("name")), written.get("name"))}
+    name, colon, count = str(written).partition(":")
     return FLAGS.get(name, name) + colon + count

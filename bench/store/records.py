@@ -54,8 +54,8 @@ def read_cell(path: Path, sha256: str | None = None) -> Cell:
         if not whole:
             raise ValueError("its checksum is wrong")
         parsed: dict[str, Any] = json.loads(about)
-        parsed = _with_flags(parsed, read_flags)
         parsed, records = renamed(parsed, table.to_pandas())
+        parsed = _with_flags(parsed, read_flags)
     except Exception as error:  # what Arrow raises on damaged files is not documented
         raise RunDirectoryError(f"records file {path} cannot be read: {reason(error)}") from None
     return Cell(parsed, records)

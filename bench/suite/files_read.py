@@ -17,7 +17,7 @@ from ..api.plugins import user_files
 from ..api.plugins.source_digest import is_local
 from ..store.hashing import hash_file
 
-_OURS = str(Path(__file__).parent.parent) + os.sep
+_OURS = str(Path(__file__).parents[2]) + os.sep  # the folder of all of quintain
 _CODE = (".py", ".pyc", ".so", ".pyd")
 _installed = False
 _listening: set[str] | None = None

@@ -20,7 +20,8 @@ from .matrix import CellTask, DefendedModel
 from .plan import Plan
 
 RECORDS_VERSION = 6
-_HARNESS = f"{__package__}.evaluation"  # the module that all code between key and record depends on
+# the module that all code between key and record depends on
+_HARNESS = f"{__package__.rpartition('.')[0]}.engine.cell"
 
 
 class Keys:

@@ -96,7 +96,7 @@ class RunManifest:
         """What a cell is called, and may be called otherwise without a number changing."""
         task = self._plan.attacks[place[1]]
         source = task.source
-        number = (
+        borrowed = (
             {} if source is None else {"transfer_source": self._plan.defended_models[source].title}
         )
         aim = {} if task.targets is None else {"targets": task.targets}
@@ -108,7 +108,7 @@ class RunManifest:
             "epsilons": [one.text for one in self._plan.suite.epsilons],
             "recipe": self._keys.recipe(place[1]),
             "examples": self._plan.test_hash[:12],
-            **number,
+            **borrowed,
             **aim,
         }
 

@@ -65,11 +65,9 @@ class IntervalBounded(nn.Module):
         open_ = torch.ones_like(certified)
         for number in range(_HALVINGS + 1):
             tried = open_ if not number else (certified + open_) / 2
-            certified = self._certified(x, y, tried)
-            certified, open_ = (
-                torch.where(certified, tried, certified),
-                torch.where(certified, open_, tried),
-            )
+            proved = self._certified(x, y, tried)
+            certified = torch.where(proved, tried, certified)
+            open_ = torch.where(proved, open_, tried)
         return Certificates(y.cpu(), certified.cpu())
 
     def _certified(self, x: Tensor, y: Tensor, epsilon: Tensor) -> Tensor:

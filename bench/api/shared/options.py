@@ -1,20 +1,24 @@
 """What users name in options: a device, a norm. Both raise one clear line."""
 
 from collections.abc import Sequence
-
-import torch
+from typing import TYPE_CHECKING
 
 from ..epsilon import Epsilon, Norm, check_radii
 from ..errors import BadParameter, closest
 
+if TYPE_CHECKING:
+    import torch
+
 _DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 
 
-def parse_device(name: str) -> torch.device:
+def parse_device(name: str) -> "torch.device":
     """Read a device's name; "auto" is the GPU where there is one.
 
     Raises: BadParameter when there is no such device here.
     """
+    import torch  # not for the other options: names are checked before it is there
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

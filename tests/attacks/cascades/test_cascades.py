@@ -41,7 +41,7 @@ def test_it_leaves_no_more_than_its_members(digits, cascade):
     alone = evaluate(digits.module, x, y, apgd_ce(steps=15), **settings)
     assert (both.curve["robust_accuracy"] <= alone.curve["robust_accuracy"]).all()
     parts = {one for some in both.records["stage"] for one in some}
-    assert parts <= set(range(-1, len(both.parts)))
+    assert parts <= set(range(-1, len(both.stages)))
     assert 0 in parts
 
 

@@ -233,7 +233,7 @@ def test_parameters_that_make_no_attack_are_refused(kind, given):
     (name,) = given
     with pytest.raises(BadParameter, match=name):
         kind(**given)
-    with pytest.raises(BadParameter, match="tries"):
+    with pytest.raises(BadParameter, match="attempts"):
         StartingPoints(noise=0, images=0)
 
 

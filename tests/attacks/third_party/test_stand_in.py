@@ -61,7 +61,7 @@ def test_each_epsilon_is_a_call_of_its_own_and_the_optimum_is_found(linear):
     wanted = [(distances > epsilon).mean() for epsilon in grid]
     assert result.curve["robust_accuracy"].tolist() == pytest.approx(wanted)
     assert {epsilon for epsilon, _ in seen} <= set(grid)
-    assert result.parts == ("made:up",)
+    assert result.stages == ("made:up",)
     assert result.choice is None  # it differentiates the victim itself: no copy is on trial
     assert result.records["backward"].tolist() == result.records["attacked"].map(sum).tolist()
     # one forward pass for the gradient and one for the prediction, each attempt

@@ -19,7 +19,7 @@ from quintain.bench.store.cell import Cell
 from quintain.bench.store.records import read_cell, write_cell
 from quintain.bench.tools.flags_page import BEGIN, END, flags_table, with_table
 
-RESULTS = Path(flags.__file__).parent.parent / "docs" / "results.md"
+RESULTS = Path(__file__).parents[3] / "docs" / "results.md"
 ONE_OF_EACH = (
     Flag("no-progress", count=3),
     Flag("vanishing-gradients", share=0.344),

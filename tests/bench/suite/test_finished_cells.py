@@ -42,7 +42,7 @@ def calls(monkeypatch):
     made = Calls()
     made.watch(monkeypatch, networks, "build_network")
     made.watch(monkeypatch, networks, "load_checkpoint")
-    made.watch(monkeypatch, plan, "try_model")
+    made.watch(monkeypatch, plan, "check_model")
     made.watch(monkeypatch, records.pq, "ParquetFile")
     made.watch(monkeypatch, run_directory.RunDirectory, "write_manifest")
     made.watch(monkeypatch, run_directory.RunDirectory, "write_table")
@@ -97,7 +97,7 @@ def test_nothing_is_made_or_parsed_or_written_where_nothing_is_left(
     made_again = again(quintain, suite, out)
     assert summary(made_again) == summary(answer)
     assert calls["write_table"] == 3
-    assert calls["build_network"] == calls["try_model"] == 0
+    assert calls["build_network"] == calls["check_model"] == 0
     later = snapshot(out)
     assert [later[name][0] for name in before if name != "manifest.json"] == [
         before[name][0] for name in before if name != "manifest.json"
@@ -113,7 +113,7 @@ def test_only_the_networks_of_missing_cells_are_made(finished, quintain, request
     answer = again(quintain, suite, out)
     assert f"{CELLS} of {CELLS} cells done ({CELLS - 1} were there already)" in answer.out
     assert calls["load_checkpoint"] == 12  # the user's own code is looked at again: once each
-    assert calls["try_model"] == 1
+    assert calls["check_model"] == 1
     assert calls["write_manifest"] <= 3
     after = snapshot(out / "records")
     assert set(after) == set(before)

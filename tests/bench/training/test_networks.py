@@ -70,15 +70,15 @@ def small_model():
 
 
 @pytest.fixture
-def request():
+def wanted():
     images = torch.arange(48, dtype=torch.float32).reshape(12, 1, 2, 2) / 48
     data = in_memory(images, torch.arange(12) % 3, ("a", "b", "c"))
     return TrainingRequest({"name": "flat"}, Nudge(), data, 0, torch.device("cpu"), "Linf", 0.1)
 
 
-def test_the_second_time_nothing_is_trained(request, tmp_path):
-    first = train_or_load(request, tmp_path, Silent())
-    second = train_or_load(request, tmp_path, Silent())
+def test_the_second_time_nothing_is_trained(wanted, tmp_path):
+    first = train_or_load(wanted, tmp_path, Silent())
+    second = train_or_load(wanted, tmp_path, Silent())
     assert Nudge.asked == 1
     assert weights_hash(second.model) == weights_hash(first.model)
     assert second.history == ({"epoch": 1, "loss": 0.25},)
@@ -87,46 +87,46 @@ def test_the_second_time_nothing_is_trained(request, tmp_path):
     assert not second.model.training
 
 
-def test_without_a_cache_nothing_is_kept(request, tmp_path):
-    train_or_load(request, None, Silent())
-    train_or_load(request, None, Silent())
+def test_without_a_cache_nothing_is_kept(wanted, tmp_path):
+    train_or_load(wanted, None, Silent())
+    train_or_load(wanted, None, Silent())
     assert Nudge.asked == 2
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("damage", [b"", b"rubbish", None])
-def test_a_damaged_cache_file_is_trained_again(request, tmp_path, damage):
-    first = train_or_load(request, tmp_path, Silent())
+def test_a_damaged_cache_file_is_trained_again(wanted, tmp_path, damage):
+    first = train_or_load(wanted, tmp_path, Silent())
     (path,) = (tmp_path / "networks").glob("*.safetensors")
     sound = path.read_bytes()
     path.write_bytes(sound[: len(sound) // 2] if damage is None else damage)
-    again = train_or_load(request, tmp_path, Silent())
+    again = train_or_load(wanted, tmp_path, Silent())
     assert Nudge.asked == 2
     assert weights_hash(again.model) == weights_hash(first.model)
     assert path.read_bytes() == sound
 
 
-def test_a_cache_file_that_says_nothing_of_its_training_is_trained_again(request, tmp_path):
-    train_or_load(request, tmp_path, Silent())
+def test_a_cache_file_that_says_nothing_of_its_training_is_trained_again(wanted, tmp_path):
+    train_or_load(wanted, tmp_path, Silent())
     (path,) = (tmp_path / "networks").glob("*.safetensors")
-    training.save_checkpoint(path, request.build(), {})
-    assert train_or_load(request, tmp_path, Silent()).flags == ("odd",)
+    training.save_checkpoint(path, wanted.build(), {})
+    assert train_or_load(wanted, tmp_path, Silent()).flags == ("odd",)
     assert Nudge.asked == 2
 
 
-def test_weights_that_are_not_those_that_were_kept_are_trained_again(request, tmp_path):
-    first = train_or_load(request, tmp_path, Silent())
+def test_weights_that_are_not_those_that_were_kept_are_trained_again(wanted, tmp_path):
+    first = train_or_load(wanted, tmp_path, Silent())
     (path,) = (tmp_path / "networks").glob("*.safetensors")
     content = bytearray(path.read_bytes())
     content[-3] ^= 4  # within the tensors, which the format has no checksum for
     path.write_bytes(content)
-    again = train_or_load(request, tmp_path, Silent())
+    again = train_or_load(wanted, tmp_path, Silent())
     assert Nudge.asked == 2
     assert weights_hash(again.model) == weights_hash(first.model)
 
 
-def test_a_network_that_a_defense_wraps_comes_back_wrapped(request, tmp_path):
-    wrapped = replace(request, defense=Wrapped())
+def test_a_network_that_a_defense_wraps_comes_back_wrapped(wanted, tmp_path):
+    wrapped = replace(wanted, defense=Wrapped())
     first = train_or_load(wrapped, tmp_path, Silent())
     second = train_or_load(wrapped, tmp_path, Silent())
     assert Nudge.asked == 1
@@ -134,38 +134,38 @@ def test_a_network_that_a_defense_wraps_comes_back_wrapped(request, tmp_path):
     assert weights_hash(second.model) == weights_hash(first.model)
 
 
-def other_data(request, *, images=None, labels=None, names=("a", "b", "c")):
+def other_data(wanted, *, images=None, labels=None, names=("a", "b", "c")):
     everything = torch.arange(12)
-    x = request.data.images.read(everything) if images is None else images
-    return in_memory(x, request.data.labels if labels is None else labels, names)
+    x = wanted.data.images.read(everything) if images is None else images
+    return in_memory(x, wanted.data.labels if labels is None else labels, names)
 
 
 CHANGES = {
-    "model": lambda request: {"model": {"name": "flat", "scale": 2.0}},
-    "defense": lambda request: {"defense": Nudge(0.25)},
-    "defense class": lambda request: {"defense": Wrapped()},
-    "seed": lambda request: {"seed": 1},
-    "norm": lambda request: {"norm": "L2"},
-    "epsilon": lambda request: {"epsilon": None},
-    "device": lambda request: {"device": torch.device("meta")},
-    "pixels": lambda request: {"data": other_data(request, images=torch.zeros(12, 1, 2, 2))},
-    "labels": lambda request: {"data": other_data(request, labels=(torch.arange(12) + 1) % 3)},
-    "classes": lambda request: {"data": other_data(request, names=("a", "b", "d"))},
+    "model": lambda wanted: {"model": {"name": "flat", "scale": 2.0}},
+    "defense": lambda wanted: {"defense": Nudge(0.25)},
+    "defense class": lambda wanted: {"defense": Wrapped()},
+    "seed": lambda wanted: {"seed": 1},
+    "norm": lambda wanted: {"norm": "L2"},
+    "epsilon": lambda wanted: {"epsilon": None},
+    "device": lambda wanted: {"device": torch.device("meta")},
+    "pixels": lambda wanted: {"data": other_data(wanted, images=torch.zeros(12, 1, 2, 2))},
+    "labels": lambda wanted: {"data": other_data(wanted, labels=(torch.arange(12) + 1) % 3)},
+    "classes": lambda wanted: {"data": other_data(wanted, names=("a", "b", "d"))},
 }
 
 
-def test_defenses_that_wrap_the_same_network_train_it_once(request, tmp_path):
-    alone = train_or_load(request, tmp_path, Silent())
-    around = train_or_load(replace(request, defense=Around()), tmp_path, Silent())
+def test_defenses_that_wrap_the_same_network_train_it_once(wanted, tmp_path):
+    alone = train_or_load(wanted, tmp_path, Silent())
+    around = train_or_load(replace(wanted, defense=Around()), tmp_path, Silent())
     assert Nudge.asked == 1
     assert weights_hash(around.model[1]) == weights_hash(alone.model)
     assert (around.history, around.flags) == (alone.history, alone.flags)
 
 
 @pytest.mark.parametrize("given", [{"seed": 1}, {"scale": 2.0}])
-def test_a_defense_can_ask_for_networks_of_other_seeds_and_architectures(request, tmp_path, given):
-    alone = train_or_load(request, tmp_path, Silent())
-    around = train_or_load(replace(request, defense=Around(**given)), tmp_path, Silent())
+def test_a_defense_can_ask_for_networks_of_other_seeds_and_architectures(wanted, tmp_path, given):
+    alone = train_or_load(wanted, tmp_path, Silent())
+    around = train_or_load(replace(wanted, defense=Around(**given)), tmp_path, Silent())
     assert Nudge.asked == 2
     assert weights_hash(around.model[1]) != weights_hash(alone.model)
 
@@ -179,28 +179,28 @@ def test_a_hyperparameter_that_is_a_defense_is_built_from_its_spec():
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_whatever_can_change_the_weights_changes_the_key(request, what):
-    changed = replace(request, **CHANGES[what](request))
-    assert changed.key() != request.key()
-    assert replace(request).key() == request.key()
+def test_whatever_can_change_the_weights_changes_the_key(wanted, what):
+    changed = replace(wanted, **CHANGES[what](wanted))
+    assert changed.key() != wanted.key()
+    assert replace(wanted).key() == wanted.key()
 
 
-def test_the_version_of_a_model_a_defense_and_torch_change_the_key(request, monkeypatch):
-    keys = {request.key()}
+def test_the_version_of_a_model_a_defense_and_torch_change_the_key(wanted, monkeypatch):
+    keys = {wanted.key()}
     with monkeypatch.context() as patch:
         patch.setattr(registry.find("models", "flat").load(), "version", "2", raising=False)
-        keys.add(request.key())
+        keys.add(wanted.key())
     with monkeypatch.context() as patch:
         patch.setattr(Nudge, "version", "2", raising=False)
-        keys.add(request.key())
+        keys.add(wanted.key())
     with monkeypatch.context() as patch:
         patch.setattr(torch, "__version__", "9.9")
-        keys.add(request.key())
+        keys.add(wanted.key())
     assert len(keys) == 4
 
 
 @pytest.mark.parametrize("kind", ["model", "defense", "member"])
-def test_an_edited_plugin_file_changes_the_key(request, tmp_path, kind):
+def test_an_edited_plugin_file_changes_the_key(wanted, tmp_path, kind):
     sources = {
         "model": (
             "from torch import nn\nfrom quintain.bench.api import registry\n"
@@ -225,11 +225,11 @@ def test_an_edited_plugin_file_changes_the_key(request, tmp_path, kind):
             spec = {"name": "ensemble", "members": [plugin]} if kind == "member" else plugin
             change = plugin if kind == "model" else registry.build("defenses", spec)
             part = "model" if kind == "model" else "defense"
-            keys.add(replace(request, **{part: change}).key())
+            keys.add(replace(wanted, **{part: change}).key())
     assert len(keys) == 2
 
 
-def test_building_depends_on_the_seed_and_leaves_torchs_own_numbers_alone(request):
+def test_building_depends_on_the_seed_and_leaves_torchs_own_numbers_alone(wanted):
     inputs = InputSpec((1, 2, 2), 3, (0.5,), (1.0,))
     before = torch.random.get_rng_state()
     one = build_network({"name": "flat"}, inputs, seed=5)
@@ -239,7 +239,7 @@ def test_building_depends_on_the_seed_and_leaves_torchs_own_numbers_alone(reques
     assert weights_hash(build_network({"name": "flat"}, inputs, seed=6)) != weights_hash(one)
 
 
-def test_a_model_that_refuses_its_arguments_is_the_users_mistake(request):
+def test_a_model_that_refuses_its_arguments_is_the_users_mistake(wanted):
     with pytest.raises(BadParameter, match="'flat' has no parameter 'scal'; did you mean 'scale'"):
         build_network({"name": "flat", "scal": 1}, InputSpec((1, 2, 2), 3, (0.5,), (1.0,)), 0)
 
