@@ -18,7 +18,7 @@ from .api.errors import BadData, BadParameter, CellError, closest
 from .api.paths import usable_cache
 from .api.progress import Progress, Silent
 from .api.shared.options import parse_device
-from .api.shared.terminal import Bar
+from .api.shared.progress_bars import Bar
 from .api.shared.torch_switches import torch_defaults
 from .datasets.arguments import as_classes, as_tensor, images_and_labels, whole_number
 from .datasets.in_memory import TensorImages, in_memory

@@ -26,7 +26,7 @@ class InputDiversity:
     so that a network of fixed input size can see them, and resized bilinearly.
     """
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     probability: float = 0.5
     smallest: float = 0.9
@@ -89,6 +89,6 @@ def _resizing(side: int, sizes: Tensor, places: Tensor) -> Tensor:
     before = (places * (side - sizes + 1)).long()
     at = torch.arange(side, device=sizes.device, dtype=torch.float64)
     inside = (at >= before[:, None]) & (at < (before + sizes)[:, None])
-    centre = (at - before[:, None] + 0.5) * (side / sizes)[:, None] - 0.5
+    centre = (at - before[:, None] + 0.5) * (side / sizes.double())[:, None] - 0.5
     weights = (1.0 - (centre.clamp(0, side - 1)[:, :, None] - at).abs()).clamp(min=0.0)
     return (weights * inside[:, :, None])[:, None]

@@ -17,7 +17,7 @@ from ..api.errors import CellError, QuintainError, RunDirectoryError
 from ..api.flags import stored
 from ..api.shared.file_checks import check_writable
 from ..api.shared.path_names import relative_to
-from ..api.shared.terminal import Bar, Lines
+from ..api.shared.progress_bars import Bar, Lines
 from ..api.shared.threads import threads_for
 from ..engine.adversarials import DiskStore
 from ..engine.case import Case, CellResult

@@ -18,7 +18,7 @@ from ..api.errors import BadCheckpoint, BadParameter, CellError
 from ..api.flags import read_flags, stored
 from ..api.progress import Progress, Silent
 from ..api.shared.module_state import evaluation_mode, has_plain_state, needs_a_pass
-from ..api.shared.terminal import say
+from ..api.shared.progress_bars import say
 from ..api.shared.threads import suited_threads
 from ..api.shared.torch_switches import torch_defaults
 from ..api.threat import Norm

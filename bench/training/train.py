@@ -49,7 +49,7 @@ def train_checkpoint(
         registry.check_name(kind, name)  # type: ignore[arg-type]
 
     from ..api.shared.options import parse_device  # this and what follows bring torch
-    from ..api.shared.terminal import Bar, say
+    from ..api.shared.progress_bars import Bar, say
     from ..datasets.validation import check_training, load_split
     from ..store.checkpoints import save_checkpoint
     from .load import check_model

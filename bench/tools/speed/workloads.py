@@ -12,7 +12,7 @@ from ...api import registry
 from ...api.data import ImageData
 from ...api.errors import BadData, BadParameter, closest
 from ...api.paths import usable_cache
-from ...api.shared.terminal import Bar
+from ...api.shared.progress_bars import Bar
 from ...datasets.in_memory import in_memory, select
 from ...datasets.validation import check_training, load_split
 from ...training.load import check_model, open_ready

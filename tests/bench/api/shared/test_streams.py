@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from quintain.bench import cli
-from quintain.bench.api.shared import streams, terminal
-from quintain.bench.api.shared.terminal import Bar
+from quintain.bench.api.shared import progress_bars, streams
+from quintain.bench.api.shared.progress_bars import Bar
 
 
 def start(redirections, *arguments):
@@ -97,7 +97,7 @@ def test_bars_and_lines_end_nothing(stream, monkeypatch):
     bar = Bar("work")
     for done in range(3):
         bar.update(done, 2)
-        terminal.say("a line")
+        progress_bars.say("a line")
     bar.close()
 
 
