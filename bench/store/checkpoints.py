@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ..api.errors import BadCheckpoint
 from ..api.shared.module_state import state_hash
-from ..api.shared.safe_text import short
 from ..api.shared.progress_bars import say
+from ..api.shared.safe_text import short
 from .atomic import write_atomically
 from .state_dicts import Misfit, fitted, read_state_dicts
 

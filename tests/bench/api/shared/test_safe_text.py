@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from quintain.bench.api.shared.safe_text import drawn, lines, markdown, plain, short
 from quintain.bench.api.shared.progress_bars import Bar, say
+from quintain.bench.api.shared.safe_text import drawn, lines, markdown, plain, short
 from quintain.bench.report.figure import tradeoff_figure
 from quintain.bench.report.render import leaderboard_table, run_summary
 from quintain.bench.report.sweeps import Comparison, ModelSeries, Share
