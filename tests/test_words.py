@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import quintain.bench
-
-ROOT = Path(quintain.bench.__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 FOLDERS = ("bench", "attacks", "defenses", "models", "tests", "docs")
 PAGES = ("README.md", "CONTRIBUTING.md")
 
