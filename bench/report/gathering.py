@@ -4,7 +4,6 @@ A result that is kept in a repository has its manifest and tables, but no record
 then taken as they were written, if they are the ones that the manifest names.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ import pandas as pd
 
 from ..api.errors import RunDirectoryError
 from ..store.cell import Cell, Lost
+from ..store.hashing import hash_bytes
 from ..store.run_directory import read_cells, read_manifest
 from .tables import leaderboard, ranked, tradeoff
 
@@ -87,7 +87,7 @@ def _stored(directory: Path, about: dict[str, Any]) -> tuple[pd.DataFrame, pd.Da
         except OSError:
             raise RunDirectoryError(f"{directory} holds neither records nor {name}") from None
         known = hashes.get(name) if isinstance(hashes, dict) else None
-        if hashlib.sha256(content).hexdigest() != known:
+        if hash_bytes(content) != known:
             raise RunDirectoryError(
                 f"{path} is not the table that the manifest beside it names, and there are no "
                 "records to make it from"

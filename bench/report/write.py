@@ -1,6 +1,5 @@
 """A run directory's tables: made from its records, or read where nothing has changed."""
 
-import hashlib
 import inspect
 import json
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ import pyarrow as pa
 from ..api import flags
 from ..store import spreadsheet
 from ..store.cell import Cell, Lost
+from ..store.hashing import hash_bytes
 from ..store.records import Finished
 from ..store.run_directory import RunDirectory
 from . import certificates, detection, query_curves, statistics, tables, transfer
@@ -93,12 +93,8 @@ def _made_of(cells: Sequence[Titled], lost: Sequence[Lost]) -> str:
     )
     code = [inspect.getsource(one) for one in modules]
     listed = [[one.key, one.sha256, list(titles.values())] for one, titles in cells]
-    return _sha256(json.dumps([code, pd.__version__, listed, lost]).encode())
+    return hash_bytes(json.dumps([code, pd.__version__, listed, lost]).encode())
 
 
 def _hashes(files: Sequence[Path]) -> dict[str, str]:
-    return {one.name: _sha256(one.read_bytes()) for one in files if one.is_file()}
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    return {one.name: hash_bytes(one.read_bytes()) for one in files if one.is_file()}

@@ -16,7 +16,7 @@ from ..api.flags import read_flags, stored
 from ..api.shared.file_checks import check_regular
 from .atomic import write_atomically
 from .cell import Cell
-from .hashing import hash_file
+from .hashing import hash_bytes, hash_file
 from .old_names import renamed
 
 _ABOUT, _SEAL = b"quintain", b"quintain.sha256"
@@ -32,7 +32,7 @@ def write_cell(path: Path, cell: Cell) -> str:
     pq.write_table(table, buffer, compression="zstd")
     content = buffer.getvalue()
     write_atomically(path, lambda at: at.write_bytes(content))
-    return hashlib.sha256(content).hexdigest()
+    return hash_bytes(content)
 
 
 def read_cell(path: Path, sha256: str | None = None) -> Cell:
@@ -50,7 +50,7 @@ def read_cell(path: Path, sha256: str | None = None) -> Cell:
         if sha256 is None:
             whole = table.schema.metadata[_SEAL] == _seal(table, about)
         else:
-            whole = hashlib.sha256(content).hexdigest() == sha256
+            whole = hash_bytes(content) == sha256
         if not whole:
             raise ValueError("its checksum is wrong")
         parsed: dict[str, Any] = json.loads(about)

@@ -85,7 +85,7 @@ class RunManifest:
 
     def has(self, number: int) -> bool:
         """Whether any cell of a defended model is done."""
-        return any(place[0] == number for place in self.done)
+        return any((number, attack) in self.done for attack in self._plan.attacks_on(number))
 
     def missing(self, number: int) -> list[int]:
         """The attacks that are not done on a defended model."""

@@ -52,10 +52,11 @@ class CompletedCells:
         listed = _by(self.manifest.get("networks"), "key")
         self.networks = [listed.get(key) for key in keys.networks]
         cached = [cached_weights(key, cache) for key in keys.networks]
+        agreed = self._agreed_weights()
         self.weights = {
             number: known
             for number, one in enumerate(cached)
-            if (known := one or self._made_with(number)) is not None
+            if (known := one or agreed.get(number)) is not None
         }
         self.to_build = {
             number
@@ -63,10 +64,12 @@ class CompletedCells:
             if defended.is_users and (defended.defense is None or cached[number] is not None)
         }
 
-    def _made_with(self, number: int) -> str | None:
-        """The weights that all finished cells of a defended model agree upon."""
-        found = {one.weights[0] for (defended, _), one in self.done.items() if defended == number}
-        return found.pop() if len(found) == 1 else None
+    def _agreed_weights(self) -> dict[int, str]:
+        """By defended model, the weights that all its finished cells agree upon."""
+        found: dict[int, set[str]] = {}
+        for (number, _), cell in self.done.items():
+            found.setdefault(number, set()).add(cell.weights[0])
+        return {number: next(iter(one)) for number, one in found.items() if len(one) == 1}
 
     def unfinished(self, plan: Plan) -> set[str]:
         """Titles of the models that have a cell missing."""
@@ -89,9 +92,9 @@ class CompletedCells:
         name = self._names.get(key[:16])
         return None if name is None else self._records / name
 
-    def look_up(self, key: str, path: Path | None = None) -> Finished | None:
+    def look_up(self, key: str) -> Finished | None:
         """Return a cell that is there and whole; what is damaged is as good as missing."""
-        path = path or self.path(key)
+        path = self.path(key)
         if path is None:
             return None
         listed = self._listed.get(key, {})

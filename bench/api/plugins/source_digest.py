@@ -2,9 +2,6 @@
 
 Code of a released package is named by its version and not looked into. All else is local and named
 by its contents: a file of the user's, an editable install, a package installed from a folder.
-
-    >>> source_digest(Path(__file__)) == source_digest(Path(__file__))
-    True
 """
 
 import ast
