@@ -21,12 +21,16 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class ImageData:
-    """Labelled images. labels: (N,) int64 classes, or (N, K) float32 probabilities."""
+    """Labelled images. labels: (N,) int64 classes, or (N, K) float32 probabilities.
+
+    masks: (N, H, W) bool, where the object is in each image, of a dataset that knows it.
+    """
 
     images: Images
     labels: Tensor
     class_names: tuple[str, ...]
     shape: tuple[int, int, int]
+    masks: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)

@@ -56,10 +56,12 @@ class SelectedImages:
         return _sha256(self.base.fingerprint(), tensor_hash(self.indices))
 
 
-def in_memory(images: Tensor, labels: Tensor, class_names: Sequence[str]) -> ImageData:
+def in_memory(
+    images: Tensor, labels: Tensor, class_names: Sequence[str], masks: Tensor | None = None
+) -> ImageData:
     """Make a dataset of tensors. images: (N, C, H, W) uint8, or float in [0, 1].
 
-    labels: (N,) classes or (N, K) probabilities.
+    labels: (N,) classes or (N, K) probabilities. masks: (N, H, W) bool, where the objects are.
 
     Raises: BadData, as check_images and check_labels.
     """
@@ -72,7 +74,8 @@ def in_memory(images: Tensor, labels: Tensor, class_names: Sequence[str]) -> Ima
     check_labels(labels, len(class_names), len(images))
     _, channels, height, width = images.shape
     kept = labels.to(torch.int64 if labels.dim() == 1 else torch.float32)
-    return ImageData(TensorImages(images), kept, tuple(class_names), (channels, height, width))
+    shape = (channels, height, width)
+    return ImageData(TensorImages(images), kept, tuple(class_names), shape, masks)
 
 
 def select(data: ImageData, indices: Tensor) -> ImageData:
@@ -95,7 +98,8 @@ def select(data: ImageData, indices: Tensor) -> ImageData:
     else:
         images = SelectedImages(base, indices)
     labels = data.labels[indices.to(data.labels.device)]
-    return ImageData(images, labels, data.class_names, data.shape)
+    masks = None if data.masks is None else data.masks[indices]
+    return ImageData(images, labels, data.class_names, data.shape, masks)
 
 
 def fingerprint(data: ImageData) -> str:

@@ -1,8 +1,16 @@
 import math
 
+import numpy as np
 import pytest
 
-from quintain.bench.report.statistics import curve_area, interval
+from quintain.bench.report.statistics import (
+    Estimate,
+    bootstrap,
+    compare_pairs,
+    curve_area,
+    interval,
+    paired_difference,
+)
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 10), (10, 10), (3, 7), (812, 1000)])
@@ -40,3 +48,67 @@ def test_curve_area_is_the_mean_height():
 
 def test_curve_area_does_not_mind_the_order():
     assert curve_area([2.0, 1.0], [0.0, 0.5], 1.0) == curve_area([1.0, 2.0], [0.5, 0.0], 1.0)
+
+
+def test_bootstrap_covers_the_true_mean_and_median():
+    """Of a skewed population, in samples of a study's size: no less than 92 of 100."""
+    source = np.random.default_rng(5)
+    hits = {"mean": 0, "median": 0}
+    for seed in range(500):
+        sample = source.exponential(size=100)
+        for statistic, true in (("mean", 1.0), ("median", math.log(2))):
+            found = bootstrap(sample, statistic, resamples=400, seed=seed)
+            hits[statistic] += found.low <= true <= found.high
+    assert min(hits.values()) >= 0.92 * 500
+
+
+def test_bootstrap_leaves_out_what_is_not_known():
+    known = [0.2, 0.4, 0.9, 0.5]
+    assert bootstrap([math.nan, *known]) == bootstrap(known)
+    assert bootstrap([math.nan]).n == 0
+    assert math.isnan(bootstrap([0.5]).low)  # one example says nothing of the spread
+
+
+def test_bootstrap_of_equal_values_has_no_width():
+    assert bootstrap([0.25] * 7) == Estimate(0.25, 0.25, 0.25, 7)
+
+
+def test_pairs_tell_more_than_two_samples():
+    """The examples' own spread cancels: the interval is that of the differences alone."""
+    source = np.random.default_rng(0)
+    first = source.normal(0.0, 5.0, size=80)
+    second = first - source.normal(0.3, 0.1, size=80)
+    paired = paired_difference(first, second)
+    assert 0.25 < paired.low < paired.high < 0.35
+    assert paired.high - paired.low < 0.05 * (bootstrap(first).high - bootstrap(first).low)
+
+
+def test_paired_proportions_cover_the_true_difference():
+    """Correlated, nearly equal, and nearly always right: no less than 93 of 100."""
+    source = np.random.default_rng(2)
+    for size, share, same in ((50, 0.5, 0.0), (100, 0.9, 0.8), (50, 0.3, 0.5), (60, 0.02, 0.0)):
+        true = share - (same * share + (1 - same) * share * 0.8)
+        hits = 0
+        for _ in range(500):
+            first = source.random(size) < share
+            second = np.where(source.random(size) < same, first, source.random(size) < share * 0.8)
+            found = compare_pairs(first, second).difference
+            hits += found.low - 1e-9 <= true <= found.high + 1e-9
+        assert hits >= 0.925 * 500, (size, share, same)
+
+
+def test_mcnemar_is_the_sign_test_of_the_disagreeing():
+    first = [True] * 9 + [False] * 1 + [True] * 30
+    second = [False] * 9 + [True] * 1 + [True] * 30
+    found = compare_pairs(first, second)
+    assert (found.only_first, found.only_second) == (9, 1)
+    assert found.p_value == pytest.approx(2 * 11 / 2**10)
+    same = compare_pairs([True, False], [True, False])
+    assert same.p_value == 1.0
+    assert same.difference.low < same.difference.value == 0.0 < same.difference.high
+
+
+@pytest.mark.parametrize(("first", "second"), [([1.0], [1.0, 2.0]), ([[1.0]], [[1.0]])])
+def test_pairs_of_other_shapes_are_refused(first, second):
+    with pytest.raises(ValueError, match="pairs must be"):
+        paired_difference(first, second)
