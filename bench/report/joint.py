@@ -60,15 +60,15 @@ def plot_runs(directories: Sequence[Path], output: Path, note: Note) -> None:
     Raises: RunDirectoryError; BadParameter for an ending that is no format, for runs that do not
     compare, and when the file cannot be written; QuintainError without matplotlib.
     """
-    from .formats import check_ending
+    from .figure_style import check_ending, save_figure
 
     check_ending(output)
     _refuse_strangers(directories)
-    from .figure import write_figure
+    from .comparison import comparison
+    from .figure import tradeoff_figure
     from .gathering import gather
-    from .sweeps import comparison
 
     found = gather(directories, note)
     shown = comparison(found.tradeoff(), found.leaderboard())
     with writing(output):
-        write_figure(output, shown)
+        save_figure(tradeoff_figure(shown), output)

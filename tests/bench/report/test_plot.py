@@ -6,13 +6,15 @@ import xml.etree.ElementTree as ElementTree
 
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.legend import Legend
 
 from quintain.bench import cli
 from quintain.bench.api.errors import BadParameter, QuintainError
-from quintain.bench.report.figure import check_ending, tradeoff_figure, write_figure
-from quintain.bench.report.label_placement import Box, around, placed
+from quintain.bench.report.comparison import Share, comparison
+from quintain.bench.report.figure import tradeoff_figure
+from quintain.bench.report.figure_style import check_ending, look, save_figure
 from quintain.bench.report.statistics import interval
-from quintain.bench.report.sweeps import Comparison, ModelSeries, Share, comparison
 from quintain.bench.report.tables import LEADERBOARD_COLUMNS, TRADEOFF_COLUMNS
 
 SWEEP = [f"trades beta={value}" for value in ("10", "1", "1/3")]
@@ -57,11 +59,11 @@ def test_it_shows_the_worst_cases_with_their_intervals():
 def test_titles_that_differ_in_a_last_number_are_a_sweep():
     groups = [rows(one) for one in ("none", *SWEEP, "mart beta=5", "adversarial-training")]
     shown = comparison(*tables(*groups, rows("trades beta=1", "other")))
-    found = {(one.model, one.defense): (one.sweep, one.swept, one.value) for one in shown.series}
-    assert found["cnn", "trades beta=10"] == ("trades beta", "beta=10", 10.0)
-    assert found["cnn", "trades beta=1/3"] == ("trades beta", "beta=1/3", 1 / 3)
+    found = {(one.model, one.defense): (one.sweep, one.value) for one in shown.series}
+    assert found["cnn", "trades beta=10"] == ("trades beta", 10.0)
+    assert found["cnn", "trades beta=1/3"] == ("trades beta", 1 / 3)
     alone = [("cnn", "none"), ("cnn", "mart beta=5"), ("other", "trades beta=1")]
-    assert all(found[one] == ("", "", 0.0) for one in alone)
+    assert all(found[one] == ("", 0.0) for one in alone)
     assert shown.models == ("cnn", "other")
 
 
@@ -97,7 +99,7 @@ def shown():
 
 
 def test_the_picture_says_what_it_shows(shown, tmp_path):
-    write_figure(tmp_path / "t.svg", shown)
+    save_figure(tradeoff_figure(shown), tmp_path / "t.svg")
     text = (tmp_path / "t.svg").read_text("utf-8")
     words = " ".join("".join(one.itertext()) for one in ElementTree.fromstring(text).iter())
     for part in (
@@ -107,19 +109,17 @@ def test_the_picture_says_what_it_shows(shown, tmp_path):
     ):  # fmt: skip
         assert part in words
     again = tmp_path / "again.svg"
-    write_figure(again, shown)
+    save_figure(tradeoff_figure(shown), again)
     assert again.read_text("utf-8") == text
 
 
 @pytest.mark.parametrize(("ending", "magic"), [(".png", b"\x89PNG"), (".pdf", b"%PDF")])
 def test_formats_go_by_the_ending(ending, magic, shown, tmp_path):
-    write_figure(tmp_path / f"t{ending}", shown)
+    save_figure(tradeoff_figure(shown), tmp_path / f"t{ending}")
     assert (tmp_path / f"t{ending}").read_bytes().startswith(magic)
 
 
 def test_points_are_where_the_tables_say_and_sweeps_are_joined_in_order(shown):
-    from quintain.bench.report.figure import tradeoff_figure
-
     left, right = tradeoff_figure(shown).axes
     assert right.get_title(loc="left") == r"(b) the trade-off at $\epsilon$ = 0.1"
     curve = next(one for one in left.get_lines() if one.get_label() == "none")
@@ -129,29 +129,21 @@ def test_points_are_where_the_tables_say_and_sweeps_are_joined_in_order(shown):
     assert joined in lines
     assert [[90.0, 0.0]] in lines
     assert all([point] in lines for point in joined)
-    assert {one.get_text() for one in right.texts} == {"none", "beta=10", "beta=1", "beta=1/3"}
 
 
-def test_labels_lie_clear_of_each_other_of_obstacles_and_of_the_edge():
-    page = Box(0.0, 0.0, 300.0, 200.0)
-    points = [(20.0 + 13 * n, 190.0 - 8 * n) for n in range(12)] + [(298.0, 2.0)]
-    sizes = [(40.0, 8.0)] * len(points)
-    obstacles = [around(x, y, 6.0, 6.0) for x, y in points]
-    boxes = [
-        around(*centre, *size)
-        for centre, size in zip(placed(points, sizes, obstacles, page), sizes, strict=True)
-    ]
+@pytest.mark.parametrize("count", [1, 2, 6, 18])
+@pytest.mark.parametrize("length", [4, 30, 100])
+def test_no_text_lies_upon_another_or_over_the_edge(count, length):
+    names = [f"{number:0{length}}" for number in range(count)]
+    figure = tradeoff_figure(comparison(*tables(*map(rows, names))))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    parts = [*figure.axes, *figure.findobj(Legend), *figure.texts]  # ticks and titles are the axes'
+    boxes = [one.get_tightbbox(canvas.get_renderer()) for one in parts]
     for n, box in enumerate(boxes):
-        assert box.overlap(page) == pytest.approx(box.area)
-        assert sum(box.overlap(one) for one in obstacles + boxes[:n]) == 0.0
-
-
-def test_a_label_without_room_stays_on_the_page():
-    page = Box(0.0, 0.0, 120.0, 60.0)
-    (centre,) = placed([(60.0, 30.0)], [(50.0, 8.0)], [page], page)
-    assert around(*centre, 50.0, 8.0).overlap(page) == pytest.approx(400.0)
-    (free,) = placed([(60.0, 30.0)], [(50.0, 8.0)], [Box(0.0, 0.0, 120.0, 40.0)], page)
-    assert free[1] - 4.0 >= 40.0
+        assert [other for other in boxes[:n] if box.overlaps(other)] == []
+        assert 0 <= box.x0 <= box.x1 <= figure.bbox.width
+        assert 0 <= box.y0 <= box.y1 <= figure.bbox.height
 
 
 def plot(capsys, *arguments):
@@ -197,12 +189,6 @@ def test_what_is_drawn_is_known_without_torch_and_matplotlib():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_more_defenses_than_colours_still_look_different():
-    names = [f"defense {letter}" for letter in "abcdefghijklmnopqr"]
-    share = Share(0.5, 0.4, 0.6)
-    curve = ((0.0, share), (0.1, share))
-    series = tuple(ModelSeries("net", name, curve, share, share, True) for name in names)
-    figure = tradeoff_figure(Comparison("digits", "Linf", "0.1", (100,), series))
-    lines = figure.axes[0].get_legend_handles_labels()[0]
-    looks = {(one.get_color(), one.get_marker(), one.get_linestyle()) for one in lines}
-    assert len(looks) == len(names)
+def test_series_look_different_without_colours_too():
+    looks = {(one["marker"], one["linestyle"]) for one in map(look, range(40))}
+    assert len(looks) == 40

@@ -11,9 +11,9 @@ import pytest
 
 from quintain.bench.api.shared.progress_bars import Bar, say
 from quintain.bench.api.shared.safe_text import drawn, lines, markdown, plain, short
+from quintain.bench.report.comparison import Comparison, ModelSeries, Share
 from quintain.bench.report.figure import tradeoff_figure
 from quintain.bench.report.render import leaderboard_table, run_summary
-from quintain.bench.report.sweeps import Comparison, ModelSeries, Share
 from quintain.bench.report.tables import LEADERBOARD_COLUMNS, TRADEOFF_COLUMNS
 from quintain.bench.report.write import read_table
 from quintain.bench.store.spreadsheet import guarded, restored, to_csv, unguarded

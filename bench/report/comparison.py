@@ -17,7 +17,7 @@ from ..api.flags import read_column
 from .statistics import interval
 from .tables import WORST_CASE
 
-_SWEPT = re.compile(r"(?P<name>.*?)\s*\b(?P<key>[A-Za-z_][\w-]*)\s*=\s*(?P<value>[-+.\de/]+)")
+_SWEPT = re.compile(r"(.*\b[A-Za-z_][\w-]*)\s*=\s*([-+.\de/]+)")  # titles are all that tables have
 _THREAT = ("dataset", "norm", "epsilon")
 
 
@@ -34,8 +34,8 @@ class ModelSeries:
     """One model x defense: what it withstands at each epsilon, and where the leaderboard compares.
 
     curve: (epsilon, robust accuracy) in ascending order, from epsilon 0, which is clean accuracy.
-    sweep, swept, value: of one whose title ends in `key=value`, as others' of the same model do:
-        what the sweep is called, `key=value`, and the value; else empty, and 0.
+    sweep, value: of one whose title ends in `key=value`, as others' of the same model do: the title
+        without the value, and the value; else empty, and 0.
     complete: whether no attack failed on it.
     """
 
@@ -46,7 +46,6 @@ class ModelSeries:
     robust: Share
     complete: bool
     sweep: str = ""
-    swept: str = ""
     value: float = 0.0
 
 
@@ -130,18 +129,14 @@ def _with_sweeps(series: Sequence[ModelSeries]) -> list[ModelSeries]:
     found = [_read_swept(one) for one in series]
     group = Counter((one.model, one.sweep) for one in found)
     return [
-        swept if swept.sweep and group[swept.model, swept.sweep] > 1 else one
+        swept if group[swept.model, swept.sweep] > 1 else one
         for one, swept in zip(series, found, strict=True)
     ]
 
 
 def _read_swept(one: ModelSeries) -> ModelSeries:
     read = _SWEPT.fullmatch(one.defense)
-    if read is None:
-        return one
     try:
-        value = Epsilon.parse(read["value"]).value
+        return replace(one, sweep=read[1], value=Epsilon.parse(read[2]).value) if read else one
     except ValueError:
         return one
-    title = f"{read['name']} {read['key']}".strip()
-    return replace(one, sweep=title, swept=f"{read['key']}={read['value']}", value=value)
