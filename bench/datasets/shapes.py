@@ -39,9 +39,9 @@ class Shapes:
     size: int = 32
     n_train: int = 2000
     n_test: int = 500
-    smallest: float = 0.16
-    largest: float = 0.36
-    clutter: float = 0.6
+    smallest: float = 0.25
+    largest: float = 0.4
+    clutter: float = 0.5
     seed: int = 0
 
     version: ClassVar[str] = "1"
@@ -125,7 +125,7 @@ def _paint(u: _Array, v: _Array, background: _Array, source: np.random.Generator
     """(3, S, S) in [0, 1]: the shape's colours, which differ from what is around them."""
     around = background.mean(axis=(1, 2))
     first = source.uniform(0.0, 1.0, size=3)
-    while np.abs(first - around).max() < 0.35:
+    while np.abs(first - around).max() < 0.45:
         first = source.uniform(0.0, 1.0, size=3)
     second = np.clip(first + source.uniform(-0.3, 0.3, size=3), 0.0, 1.0)
     waves = source.uniform(4.0, 9.0)

@@ -1,0 +1,4 @@
+"""Our studies, and what runs one: experiments that explain the numbers of a leaderboard.
+
+Methods that are of use by themselves belong in `models/explain/`, not here.
+"""

@@ -1,0 +1,187 @@
+"""Run a study on networks that the user names, and write what came of it into a folder."""
+
+import json
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..api import registry
+from ..api.epsilon import Epsilon, Norm, checked_norm
+from ..api.errors import BadParameter, QuintainError
+from ..api.paths import usable_cache
+from ..api.plugins.plugin import read_specs
+from ..api.shared.options import parse_device, read_radius
+from ..api.shared.progress_bars import Bar
+from ..api.study import StudiedNetwork, Study, StudyDefaults, StudyResult
+from ..datasets.in_memory import fingerprint
+from ..report.figure_style import check_ending, save_figure
+from ..store.atomic import write_text, writing
+from ..store.checkpoints import read_about, weights_hash
+from ..store.environment import hardware, software
+from ..store.hashing import configuration
+from ..store.privacy import private_values
+from ..store.spreadsheet import for_spreadsheets
+from ..training.load import open_ready
+from .context import Context
+
+
+@dataclass(frozen=True)
+class StudyRequest:
+    """What the user asked for. None: as the study has it by default.
+
+    model: a plugin's name. defenses: names; each makes one network of the model. checkpoints:
+    weights, each of one more network, instead of training. settings: `part.key=value` for the
+    parts model, defense, dataset and study. n_examples: of the test split.
+    """
+
+    study: str
+    out: Path
+    model: str | None = None
+    defenses: Sequence[str] = ()
+    checkpoints: Sequence[Path] = ()
+    dataset: str | None = None
+    n_examples: int | None = None
+    norm: str = "Linf"
+    epsilon: str = "8/255"
+    seed: int = 0
+    device: str = "auto"
+    settings: Sequence[str] = ()
+    plugins: Sequence[Path] = ()
+
+
+_FORMATS = (".png", ".svg")
+_EXAMPLES = 60
+
+
+def run_study(request: StudyRequest) -> StudyResult:
+    """Make the networks, do the study, write its tables, figures and manifest.
+
+    Raises: QuintainError for what cannot be used, before any training where it can be known.
+    """
+    for suffix in _FORMATS:
+        check_ending(request.out / f"figure{suffix}")
+    for plugin in request.plugins:
+        registry.load_named(str(plugin), Path.cwd())
+    parts = _parts(request)
+    study: Study = registry.build("studies", parts["study"])
+    with writing(request.out):
+        request.out.mkdir(parents=True, exist_ok=True)
+    context = _context(request, parts)
+    context.networks = tuple(_networks(request, parts, context))
+    began = time.monotonic()
+    result = study.run(context)
+    context.bar.close()
+    _write(request, parts, study, context, result, time.monotonic() - began)
+    return result
+
+
+def _parts(request: StudyRequest) -> dict[str, Any]:
+    """The specs of study, dataset and model, and of the defenses in a list.
+
+    Raises: BadParameter; UnknownPlugin.
+    """
+    plugin = registry.find("studies", request.study)
+    defaults: StudyDefaults = getattr(plugin.load(), "defaults", StudyDefaults())
+    named = {"study": request.study, "model": "", "defense": "", "dataset": ""}
+    given = read_specs(named, request.settings)
+    ours = {part: {**one, "name": None} for part, one in given.items()}
+
+    def spec(part: str, name: str | None, default: Any) -> dict[str, Any]:
+        whole = {"name": default} if isinstance(default, str) else dict(default)
+        base = whole if name in (None, whole["name"]) else {"name": name}
+        return {**base, **{key: one for key, one in ours[part].items() if key != "name"}}
+
+    wanted = request.defenses or (() if request.checkpoints else None)
+    defenses = [
+        spec("defense", name, name) for name in wanted or ()
+    ] if wanted is not None else [spec("defense", None, one) for one in defaults.defenses]
+    return {
+        "study": {**given["study"]},
+        "model": spec("model", request.model, defaults.model),
+        "dataset": spec("dataset", request.dataset, defaults.dataset),
+        "defenses": defenses,
+    }
+
+
+def _context(request: StudyRequest, parts: dict[str, Any]) -> Context:
+    norm: Norm = checked_norm(request.norm)
+    read_radius(request.epsilon, norm)
+    return Context(
+        dataset=registry.build("datasets", parts["dataset"]),
+        dataset_name=parts["dataset"]["name"],
+        n_examples=request.n_examples or _EXAMPLES,
+        norm=norm,
+        epsilon=Epsilon.parse(request.epsilon),
+        seed=request.seed,
+        device=parse_device(request.device),
+        cache=usable_cache(),
+        bar=Bar(request.study),
+        model=parts["model"],
+    )
+
+
+def _networks(
+    request: StudyRequest, parts: dict[str, Any], context: Context
+) -> "list[StudiedNetwork]":
+    """Open the checkpoints, train the others.
+
+    Raises: BadCheckpoint; BadParameter; CellError when a training diverges.
+    """
+    made = []
+    for path in request.checkpoints:
+        spec = read_about(path).get("model") or parts["model"]
+        module = open_ready(path, spec, context.data("train")).to(context.device)
+        made.append(StudiedNetwork(path.stem, module))
+        context.model = spec
+    for defense in parts["defenses"]:
+        module = context.train(parts["model"], defense)
+        made.append(StudiedNetwork(f"{parts['model']['name']} x {defense['name']}", module))
+    titles = [one.title for one in made]
+    if len(set(titles)) < len(titles):
+        raise BadParameter(f"two networks are called the same: {', '.join(titles)}")
+    return made
+
+
+def _write(
+    request: StudyRequest,
+    parts: dict[str, Any],
+    study: Study,
+    context: Context,
+    result: StudyResult,
+    seconds: float,
+) -> None:
+    out, data = request.out, context.data("test")
+    for name, table in result.tables.items():
+        text = for_spreadsheets(table).to_csv(index=False, lineterminator="\n")
+        write_text(out / f"{name}.csv", text)
+    for name, figure in result.figures.items():
+        for suffix in _FORMATS:
+            save_figure(figure, out / f"{name}{suffix}")
+    about = {
+        "study": configuration(study),
+        "repeat": _repeat(request),
+        "dataset": private_values(parts["dataset"]),
+        "examples": fingerprint(data),
+        "n_examples": len(data),
+        "networks": [
+            {"title": one.title, "weights_hash": weights_hash(one.module)}
+            for one in context.networks
+        ],
+        "model": parts["model"],
+        "defenses": parts["defenses"],
+        "norm": context.norm,
+        "epsilon": context.epsilon.text,
+        "seed": request.seed,
+        "seconds": round(seconds, 1),
+        "software": software(),
+        "hardware": hardware(context.device),
+        "notes": list(result.notes),
+        "tables": [f"{name}.csv" for name in result.tables],
+        "figures": [f"{name}{suffix}" for name in result.figures for suffix in _FORMATS],
+    }
+    write_text(out / "manifest.json", json.dumps(about, indent=2) + "\n")
