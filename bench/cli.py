@@ -10,13 +10,30 @@ from typing import Any
 
 import click
 
-from .api.errors import BadParameter, QuintainError, reason
+from .api.epsilon import NORMS
+from .api.errors import BadParameter, QuintainError, closest, reason
 from .api.plugins.plugin import KINDS
 from .api.shared.streams import discard, note, open_standard_streams, show
+from .report.formats import FORMATS, Format
 from .store.privacy import private
 
 _HALF = 1500  # characters of an error that are shown from its beginning, and from its end
 DONE, SOME_FAILED, BAD_INPUT, OUR_ERROR, INTERRUPTED = 0, 1, 2, 70, 130
+_SUITES = "suites"
+
+
+class OneOf(click.Choice[str]):
+    """One of a few words; another is answered with the nearest, or with all."""
+
+    def convert(self, value: str, param: Any, ctx: Any) -> str:
+        """Raises: BadParameter."""
+        if value not in self.choices:
+            near = closest(value, self.choices) or f"; there are {', '.join(self.choices)}"
+            raise BadParameter(f"no {param.name} '{value}'{near}")
+        return value
+
+
+KIND = OneOf([*KINDS, _SUITES])
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
@@ -71,17 +88,13 @@ def run(suite: str, out: Path | None, device: str, seed: int | None, update: boo
 
 
 @quintain.command(name="list")
-@click.argument("kind", required=False)
+@click.argument("kind", required=False, type=KIND, metavar="[KIND]")
 @click.option("--table", is_flag=True, help="Attacks as a Markdown table: access, norms, passes.")
 def list_plugins(kind: str | None, table: bool) -> int:
     """List the plugins of a KIND (models, attacks, defenses, datasets, ...), or suites, or all."""
     from .api import registry
-    from .api.errors import BadParameter, UnknownPlugin, closest
     from .suite.config import bundled
 
-    kinds = [*KINDS, "suites"]
-    if kind is not None and kind not in kinds:
-        raise UnknownPlugin(f"no kind '{kind}'{closest(kind, kinds) or ';'} {', '.join(kinds)}")
     if table:
         if kind != "attacks":
             raise BadParameter("there is a table of attacks only: quintain list attacks --table")
@@ -89,14 +102,14 @@ def list_plugins(kind: str | None, table: bool) -> int:
 
         show(markdown())
         return DONE
-    for one in kinds if kind is None else [kind]:
+    for one in KIND.choices if kind is None else [kind]:
         if kind is None:
             show(f"{one}:")
-        if one == "suites":
+        if one == _SUITES:
             rows = [(name, _description(name)) for name in bundled()]
         else:
-            rows = [(found.name, found.summary()) for found in registry.plugins(one)]  # type: ignore[arg-type]
-            rows += registry.provider_lines(one)  # type: ignore[arg-type]
+            rows = [(found.name, found.summary()) for found in registry.plugins(one)]
+            rows += registry.provider_lines(one)
         width = max((len(name) for name, _ in rows), default=0)
         for name, summary in rows:
             show(f"  {name:{width}}  {summary}".rstrip())
@@ -105,7 +118,9 @@ def list_plugins(kind: str | None, table: bool) -> int:
 
 @quintain.command()
 @click.argument("name")
-@click.option("--kind", help="Which kind is meant, where a name is one of several.")
+@click.option(
+    "--kind", type=KIND, metavar="KIND", help="Which kind is meant, where a name is one of several."
+)
 def info(name: str, kind: str | None) -> int:
     """Say what NAME is and takes: any plugin, or a bundled suite."""
     from .tools.information import describe
@@ -118,7 +133,7 @@ def info(name: str, kind: str | None) -> int:
 @click.option("--model", required=True, help="A model plugin's name.")
 @click.option("--defense", default="none", show_default=True, help="A defense plugin's name.")
 @click.option("--dataset", default="digits", show_default=True, help="A dataset plugin's name.")
-@click.option("--norm", default="Linf", show_default=True, help="Threat to train against.")
+@click.option("--norm", type=OneOf(NORMS), default="Linf", show_default=True, help="Threat.")
 @click.option("--epsilon", help='Radius to train against, such as "8/255".')
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True)
@@ -205,14 +220,16 @@ def bench(**options: Any) -> int:
 
 @quintain.command(name="leaderboard")
 @click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--format", "form", help="markdown, csv, latex or html. [by --output's ending]")
+@click.option("--format", type=OneOf(FORMATS), help="By default by --output's ending.")
 @click.option("--output", type=click.Path(path_type=Path), help="A file, instead of the terminal.")
-def show_leaderboard(directories: Sequence[Path], form: str | None, output: Path | None) -> int:
+def show_leaderboard(
+    directories: Sequence[Path], format: Format | None, output: Path | None
+) -> int:
     """Rank the models of one or more run directories."""
     from .report.joint import joint_leaderboard
     from .store.atomic import write_output
 
-    text = joint_leaderboard(directories, form, output, _note)
+    text = joint_leaderboard(directories, format, output, _note)
     if output is None:
         show(text, end="")
     else:

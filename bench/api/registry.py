@@ -5,8 +5,6 @@ factory: its keyword parameters are its hyper-parameters.
 """
 
 import inspect
-import json
-import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,18 +25,17 @@ from .errors import (
 )
 from .plugins import third_party, user_files
 from .plugins.binding import converted, schema_of
-from .plugins.plugin import KINDS, Kind, Plugin, Spec, singular
+from .plugins.permission import code_named, parts, permitted, refuse_code
+from .plugins.plugin import KINDS, Plugin, Spec
 from .plugins.source_digest import source_digest
 from .shared.path_names import located
-from .shared.safe_text import short
 
 _BESIDE = ("epsilons", "norm", "seed", "targets", "batch_size")
 F = TypeVar("F", bound=Callable[..., Any])
-_local: dict[tuple[Kind, str], Plugin] = {}
-_permitted: set[Path | str] = set()  # files, and names with a colon, that the user asked for
+_local: dict[tuple[str, str], Plugin] = {}
 
 
-def register(kind: Kind, name: str) -> Callable[[F], F]:
+def register(kind: str, name: str) -> Callable[[F], F]:
     """Register a factory under a name, as a decorator.
 
     Raises: DuplicatePlugin when the name is taken.
@@ -57,7 +54,7 @@ def register(kind: Kind, name: str) -> Callable[[F], F]:
         taken = _available(kind).get(name)
         if taken is not None:
             raise DuplicatePlugin(
-                f"{singular(kind)} '{name}' is defined twice: in {taken.source} and in {where}"
+                f"{plugin.title} is defined twice: in {taken.source} and in {where}"
             )
         _local[kind, name] = plugin
         return factory
@@ -80,7 +77,7 @@ def load_file(path: Path) -> tuple[Plugin, ...]:
     Raises: BadPlugin when it is missing, fails, or registers nothing; DuplicatePlugin.
     """
     path = user_files.absolute(path)
-    _permitted.add(path)
+    permitted.add(path)
     name = user_files.module_name(path)
     known = [one for one in _local.values() if one.target.partition(":")[0] == name]
     if known:
@@ -117,13 +114,13 @@ def load_named(name: str, folder: Path) -> None:
 
     Raises: BadPlugin; DuplicatePlugin.
     """
-    if not _is_code(name):
+    code = code_named(name)
+    if code is None:
         load_file(located(name, folder))
         return
-    asked_for = _asked_for(name)
-    if isinstance(asked_for, Path):
-        user_files.module_name(asked_for)
-    _permitted.add(asked_for)
+    if isinstance(code, Path):
+        user_files.module_name(code)
+    permitted.add(code)
 
 
 def check_named(name: str, folder: Path) -> None:
@@ -131,83 +128,34 @@ def check_named(name: str, folder: Path) -> None:
 
     Raises: BadPlugin.
     """
-    asked_for = _asked_for(name) if _is_code(name) else located(name, folder)
-    if isinstance(asked_for, Path):
-        user_files.module_name(user_files.absolute(asked_for))
-
-
-def refuse_code(spec: Any) -> None:
-    """Refuse a spec that comes from data, such as a checkpoint's, and names code at any depth.
-
-    Data may name what is registered. What a name with a colon stands for, a file of Python or
-    another library's part, is run only where the user has named it too (`load_named`).
-
-    Raises: BadPlugin, with the option that permits it.
-    """
-    for text in _texts(spec):
-        if _is_code(text) and _asked_for(text) not in _permitted:
-            shown = short(text)
-            raise BadPlugin(
-                f"'{shown}' is code, which no data may choose to run; if you trust it, name it "
-                f"yourself: --plugin {shlex.quote(shown)} (in a suite: plugins = "
-                f"[{json.dumps(shown)}])"
-            )
-
-
-def _texts(spec: Any) -> Iterator[str]:
-    """Every text in a spec, at any depth. What is deeper than Python's stack raises nothing."""
-    todo = [spec]
-    while todo:
-        one = todo.pop()
-        if isinstance(one, str):
-            yield one
-        elif isinstance(one, Mapping):
-            todo += [*one.keys(), *one.values()]
-        elif isinstance(one, Iterable):
-            todo += list(one)
-
-
-def _is_code(name: str) -> bool:
-    """Whether a name with a colon stands for a file of Python or for another library's part."""
-    prefix, colon, _ = name.partition(":")
-    library = bool(colon) and any(prefix in third_party.prefixes(kind) for kind in KINDS)
-    return library or user_files.reference(name) is not None
-
-
-def _asked_for(name: str) -> Path | str:
-    """What the user permits by such a name: a file, or the very name."""
-    reference = user_files.reference(name)
-    return name if reference is None else reference[0]
+    code = code_named(name) or located(name, folder)
+    if isinstance(code, Path):
+        user_files.module_name(user_files.absolute(code))
 
 
 def code_of(described: Any) -> list[str]:
     """Name the code of all plugins that a spec, or a plugin's configuration, names at any depth."""
-    if isinstance(described, str):
-        named = {one.code for (_, name), one in _local.items() if name == described}
-        found = user_files.reference(described)
-        there = found is not None and found[0].is_file()
-        return sorted(named | ({source_digest(found[0])} if found and there else set()))
-    if not isinstance(described, (Mapping, list, tuple)):
-        return []
-    inner = described.values() if isinstance(described, Mapping) else described
-    codes = {code for one in inner for code in code_of(one)}
-    if isinstance(described, Mapping) and {"kind", "plugin"} <= described.keys():
-        codes.add(find(described["kind"], described["plugin"]).code)
+    codes: set[str] = set()
+    for one in parts(described):
+        if isinstance(one, str):
+            codes |= {plugin.code for (_, name), plugin in _local.items() if name == one}
+            found = user_files.reference(one)
+            codes |= {source_digest(found[0])} if found and found[0].is_file() else set()
+        elif isinstance(one, Mapping) and {"kind", "plugin"} <= one.keys():
+            codes.add(find(one["kind"], one["plugin"]).code)
     return sorted(codes)
 
 
 def names_files(spec: Any) -> bool:
     """Whether a spec names plugins in files of the user's at any depth."""
-    if isinstance(spec, str):
-        return user_files.reference(spec) is not None or any(name == spec for _, name in _local)
-    inner = spec.values() if isinstance(spec, Mapping) else spec
-    return isinstance(inner, Iterable) and any(map(names_files, inner))
+    texts = [one for one in parts(spec) if isinstance(one, str)]
+    return any(user_files.reference(one) or one in {name for _, name in _local} for one in texts)
 
 
 @contextmanager
 def temporary() -> Iterator[None]:
     """Forget at the end whatever was registered or found installed within."""
-    before, permitted = dict(_local), set(_permitted)
+    before, allowed = dict(_local), set(permitted)
     _forget_installed()
     try:
         yield
@@ -218,7 +166,7 @@ def temporary() -> Iterator[None]:
                 sys.modules.pop(module, None)
         _local.clear()
         _local.update(before)
-        _permitted.intersection_update(permitted)
+        permitted.intersection_update(allowed)
         _forget_installed()
 
 
@@ -228,7 +176,7 @@ def _forget_installed() -> None:
     third_party.forget()
 
 
-def plugins(kind: Kind) -> tuple[Plugin, ...]:
+def plugins(kind: str) -> tuple[Plugin, ...]:
     """All plugins of a kind, by name.
 
     Raises: DuplicatePlugin when two distributions bring the same name.
@@ -236,7 +184,7 @@ def plugins(kind: Kind) -> tuple[Plugin, ...]:
     return tuple(one for _, one in sorted(_available(kind).items()))
 
 
-def find(kind: Kind, name: str) -> Plugin:
+def find(kind: str, name: str) -> Plugin:
     """Look a plugin up. A name with a colon that nobody registered is left to its provider.
 
     Raises: UnknownPlugin, naming the closest match and what there is; DuplicatePlugin; BadPlugin
@@ -246,12 +194,11 @@ def find(kind: Kind, name: str) -> Plugin:
     if name in known:
         return known[name]
     if ":" in name:
-        found = third_party.provide(kind, singular(kind), name)
-        return Plugin(kind, name, found.source, name, found.factory, found.release, found.file)
+        return third_party.provide(kind, name)
     raise _unknown(kind, name, known)
 
 
-def check_name(kind: Kind, name: str) -> None:
+def check_name(kind: str, name: str) -> None:
     """Look whether a plugin of this name may be there, importing nothing: a command's first look.
 
     Of a name with a colon it is seen whether the file is there, or what the prefix stands for.
@@ -262,20 +209,20 @@ def check_name(kind: Kind, name: str) -> None:
     if name in known:
         return
     if ":" in name:
-        third_party.check_name(kind, singular(kind), name)
+        third_party.check_name(kind, name)
     else:
         raise _unknown(kind, name, known)
 
 
-def _unknown(kind: Kind, name: str, known: Iterable[str]) -> UnknownPlugin:
+def _unknown(kind: str, name: str, known: Iterable[str]) -> UnknownPlugin:
     listed = [*sorted(known), *(f"{prefix}:NAME" for prefix in third_party.prefixes(kind))]
     return UnknownPlugin(
-        f"unknown {singular(kind)} '{name}'{closest(name, known) or '.'} "
+        f"unknown {KINDS[kind].singular} '{name}'{closest(name, known) or '.'} "
         f"There are: {', '.join(listed)}"
     )
 
 
-def provider_lines(kind: Kind) -> list[tuple[str, str]]:
+def provider_lines(kind: str) -> list[tuple[str, str]]:
     """The prefixes of a kind, each with a line that says what it stands for. Imports nothing."""
     found = [
         (f"{prefix}:NAME", Plugin(kind, prefix, "", entry.value).summary())
@@ -296,7 +243,7 @@ def brings_weights(spec: Mapping[str, Any]) -> bool:
     return bool(brings(given)) if brings else False
 
 
-def bind(kind: Kind, spec: Spec, *, besides: Iterable[str] = ()) -> Callable[..., Any]:
+def bind(kind: str, spec: Spec, *, besides: Iterable[str] = ()) -> Callable[..., Any]:
     """Bind a plugin's factory to the checked hyper-parameters of a spec.
 
     spec: a name, or a mapping with a `name` and hyper-parameters. A hyper-parameter that is itself
@@ -308,8 +255,7 @@ def bind(kind: Kind, spec: Spec, *, besides: Iterable[str] = ()) -> Callable[...
     name, given = _split(kind, spec)
     plugin = find(kind, name)
     schema = schema_of(plugin)
-    label = f"{singular(kind)} '{name}'"
-    accepted = schema.accepted
+    label, accepted = plugin.title, schema.accepted
     values: dict[str, Any] = {}
     for key, value in given.items():
         if key not in accepted:
@@ -317,12 +263,13 @@ def bind(kind: Kind, spec: Spec, *, besides: Iterable[str] = ()) -> Callable[...
             near = _beside(kind, key) or closest(key, [*accepted, *besides]) or ";"
             raise BadParameter(f"{label} has no parameter '{key}'{near} {takes}")
         values[key] = converted(label, key, value, schema, build)
-    for key in schema.required - values.keys():
-        raise BadParameter(f"{label} needs the parameter '{key}'")
+    for key, (_, default) in accepted.items():
+        if default is inspect.Parameter.empty and key not in values:
+            raise BadParameter(f"{label} needs the parameter '{key}'")
     return partial(schema.factory, **values)
 
 
-def build(kind: Kind, spec: Spec, *, besides: Iterable[str] = (), from_data: bool = False) -> Any:
+def build(kind: str, spec: Spec, *, besides: Iterable[str] = (), from_data: bool = False) -> Any:
     """Make a plugin (anything but a model, which is bound and then called with its input's shape).
 
     from_data: whether the spec was not written by the user but read from a checkpoint or the like.
@@ -333,18 +280,18 @@ def build(kind: Kind, spec: Spec, *, besides: Iterable[str] = (), from_data: boo
     if from_data:
         refuse_code(spec)
     factory = bind(kind, spec, besides=besides)
+    label = f"{KINDS[kind].singular} '{_split(kind, spec)[0]}'"
     try:
         return factory()
     except ImportError as error:
-        raise BadPlugin(f"{singular(kind)} '{_split(kind, spec)[0]}': {error}") from error
+        raise BadPlugin(f"{label}: {error}") from error
     except QuintainError:
         raise
     except (Exception, SystemExit) as error:  # the plugin's own code
-        label = f"{singular(kind)} '{_split(kind, spec)[0]}'"
         raise BadParameter(f"{label}: {type(error).__name__}: {reason(error)}") from error
 
 
-def _beside(kind: Kind, key: str) -> str:
+def _beside(kind: str, key: str) -> str:
     """Say that a parameter given to an attack is set beside the attacks, if it is such a one."""
     shared = key if key in _BESIDE else synonym(key, _BESIDE)
     if kind != "attacks" or shared is None:
@@ -352,37 +299,30 @@ def _beside(kind: Kind, key: str) -> str:
     return f"; '{shared}' is set once for all attacks, beside them;"
 
 
-def through(kind: Kind, spec: Spec, source: Mapping[str, Any]) -> Mapping[str, Any]:
+def through(kind: str, spec: Spec, source: Mapping[str, Any]) -> Mapping[str, Any]:
     """The spec with another innermost gradient source.
 
     Raises: BadParameter when it takes no gradient source.
     """
     name, given = _split(kind, spec)
-    if "gradient" in hyperparameters(kind, name):
+    if "gradient" in parameters(kind, name):
         inner = given.get("gradient")
         wrapped = source if inner is None else through("gradients", inner, source)
         return {"name": name, **given, "gradient": wrapped}
     if kind == "gradients":
         return source
-    raise BadParameter(f"{singular(kind)} '{name}' follows no gradient")
+    raise BadParameter(f"{KINDS[kind].singular} '{name}' follows no gradient")
 
 
-def hyperparameters(kind: Kind, name: str) -> tuple[str, ...]:
-    """Name the hyper-parameters that a plugin takes."""
-    return tuple(schema_of(find(kind, name)).accepted)
-
-
-def parameters(kind: Kind, name: str) -> dict[str, tuple[Any, Any]]:
+def parameters(kind: str, name: str) -> Mapping[str, tuple[Any, Any]]:
     """The hyper-parameters that a plugin takes: name -> (annotation, default).
 
     The default is `inspect.Parameter.empty` where one must be given.
     """
-    schema = schema_of(find(kind, name))
-    given = inspect.signature(schema.factory).parameters
-    return {key: (annotation, given[key].default) for key, annotation in schema.accepted.items()}
+    return schema_of(find(kind, name)).accepted
 
 
-def _available(kind: Kind) -> dict[str, Plugin]:
+def _available(kind: str) -> dict[str, Plugin]:
     if kind not in KINDS:
         raise UnknownPlugin(f"unknown kind of plugin '{kind}'{closest(kind, KINDS)}")
     user_files = {name: one for (of, name), one in _local.items() if of == kind}
@@ -390,7 +330,7 @@ def _available(kind: Kind) -> dict[str, Plugin]:
 
 
 @cache
-def _installed(kind: Kind) -> dict[str, Plugin]:
+def _installed(kind: str) -> dict[str, Plugin]:
     """What the installed distributions bring. To read it takes longer than all other look-ups."""
     found: dict[str, Plugin] = {}
     releases: dict[int, tuple[str, str]] = {}  # each is read from the disk, so only once
@@ -402,7 +342,7 @@ def _installed(kind: Kind) -> dict[str, Plugin]:
         taken = found.get(entry.name)
         if taken is not None and taken != plugin:
             raise DuplicatePlugin(
-                f"{singular(kind)} '{entry.name}' is defined twice: "
+                f"{plugin.title} is defined twice: "
                 f"by {taken.source} ({taken.target}) and by {distribution} ({entry.value})"
             )
         found[entry.name] = plugin
@@ -421,11 +361,11 @@ def _release(distribution: metadata.Distribution | None) -> tuple[str, str]:
     return distribution.name, distribution.version
 
 
-def _split(kind: Kind, spec: Spec) -> tuple[str, dict[str, Any]]:
+def _split(kind: str, spec: Spec) -> tuple[str, dict[str, Any]]:
     if isinstance(spec, str):
         return spec, {}
     if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
         raise BadParameter(
-            f"{singular(kind)} must be a name or a table with a 'name', not {spec!r}"
+            f"{KINDS[kind].singular} must be a name or a table with a 'name', not {spec!r}"
         )
     return spec["name"], {key: value for key, value in spec.items() if key != "name"}

@@ -119,10 +119,10 @@ def _gathered(batches: Batches) -> tuple[Tensor, Tensor]:
             )
         x, y = batch[:2]
         x = as_tensor("images", x)
-        flatten_cascade = x.dim() == 3
-        y = torch.as_tensor(y) if flatten_cascade else as_classes("labels", y)
-        images.append(x[None] if flatten_cascade else x)
-        labels.append(as_classes("labels", y[None]) if flatten_cascade else y)
+        alone = x.dim() == 3
+        y = torch.as_tensor(y) if alone else as_classes("labels", y)
+        images.append(x[None] if alone else x)
+        labels.append(as_classes("labels", y[None]) if alone else y)
     if not images:
         raise BadData("there are no images: the loader gave no batch")
     try:

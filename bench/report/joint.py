@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..api.errors import BadParameter, RunDirectoryError, closest
+from ..api.errors import BadParameter, RunDirectoryError
 from ..store.atomic import writing
 from ..store.run_directory import read_manifest
 from .formats import ENDINGS, FORMATS, Format
@@ -12,11 +12,11 @@ Note = Callable[[str], None]  # is told, in one line, what the user should know 
 
 
 def joint_leaderboard(
-    directories: Sequence[Path], form: str | None, output: Path | None, note: Note
+    directories: Sequence[Path], form: Format | None, output: Path | None, note: Note
 ) -> str:
     """One leaderboard of several run directories, as text in a format or in that of a file's name.
 
-    Raises: RunDirectoryError; BadParameter for an unknown format, or one that is not the file's.
+    Raises: RunDirectoryError; BadParameter for a format that is not the file's.
     """
     chosen = _format(form, output)
     _refuse_strangers(directories)
@@ -35,11 +35,7 @@ def _refuse_strangers(directories: Sequence[Path]) -> None:
         raise RunDirectoryError(f"no finished cell in {shown}: none is a run directory")
 
 
-def _format(form: str | None, output: Path | None) -> Format:
-    chosen: Format | None = next((one for one in FORMATS if one == form), None)
-    if form is not None and chosen is None:
-        near = closest(form, FORMATS) or "; there are " + ", ".join(FORMATS)
-        raise BadParameter(f"unknown format '{form}'{near}")
+def _format(chosen: Format | None, output: Path | None) -> Format:
     ending = "" if output is None else output.suffix.lower()
     if ending in ("", ".txt"):
         return chosen or "markdown"

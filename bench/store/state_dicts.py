@@ -90,7 +90,7 @@ def fitted(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[
 class Misfit(Exception):
     """Names that do not fit a network: how many do, of how many, and the first that do not.
 
-    missing: of the network, as it calls it. rejection_margin: of the file, as it is there.
+    missing: of the network, as it calls it. excess: of the file, as it is there.
     """
 
     matching: int

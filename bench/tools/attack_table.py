@@ -21,12 +21,11 @@ from ..api.threat import NORMS, Epsilon, Norm
 from ..datasets.in_memory import TensorImages
 from ..engine.case import Case
 from ..engine.cell import assess
-from ..engine.config import AttackStage, CellConfig, flatten_cascade
+from ..engine.config import AttackStage, CellConfig
 from ..engine.preparation import Attackers
 from .conformance.fixture_model import GRIDS, FixtureModel, fixture_model, train_stand_in
+from .information import attack_facts, source_of
 
-_PAPER = re.compile(r"Source:\s+([^;]*?\(arXiv:[\d.]+\))")
-_OTHER = re.compile(r"Source:\s+([^.;]*)")
 _CHECKED = re.compile(r"Checked\s+against\s+(.*?)\.(?:\s|$)", re.DOTALL)
 _OUT_OF_REACH = 1e-6  # an epsilon that nothing breaks, so that every attack goes all the way
 _EXAMPLES = 2
@@ -88,32 +87,17 @@ def markdown() -> str:
 def _entry(plugin: Plugin, cost: str | None) -> Entry:
     """One row. cost: as it is known; None to count it."""
     attack = registry.build("attacks", plugin.name)
-    norms = [one for one in NORMS if all(one in _norms(part) for part in _stages(attack, one))]
-    aims = all(
-        getattr(part, "targetable", True) for part in _stages(attack, norms[0], targeted=True)
-    )
+    facts = attack_facts(attack)
     text = inspect.getdoc(plugin.load()) or ""
-    source = _PAPER.search(text) or _OTHER.search(text)
     checked = _CHECKED.search(text)
+    norm = next(one for one in NORMS if one in facts["norms"])
     return Entry(
         name=plugin.name,
-        access=attack.access,
-        norms=", ".join(norms),
-        targeted="yes" if aims else "no",
-        cost=_cost(attack, norms[0]) if cost is None else cost,
-        source=_line(source.group(1)) if source else "",
-        checked=_line(checked.group(1)) if checked else "",
+        **facts,
+        cost=_cost(attack, norm) if cost is None else cost,
+        source=source_of(text),
+        checked=" ".join(checked[1].split()) if checked else "",
     )
-
-
-def _stages(attack: Any, norm: Norm, *, targeted: bool = False) -> list[Any]:
-    """The attacks that it is made of in a norm."""
-    return [one.attack for one in flatten_cascade([AttackStage(attack)], norm, targeted=targeted)]
-
-
-def _norms(attack: Any) -> tuple[Norm, ...]:
-    claimed: tuple[Norm, ...] = getattr(attack, "norms", NORMS)
-    return claimed
 
 
 def _cost(attack: Any, norm: Norm) -> str:
@@ -138,10 +122,6 @@ def _case(fixture: FixtureModel) -> Case:
         indices=rows,
         attackers=Attackers(fixture.owned, train_stand_in),
     )
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
 
 
 if __name__ == "__main__":

@@ -4,17 +4,18 @@ import inspect
 import re
 import textwrap
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..api import registry
 from ..api.epsilon import NORMS
-from ..api.errors import BadParameter, QuintainError, UnknownPlugin, closest
-from ..api.plugins.plugin import KINDS, Kind, Plugin
+from ..api.errors import BadParameter, BadPlugin, QuintainError, UnknownPlugin, closest
+from ..api.plugins import third_party
+from ..api.plugins.plugin import KINDS, Plugin
 from ..suite.config import bundled, read_suite
 
 _SUITES = "suites"
-_SOURCE = re.compile(r"Source:\s+([^;]*?\((?:arXiv:[\d.]+)\))|Source:\s+([^.;]*)")
+_SOURCE = re.compile(r"Source:\s+(?:([^;]*?\(arXiv:[\d.]+\))|([^.;]*))")
 _PAPER = re.compile(r"arXiv:\d{4}\.\d{4,5}")
 _NAMES = re.compile(r"(?:^|(?<=\s))([A-Za-z_]\w*(?:, [A-Za-z_]\w*)*):\s")
 
@@ -25,53 +26,40 @@ def describe(name: str, kind: str | None = None) -> str:
     Raises: UnknownPlugin, naming the closest match; BadParameter when the name is one of several
     kinds, which are named; BadPlugin when it cannot be loaded.
     """
-    kinds = [*KINDS, _SUITES]
-    if kind is not None and kind not in kinds:
-        near = closest(kind, kinds) or "; there are " + ", ".join(kinds)
-        raise UnknownPlugin(f"no kind '{kind}'{near}")
-    found = [one for one in ([kind] if kind else kinds) if _has(one, name)]
+    kinds = [kind] if kind else [*KINDS, _SUITES]
+    found = [one for one in kinds if _has(one, name)]
     if len(found) > 1:
         raise BadParameter(
             f"'{name}' is one of {' and of '.join(found)}: say which, with --kind {found[0]}"
         )
     if not found:
-        raise _unknown(name, [kind] if kind else kinds)
+        raise _unknown(name, kinds)
     return _suite(name) if found[0] == _SUITES else _plugin(found[0], name)
 
 
 def _has(kind: str, name: str) -> bool:
     if kind == _SUITES:
         return name in bundled()
-    if ":" in name:  # a provider's, or a factory in a file
-        try:
-            registry.find(_kind(kind), name)
-        except QuintainError:
-            return False
-        return True
-    return any(one.name == name for one in registry.plugins(_kind(kind)))
+    try:
+        registry.find(kind, name)
+    except (UnknownPlugin, BadPlugin):
+        return False
+    return True
 
 
-def _kind(kind: str) -> Kind:
-    return next(one for one in KINDS if one == kind)
-
-
-def _unknown(name: str, kinds: list[str]) -> QuintainError:
-    if ":" in name:
-        for one in kinds:
-            prefix = name.partition(":")[0]
-            if one != _SUITES and (prefix.endswith(".py") or _provides(one, prefix)):
-                try:
-                    registry.find(_kind(one), name)
-                except QuintainError as error:
-                    return error
-    names = [one.name for kind in kinds if kind != _SUITES for one in registry.plugins(_kind(kind))]
+def _unknown(name: str, kinds: Sequence[str]) -> QuintainError:
+    prefix, colon, _ = name.partition(":")
+    plugins = [one for one in kinds if one != _SUITES]
+    for kind in plugins if colon else ():
+        if prefix.endswith(".py") or prefix in third_party.prefixes(kind):
+            try:
+                registry.find(kind, name)
+            except QuintainError as error:
+                return error
+    names = [one.name for kind in plugins for one in registry.plugins(kind)]
     names += bundled() if _SUITES in kinds else ()
     near = closest(name, names) or "; quintain list shows what there is"
     return UnknownPlugin(f"nothing is called '{name}'{near}")
-
-
-def _provides(kind: str, prefix: str) -> bool:
-    return any(name == f"{prefix}:NAME" for name, _ in registry.provider_lines(_kind(kind)))
 
 
 def _suite(name: str) -> str:
@@ -80,7 +68,7 @@ def _suite(name: str) -> str:
 
 
 def _plugin(kind: str, name: str) -> str:
-    plugin = registry.find(_kind(kind), name)
+    plugin = registry.find(kind, name)
     factory = plugin.load()
     made = _made(kind, name)
     doc = inspect.getdoc(factory) or ""
@@ -89,7 +77,7 @@ def _plugin(kind: str, name: str) -> str:
         f"{title}: {text}"
         for title, text in _facts(kind, plugin, factory if made is None else made, doc).items()
     ]
-    parameters = registry.parameters(_kind(kind), name)
+    parameters = registry.parameters(kind, name)
     if not parameters:
         return "\n".join([*lines, "", "It takes no parameters."])
     meanings = _meanings(factory, made, set(parameters))
@@ -106,38 +94,52 @@ def _made(kind: str, name: str) -> Any:
     if kind == "models":
         return None
     try:
-        return registry.build(_kind(kind), name)
+        return registry.build(kind, name)
     except QuintainError:
         return None
 
 
 def _facts(kind: str, plugin: Plugin, made: Any, doc: str) -> Mapping[str, str]:
     """What can be said in a line each: source, origin, version, and of attacks what they need."""
-    paper = _SOURCE.search(doc)
-    source = paper.group(1) or paper.group(2) if paper else ", ".join(_PAPER.findall(doc)[:3])
     said = {
-        "source": " ".join(source.split()),
+        "source": source_of(doc) or ", ".join(_PAPER.findall(doc)[:3]),
         "from": f"{plugin.source} ({plugin.target})",
         "version": str(getattr(made, "version", "1")),
     }
-    if kind in ("attacks", "gradients"):
+    if kind == "gradients":
         said["access"] = str(getattr(made, "access", ""))
     if kind == "attacks" and hasattr(made, "access"):
-        from ..engine.config import (  # needs torch, as the plugin itself does
-            AttackStage,
-            flatten_cascade,
-        )
-
-        stages = [one.attack for one in flatten_cascade([AttackStage(made)])]
-        said["norms"] = ", ".join(
-            norm for norm in NORMS if all(norm in getattr(m, "norms", NORMS) for m in stages)
-        )
-        said["targeted"] = (
-            "yes" if all(getattr(one, "targetable", True) for one in stages) else "no"
-        )
+        said |= attack_facts(made)
     if kind == "defenses" and getattr(made, "certifies", None):
         said["certifies"] = str(made.certifies)
     return {title: text for title, text in said.items() if text}
+
+
+def attack_facts(attack: Any) -> dict[str, str]:
+    """What an attack needs and can do, of a cascade all its stages: access, norms, targeted."""
+    from ..engine.config import AttackStage, flatten_cascade  # torch, as the attack itself
+
+    stage = AttackStage(attack)
+    norms = [
+        norm
+        for norm in NORMS
+        if all(
+            norm in getattr(one.attack, "norms", NORMS) for one in flatten_cascade([stage], norm)
+        )
+    ]
+    aiming = flatten_cascade([stage], norms[0], targeted=True)
+    targeted = all(getattr(one.attack, "targetable", True) for one in aiming)
+    return {
+        "access": str(attack.access),
+        "norms": ", ".join(norms),
+        "targeted": "yes" if targeted else "no",
+    }
+
+
+def source_of(doc: str) -> str:
+    """The paper or the place that a docstring says its method is from, "" where it says none."""
+    found = _SOURCE.search(doc)
+    return " ".join((found[1] or found[2]).split()) if found else ""
 
 
 def _meanings(factory: Callable[..., Any], made: Any, names: set[str]) -> dict[str, str]:

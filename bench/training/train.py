@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..api.epsilon import checked_norm
+from ..api.epsilon import Norm
 from ..api.errors import BadParameter
 from ..api.shared.file_checks import check_writable
 from ..store.privacy import private_values
@@ -21,7 +21,7 @@ def train_checkpoint(
     model: str,
     defense: str,
     dataset: str,
-    norm: str,
+    norm: Norm,
     epsilon: str | None,
     seed: int,
     device: str,
@@ -41,12 +41,11 @@ def train_checkpoint(
     specs = read_specs({"model": model, "defense": defense, "dataset": dataset}, settings)
     if path.suffix != ".safetensors":
         raise BadParameter(f"a checkpoint is a .safetensors file, not {path.name}")
-    threat = checked_norm(norm)
-    read_radius(epsilon, threat)
+    read_radius(epsilon, norm)
     for plugin in plugins:
         registry.load_named(str(plugin), Path.cwd())
     for kind, name in (("models", model), ("defenses", defense), ("datasets", dataset)):
-        registry.check_name(kind, name)  # type: ignore[arg-type]
+        registry.check_name(kind, name)
 
     from ..api.shared.options import parse_device  # this and what follows bring torch
     from ..api.shared.progress_bars import Bar, say
@@ -63,10 +62,10 @@ def train_checkpoint(
         check_writable(path)
     data = load_split(source, dataset, "train")
     check_training(data)
-    radius = read_radius(epsilon, threat, data.shape)
-    check_defense(plugin, data, threat, radius)
+    radius = read_radius(epsilon, norm, data.shape)
+    check_defense(plugin, data, norm, radius)
     check_model(specs["model"], data)
-    request = TrainingRequest(specs["model"], plugin, data, seed, where, threat, radius)
+    request = TrainingRequest(specs["model"], plugin, data, seed, where, norm, radius)
     session = TrainingSession(
         path.with_suffix(".partial"), log_dir, lambda text: say(f"quintain: {text}"), fresh
     )

@@ -78,7 +78,7 @@ def folder(tmp_path_factory):
         ("run good.toml --out somebodys", "not a run directory and not empty"),
         ("run good.toml --seed x", "Invalid value for '--seed'"),
         ("leaderboard nosuch", "nosuch is not a run directory"),
-        ("leaderboard nosuch --format x", "unknown format 'x'"),
+        ("leaderboard nosuch --format x", "no format 'x'"),
         ("plot nosuch", "nosuch is not a run directory"),
         ("plot nosuch --output x.xyz", "no format of figures"),
         ("train --model resnett", "unknown model 'resnett'"),

@@ -3,47 +3,71 @@
 import inspect
 import json
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
 from ..errors import BadParameter, closest
-from .plugin import Kind, Plugin, Spec
+from .plugin import KINDS, Plugin, Spec
+from .user_files import reference
+
+_API = f"{__package__.rpartition('.')[0]}."  # where contracts are
 
 
 @dataclass(frozen=True)
 class Schema:
-    """A plugin's factory and its hyper-parameters: their annotations in order, and the required.
+    """A plugin's factory and its hyper-parameters, in order: their annotations and defaults.
 
-    adapters: what checks the values of each, made when one is given.
+    A default is `inspect.Parameter.empty` where a value must be given. adapters: what checks the
+    values of each, made when one is given.
     """
 
     factory: Callable[..., Any]
-    accepted: Mapping[str, Any]
-    required: frozenset[str]
+    accepted: Mapping[str, tuple[Any, Any]]
     adapters: dict[str, Any]
 
 
 @lru_cache(maxsize=1024)
 def schema_of(plugin: Plugin) -> Schema:
-    """Look at a plugin's factory once. Raises: BadPlugin when it cannot be loaded."""
+    """Look at a plugin's factory once. Raises: BadPlugin when it cannot be loaded.
+
+    The first argument of a model's factory, what the network is built for, is no hyper-parameter.
+    One that is named by its file need not have it.
+    """
     factory = plugin.load()
-    skip = 1 if plugin.kind == "models" else 0  # a model's first argument is what it is built for
-    hints = typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
-    given = list(inspect.signature(factory).parameters.values())[skip:]
+    hints = _hints(factory)
+    given = list(inspect.signature(factory).parameters.values())
+    if plugin.kind == "models" and (reference(plugin.name) is None or _is_inputs(given, hints)):
+        given = given[1:]
+    elif plugin.kind == "models":
+        factory = _without_inputs(factory)
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    named = [one for one in given if one.kind in kinds]
-    return Schema(
-        factory,
-        {one.name: hints.get(one.name, Any) for one in named},
-        frozenset(one.name for one in named if one.default is one.empty),
-        {},
-    )
+    accepted = {
+        one.name: (hints.get(one.name, Any), one.default) for one in given if one.kind in kinds
+    }
+    return Schema(factory, accepted, {})
+
+
+def _hints(factory: Callable[..., Any]) -> Mapping[str, Any]:
+    try:
+        return typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    except (NameError, TypeError, AttributeError):  # names that only a type checker knows
+        return {}
+
+
+def _is_inputs(given: Sequence[inspect.Parameter], hints: Mapping[str, Any]) -> bool:
+    """Whether the first parameter is what a network is built for, by its name or annotation."""
+    first = given[0].name if given else ""
+    return first == "inputs" or getattr(hints.get(first), "__name__", "") == "InputSpec"
+
+
+def _without_inputs(factory: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda inputs, **parameters: factory(**parameters)
 
 
 def converted(
-    label: str, key: str, value: Any, schema: Schema, build: Callable[[Kind, Spec], Any]
+    label: str, key: str, value: Any, schema: Schema, build: Callable[[str, Spec], Any]
 ) -> Any:
     """A hyper-parameter's value, checked; a plugin of its own is built from its spec by `build`.
 
@@ -51,7 +75,7 @@ def converted(
     """
     from pydantic import ValidationError
 
-    annotation = schema.accepted[key]
+    annotation = schema.accepted[key][0]
     kind = plugin_kind(annotation)
     if kind is not None:
         return build(kind, value) if isinstance(value, (str, Mapping)) else value
@@ -92,16 +116,8 @@ def _adapter(annotation: Any) -> Any:
         return None
 
 
-def plugin_kind(annotation: Any) -> Kind | None:
+def plugin_kind(annotation: Any) -> str | None:
     """The kind of plugin that a hyper-parameter of this type is, if it is one."""
-    from ..attack import Attack, Basis, GradientSource, Loss
-    from ..defense import Defense
-
-    seams: tuple[tuple[Any, Kind], ...] = (
-        (GradientSource, "gradients"),
-        (Loss, "losses"),
-        (Basis, "bases"),
-        (Attack, "attacks"),
-        (Defense, "defenses"),
-    )
-    return next((kind for seam, kind in seams if annotation is seam), None)
+    name = f"{getattr(annotation, '__module__', '')}.{getattr(annotation, '__qualname__', '')}"
+    contract = name.removeprefix(_API)
+    return next((kind for kind, one in KINDS.items() if one.contract == contract), None)

@@ -1,4 +1,4 @@
-"""What a plugin is before it is loaded, and the specs that people write for one."""
+"""The kinds of plugins, what a plugin is before it is loaded, and the specs that people write."""
 
 import ast
 import importlib.util
@@ -6,14 +6,34 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 from ..errors import BadParameter, BadPlugin, reason
 from ..shared.toml import BadTOML, read_toml
 from .source_digest import installed_digest, source_digest
 
-Kind = Literal["models", "attacks", "defenses", "datasets", "gradients", "losses", "bases"]
-KINDS: tuple[Kind, ...] = typing.get_args(Kind)
+
+class Kind(NamedTuple):
+    """A kind of plugin.
+
+    singular: what messages call one. contract: the class of bench/api that plugins of the kind
+    implement; a hyper-parameter annotated with it is such a plugin.
+    """
+
+    singular: str
+    contract: str
+
+
+# to add a kind, add a row; installed plugins of it are the entry points of quintain.NAME
+KINDS: Mapping[str, Kind] = {
+    "models": Kind("model", "defense.ModelFactory"),
+    "attacks": Kind("attack", "attack.Attack"),
+    "defenses": Kind("defense", "defense.Defense"),
+    "datasets": Kind("dataset", "data.Dataset"),
+    "gradients": Kind("gradient source", "attack.GradientSource"),
+    "losses": Kind("loss", "attack.Loss"),
+    "bases": Kind("basis", "attack.Basis"),
+}
 Spec = str | Mapping[str, Any]
 _NAMESPACE = f"{__package__.partition('.')[0]}."
 
@@ -26,13 +46,18 @@ class Plugin:
     version, or what else names the code where it is not local. file: the user's own, if it is one.
     """
 
-    kind: Kind
+    kind: str
     name: str
     source: str
     target: str
     factory: Callable[..., Any] | None = None
     release: str = ""
     file: Path | None = None
+
+    @property
+    def title(self) -> str:
+        """What messages call it, such as `attack 'pgd'`."""
+        return f"{KINDS[self.kind].singular} '{self.name}'"
 
     @property
     def code(self) -> str:
@@ -61,7 +86,7 @@ class Plugin:
             found = getattr(importlib.import_module(module), attribute)
         except (Exception, SystemExit) as error:
             raise BadPlugin(
-                f"{singular(self.kind)} '{self.name}' ({self.source}) cannot be loaded from "
+                f"{self.title} ({self.source}) cannot be loaded from "
                 f"{self.target}: {type(error).__name__}: {error}"
             ) from error
         return typing.cast(Callable[..., Any], found)
@@ -85,12 +110,6 @@ class Plugin:
             if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == attribute:
                 return (ast.get_docstring(node) or "").partition("\n")[0]
         return ""
-
-
-def singular(kind: str) -> str:
-    """What one plugin of a kind is called."""
-    irregular = {"losses": "loss", "gradients": "gradient source", "bases": "basis"}
-    return irregular.get(kind, kind.removesuffix("s"))
 
 
 def read_specs(names: Mapping[str, str], settings: Sequence[str]) -> dict[str, dict[str, Any]]:

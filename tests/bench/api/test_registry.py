@@ -53,7 +53,7 @@ def test_what_is_installed_is_found():
         for name in found:
             assert callable(registry.find(kind, name).load())
             assert registry.find(kind, name).summary().strip()
-            assert registry.hyperparameters(kind, name) is not None
+            assert registry.parameters(kind, name) is not None
 
 
 def test_listing_imports_neither_torch_nor_numpy():
@@ -294,8 +294,8 @@ def test_a_plugin_that_refuses_a_value_in_its_own_way_is_the_users_mistake():
 
 
 def test_a_model_is_bound_without_its_first_argument():
-    assert "inputs" not in registry.hyperparameters("models", "resnet")
-    assert "depth" in registry.hyperparameters("models", "resnet")
+    assert "inputs" not in registry.parameters("models", "resnet")
+    assert "depth" in registry.parameters("models", "resnet")
     with pytest.raises(BadParameter, match="model 'resnet' has no parameter 'inputs'"):
         registry.bind("models", {"name": "resnet", "inputs": 3})
     with pytest.raises(BadParameter, match="model 'resnet' has no parameter 'dept'; did you mean"):

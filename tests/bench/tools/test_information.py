@@ -22,7 +22,7 @@ def test_every_parameter_of_every_plugin_is_there(kind):
         text = describe(one.name, kind)
         assert text.startswith(f"{one.name} ({kind})\n\n  {one.summary()[:40]}")
         shown = re.findall(r"^  (\w+): .* = ", text, re.M)
-        assert shown == list(registry.hyperparameters(kind, one.name))
+        assert shown == list(registry.parameters(kind, one.name))
         assert f"from: quintain ({one.target})" in text
 
 
