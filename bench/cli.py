@@ -92,9 +92,6 @@ def run(suite: str, out: Path | None, device: str, seed: int | None, update: boo
 @click.option("--table", is_flag=True, help="Attacks as a Markdown table: access, norms, passes.")
 def list_plugins(kind: str | None, table: bool) -> int:
     """List the plugins of a KIND (models, attacks, defenses, datasets, ...), or suites, or all."""
-    from .api import registry
-    from .suite.config import bundled
-
     if table:
         if kind != "attacks":
             raise BadParameter("there is a table of attacks only: quintain list attacks --table")
@@ -102,8 +99,17 @@ def list_plugins(kind: str | None, table: bool) -> int:
 
         show(markdown())
         return DONE
-    for one in KIND.choices if kind is None else [kind]:
-        if kind is None:
+    _list_kinds(KIND.choices if kind is None else [kind])
+    return DONE
+
+
+def _list_kinds(kinds: Sequence[str]) -> None:
+    """Show the plugins of some kinds, under a heading each where there are several."""
+    from .api import registry
+    from .suite.config import bundled
+
+    for one in kinds:
+        if len(kinds) > 1:
             show(f"{one}:")
         if one == _SUITES:
             rows = [(name, _description(name)) for name in bundled()]
@@ -113,7 +119,6 @@ def list_plugins(kind: str | None, table: bool) -> int:
         width = max((len(name) for name, _ in rows), default=0)
         for name, summary in rows:
             show(f"  {name:{width}}  {summary}".rstrip())
-    return DONE
 
 
 @quintain.command()
@@ -256,6 +261,84 @@ def plot(directories: Sequence[Path], output: Path) -> int:
 
     plot_runs(directories, output, _note)
     show(f"wrote {output}")
+    return DONE
+
+
+def _studying(command: Any) -> Any:
+    """The options of what looks at networks."""
+    for option in reversed(
+        (
+            click.option("--model", help="A model plugin's name."),
+            click.option(
+                "--defense",
+                "defenses",
+                multiple=True,
+                help="A defense plugin's name: each trains one network.",
+            ),
+            click.option(
+                "--checkpoint",
+                "checkpoints",
+                multiple=True,
+                type=click.Path(path_type=Path),
+                help="Weights, instead of training: each is one network.",
+            ),
+            click.option("--dataset", help="A dataset plugin's name."),
+            click.option(
+                "--examples",
+                "n_examples",
+                type=click.IntRange(1),
+                help="Of the test split. [60]",
+            ),
+            click.option("--norm", type=OneOf(NORMS), default="Linf", show_default=True),
+            click.option(
+                "--epsilon", default="8/255", show_default=True, help="That defenses train for."
+            ),
+            click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True),
+            click.option("--device", default="auto", show_default=True),
+            click.option("--out", type=click.Path(path_type=Path), help="[runs/NAME]"),
+            click.option(
+                "--set",
+                "settings",
+                multiple=True,
+                metavar="PART.KEY=VALUE",
+                help="A setting of model, defense, dataset or study.",
+            ),
+            click.option("--plugin", "plugins", multiple=True, type=click.Path(path_type=Path)),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@quintain.command()
+@click.argument("name", required=False)
+@_studying
+def study(name: str | None, out: Path | None, **options: Any) -> int:
+    """Run the study NAME on networks, and write its figures and tables; without NAME list them.
+
+    Without --model, --defense and --checkpoint it looks at small networks that it trains, which
+    are kept in the cache.
+    """
+    if name is None:
+        _list_kinds(["studies"])
+        return DONE
+    from .api import registry
+
+    registry.check_name("studies", name)
+    return _study(name, out, options)
+
+
+def _study(name: str, out: Path | None, options: dict[str, Any]) -> int:
+    from .studies.run import StudyRequest, run_study
+
+    out = out or Path("runs") / name
+    result = run_study(StudyRequest(study=name, out=out, **options))
+    for text in result.notes:
+        show(text)
+    files = ", ".join(
+        [*(f"{one}.png" for one in result.figures), *(f"{one}.csv" for one in result.tables)]
+    )
+    show(f"\nwrote {files} into {out}")
     return DONE
 
 

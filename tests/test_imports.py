@@ -25,7 +25,8 @@ ALLOWED = {
     "suite": BELOW_SUITE,
     "evaluate_model": "api datasets victim engine training report",
     "tools": f"{BELOW_SUITE} suite evaluate_model",
-    "cli": f"{BELOW_SUITE} suite evaluate_model tools",
+    "studies": f"{BELOW_SUITE} suite evaluate_model models",
+    "cli": f"{BELOW_SUITE} suite evaluate_model tools studies",
     "__init__": "evaluate_model",
     **dict.fromkeys(("attacks", "defenses", "models"), "api"),
     # old paths, kept for one release; nothing of ours imports them

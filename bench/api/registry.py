@@ -69,6 +69,7 @@ basis = partial(register, "bases")
 model = partial(register, "models")
 defense = partial(register, "defenses")
 dataset = partial(register, "datasets")
+study = partial(register, "studies")
 
 
 def load_file(path: Path) -> tuple[Plugin, ...]:

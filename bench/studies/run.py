@@ -4,15 +4,13 @@ import json
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..api import registry
 from ..api.epsilon import Epsilon, Norm, checked_norm
-from ..api.errors import BadParameter, QuintainError
+from ..api.errors import BadParameter
 from ..api.paths import usable_cache
 from ..api.plugins.plugin import read_specs
 from ..api.shared.options import parse_device, read_radius
@@ -25,7 +23,7 @@ from ..store.checkpoints import read_about, weights_hash
 from ..store.environment import hardware, software
 from ..store.hashing import configuration
 from ..store.privacy import private_values
-from ..store.spreadsheet import for_spreadsheets
+from ..store.spreadsheet import to_csv
 from ..training.load import open_ready
 from .context import Context
 
@@ -97,9 +95,11 @@ def _parts(request: StudyRequest) -> dict[str, Any]:
         return {**base, **{key: one for key, one in ours[part].items() if key != "name"}}
 
     wanted = request.defenses or (() if request.checkpoints else None)
-    defenses = [
-        spec("defense", name, name) for name in wanted or ()
-    ] if wanted is not None else [spec("defense", None, one) for one in defaults.defenses]
+    defenses = (
+        [spec("defense", name, name) for name in wanted or ()]
+        if wanted is not None
+        else [spec("defense", None, one) for one in defaults.defenses]
+    )
     return {
         "study": {**given["study"]},
         "model": spec("model", request.model, defaults.model),
@@ -157,8 +157,7 @@ def _write(
 ) -> None:
     out, data = request.out, context.data("test")
     for name, table in result.tables.items():
-        text = for_spreadsheets(table).to_csv(index=False, lineterminator="\n")
-        write_text(out / f"{name}.csv", text)
+        write_text(out / f"{name}.csv", to_csv(table))
     for name, figure in result.figures.items():
         for suffix in _FORMATS:
             save_figure(figure, out / f"{name}{suffix}")
@@ -185,3 +184,21 @@ def _write(
         "figures": [f"{name}{suffix}" for name in result.figures for suffix in _FORMATS],
     }
     write_text(out / "manifest.json", json.dumps(about, indent=2) + "\n")
+
+
+def _repeat(request: StudyRequest) -> str:
+    """The command that does the same again."""
+    options: list[str] = []
+    for name in ("model", "dataset", "n_examples", "norm", "epsilon", "seed", "device"):
+        value = getattr(request, name)
+        if value is not None:
+            options += [f"--{'examples' if name == 'n_examples' else name}", str(value)]
+    for option, values in (
+        ("--defense", request.defenses),
+        ("--checkpoint", [path.name for path in request.checkpoints]),
+        ("--set", request.settings),
+        ("--plugin", [Path(path).name for path in request.plugins]),
+    ):
+        for value in values:
+            options += [option, str(value)]
+    return shlex.join(["quintain", "study", request.study, *options, "--out", "NEW_DIRECTORY"])

@@ -33,6 +33,7 @@ KINDS: Mapping[str, Kind] = {
     "gradients": Kind("gradient source", "attack.GradientSource"),
     "losses": Kind("loss", "attack.Loss"),
     "bases": Kind("basis", "attack.Basis"),
+    "studies": Kind("study", "study.Study"),
 }
 Spec = str | Mapping[str, Any]
 _NAMESPACE = f"{__package__.partition('.')[0]}."
