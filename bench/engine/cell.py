@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..api.attack import WholeAttack
 from ..api.defense import Certifier
 from ..api.errors import CellError
 from ..api.flags import CONTRADICTED, raised
@@ -26,7 +25,14 @@ from .adversarials import AdversarialStore, InMemoryStore
 from .cascade import CascadeRunner
 from .case import Case, CellResult, check_classes, fitting, opened
 from .certify import Audit
-from .config import AttackStage, CellConfig, called, check_stages, flatten_cascade
+from .config import (
+    AttackStage,
+    CellConfig,
+    called,
+    check_stages,
+    flatten_cascade,
+    follows_gradients,
+)
 from .diagnostics.model_checks import flags_of_model
 from .diagnostics.sanity_checks import clean_logits, predictions, rejection_margins, sanity_flags
 from .loop import AttackInputs
@@ -86,7 +92,7 @@ def assess(
             progress,
             check_every=CHECK_EVERY if case.device.type == "cuda" else 1,
         )
-        if not network.traits.ordinary or not _follows_gradients(stages, settings):
+        if not network.traits.ordinary or not follows_gradients(stages, settings):
             choice = None
         elif choice is None:
             sample = case.images.read(rows[:size])
@@ -104,11 +110,12 @@ def assess(
         flags = raised("no-progress", count=outcomes.idle) + sanity_flags(
             network, case.images, case.labels, rows, access, not_reproduced, cut_short, case.indices
         )
+        right = (predicted == case.labels).nonzero().flatten()  # whichever classes are aimed at
         flags += flags_of_model(
             network,
-            SelectedImages(case.images, rows),
-            case.labels[rows],
-            case.indices[rows],
+            SelectedImages(case.images, right),
+            case.labels[right],
+            case.indices[right],
             settings.adaptation,
             gradients="white-box" in access,
             known=case.checked,
@@ -136,16 +143,6 @@ def assess(
         budget,
         model_dtype=named_dtype(network.dtype),
     )
-
-
-def _follows_gradients(stages: Sequence[AttackStage], settings: CellConfig) -> bool:
-    """Whether there are gradients of the victim's to compute faster; a budget is kept exactly.
-
-    Whole attacks differentiate the victim itself.
-    """
-    stepping = (one.attack for one in stages if not isinstance(one.attack, WholeAttack))
-    white = any(attack.access == "white-box" for attack in stepping)
-    return white and settings.query_budget is None
 
 
 @dataclass(frozen=True)

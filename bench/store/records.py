@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,11 +76,13 @@ def _seal(table: pa.Table, about: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished cell. sha256: of its file. cell: its content, where that is in memory.
+    """A finished cell. sha256: of its file.
 
     weights: hashes of the weights that it was made with: its network's, and that of the network
     whose gradients it borrows. files: those that code of the user's read: path -> SHA-256.
-    adversarials: the hash of the file of its adversarial examples, if they were saved.
+    adversarials: the hash of the file of its adversarial examples, if they were saved. seconds: how
+    long it took, which is no part of the records; None where nobody remembers. probe: its network's
+    answers to fixed images, where the records were read to find the cell. fresh: made by this run.
     """
 
     path: Path
@@ -89,8 +91,9 @@ class Finished:
     weights: tuple[str, ...]
     files: Mapping[str, str]
     adversarials: str | None
+    seconds: float | None = None
+    probe: Sequence[Sequence[float]] | None = None
     fresh: bool = False
-    cell: Cell | None = None
 
     @property
     def saved(self) -> bool:
@@ -100,4 +103,4 @@ class Finished:
 
     def read(self) -> Cell:
         """Read its content. Raises: RunDirectoryError."""
-        return self.cell or read_cell(self.path, self.sha256)
+        return read_cell(self.path, self.sha256)
