@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..api.errors import RunDirectoryError, reason
 from ..api.flags import read_flags, stored
 from ..api.shared.file_checks import check_regular
+from ..api.shared.outcome_columns import RECORDS
 from .atomic import write_atomically
 from .cell import Cell
 from .hashing import hash_bytes, hash_file
@@ -25,7 +27,7 @@ _BLOCK = 1024  # rows held as Python objects at once
 
 def write_cell(path: Path, cell: Cell) -> str:
     """Write a cell, whole or not at all; return the SHA-256 of the file."""
-    table = pa.Table.from_pandas(cell.records, preserve_index=False)
+    table = _as_table(cell.records)
     about = json.dumps(_with_flags(cell.about, stored)).encode()
     table = table.replace_schema_metadata({_ABOUT: about, _SEAL: _seal(table, about)})
     buffer = io.BytesIO()
@@ -33,6 +35,18 @@ def write_cell(path: Path, cell: Cell) -> str:
     content = buffer.getvalue()
     write_atomically(path, lambda at: at.write_bytes(content))
     return hash_bytes(content)
+
+
+def _as_table(records: pd.DataFrame) -> pa.Table:
+    """The records, each column in its declared type, whatever its values happen to be."""
+    schema = pa.Schema.from_pandas(records, preserve_index=False)
+    for column in RECORDS:
+        at = schema.get_field_index(column.name)
+        if at >= 0:
+            kind = pa.type_for_alias(column.recorded_dtype)
+            kind = pa.list_(kind) if column.is_list else kind
+            schema = schema.set(at, pa.field(column.name, kind))
+    return pa.Table.from_pandas(records, schema, preserve_index=False)
 
 
 def read_cell(path: Path, sha256: str | None = None) -> Cell:
