@@ -42,6 +42,15 @@ def register(kind: Kind, name: str) -> Callable[[F], F]:
     """Register a factory under a name, as a decorator.
 
     Raises: DuplicatePlugin when the name is taken.
+
+    >>> import math, torch
+    >>> from quintain.bench.api import registry
+    >>> @registry.model("linear")
+    ... def linear(inputs, *, bias: bool = True):
+    ...     layer = torch.nn.Linear(math.prod(inputs.shape), inputs.n_classes, bias=bias)
+    ...     return torch.nn.Sequential(torch.nn.Flatten(), layer)
+    >>> registry.hyperparameters("models", "linear")
+    ('bias',)
     """
 
     def decorate(factory: F) -> F:
@@ -232,6 +241,10 @@ def plugins(kind: Kind) -> tuple[Plugin, ...]:
     """All plugins of a kind, by name.
 
     Raises: DuplicatePlugin when two distributions bring the same name.
+
+    >>> from quintain.bench.api import registry
+    >>> [one.name for one in registry.plugins("datasets")][:4]
+    ['cifar10', 'cifar100', 'digits', 'fashion-mnist']
     """
     return tuple(one for _, one in sorted(_available(kind).items()))
 
@@ -241,6 +254,14 @@ def find(kind: Kind, name: str) -> Plugin:
 
     Raises: UnknownPlugin, naming the closest match and what there is; DuplicatePlugin; BadPlugin
     when what a provider needs is missing.
+
+    >>> from quintain.bench.api import registry
+    >>> registry.find("attacks", "pgd").target
+    'quintain.attacks.white_box.pgd:PGD'
+    >>> registry.find("attacks", "pdg")
+    Traceback (most recent call last):
+        ...
+    quintain.bench.api.errors.UnknownPlugin: unknown attack 'pdg'; did you mean 'pgd'? ...
     """
     known = _available(kind)
     if name in known:
@@ -304,6 +325,14 @@ def bind(kind: Kind, spec: Spec, *, besides: Iterable[str] = ()) -> Callable[...
     may have meant when a parameter does not exist.
 
     Raises: UnknownPlugin; BadParameter for a missing name, an unknown or ill-typed parameter.
+
+    A model is bound first, and made when its input is known:
+    >>> from quintain.bench.api import registry
+    >>> from quintain.bench.api.defense import InputSpec
+    >>> factory = registry.bind("models", {"name": "resnet", "depth": 8})
+    >>> network = factory(InputSpec((1, 16, 16), 10, mean=(0.5,), std=(0.25,)))
+    >>> sum(one.numel() for one in network.parameters())
+    75002
     """
     name, given = _split(kind, spec)
     plugin = find(kind, name)
@@ -329,6 +358,15 @@ def build(kind: Kind, spec: Spec, *, besides: Iterable[str] = (), from_data: boo
 
     Raises: as bind; BadParameter for a value that the plugin refuses; BadPlugin when it cannot
     import what it needs, or as refuse_code.
+
+    >>> from quintain.bench.api import registry
+    >>> attack = registry.build("attacks", {"name": "pgd", "steps": 20, "loss": "margin"})
+    >>> attack.steps, attack.loss
+    (20, Margin())
+    >>> registry.build("attacks", {"name": "pgd", "step": 20})
+    Traceback (most recent call last):
+        ...
+    quintain.bench.api.errors.BadParameter: attack 'pgd' has no parameter 'step'; ...
     """
     if from_data:
         refuse_code(spec)
@@ -376,6 +414,10 @@ def parameters(kind: Kind, name: str) -> dict[str, tuple[Any, Any]]:
     """The hyper-parameters that a plugin takes: name -> (annotation, default).
 
     The default is `inspect.Parameter.empty` where one must be given.
+
+    >>> from quintain.bench.api import registry
+    >>> registry.parameters("attacks", "deepfool")["steps"]
+    (<class 'int'>, 50)
     """
     schema = schema_of(find(kind, name))
     given = inspect.signature(schema.factory).parameters
