@@ -22,6 +22,13 @@ def features(model: nn.Module, x: Tensor, layers: Iterable[str]) -> dict[str, Te
 
     Raises: BadParameter for a layer that there is not, that is not called in this mode, that is
     called more or fewer times, or that gives something other than a tensor.
+
+    >>> import torch
+    >>> from quintain.bench.api.examples import linear_example
+    >>> from quintain.models.features import features
+    >>> model, images, _ = linear_example()
+    >>> {name: tuple(out.shape) for name, out in features(model, images, ["0", "1"]).items()}
+    {'0': (10, 16), '1': (10, 2)}
     """
     modules = {one: layer_named(model, _split(one)[0]) for one in layers}
     with recorded(modules.values()) as seen:
