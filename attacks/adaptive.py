@@ -19,6 +19,14 @@ def pgd_eot(
     """PGD on the expected loss of a randomised model.
 
     Source: Athalye et al. 2018 (arXiv:1707.07397).
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> attack = {"name": "pgd-eot", "gradient": {"name": "eot", "samples": 5}}
+    >>> result = evaluate(model, images, labels, attack, epsilons=[0.025, 0.055])
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5]
     """
     return PGD(steps, step_size, random_start, loss, gradient)
 
@@ -34,6 +42,21 @@ def pgd_bpda(
     """PGD through the surrogates of a model's layers that have no gradient.
 
     Source: Athalye et al. 2018 (arXiv:1802.00420), section 4.1.
+
+    A layer says itself that it has no gradient:
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> import torch
+    >>> class Rounded(torch.nn.Module):
+    ...     differentiable = False
+    ...
+    ...     def forward(self, x):
+    ...         return (x * 255).round() / 255
+    >>> rounded = torch.nn.Sequential(Rounded(), model)
+    >>> result = evaluate(rounded, images, labels, "pgd-bpda", epsilons=[0.025, 0.055])
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5]
     """
     return PGD(steps, step_size, random_start, loss, gradient)
 
@@ -49,5 +72,13 @@ def pgd_smoothed(
     """PGD with falling steps on a smoothed network that is sharpened as it goes.
 
     Source: our own; see the gradient source `smoothed`.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> attack = {"name": "pgd-smoothed", "steps": 50}
+    >>> result = evaluate(model, images, labels, attack, epsilons=[0.025, 0.055])
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5]
     """
     return PGD(steps, step_size, random_start, loss, gradient, schedule="linear")

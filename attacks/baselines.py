@@ -55,6 +55,16 @@ class Noise(_Shown):
     al. 2019, arXiv:1902.06705, section 5).
 
     steps: points.
+
+    It finds fewer adversarial examples than gradients do:
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> for attack in ("noise", "pgd"):
+    ...     result = evaluate(model, images, labels, attack, epsilons=[0.025, 0.105])
+    ...     attack, result.curve["robust_accuracy"].tolist()
+    ('noise', [0.8, 0.4])
+    ('pgd', [0.8, 0.0])
     """
 
     steps: int = 100
@@ -82,6 +92,13 @@ class SaltAndPepper(_Shown):
     whatever the epsilon.
 
     steps: amounts of noise, in equal parts up to all pixels.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> result = evaluate(model, images, labels, "salt-and-pepper", norm="L1", epsilons=[1.0, 8.0])
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.7, 0.1]
     """
 
     minimum_norm: ClassVar[bool] = True
@@ -112,6 +129,14 @@ class Grey(_Shown):
     an accuracy far above chance there is a fault of the measurement.
 
     steps: points on the way, at equal distances.
+
+    On grey the two logits are equal, which counts as class 0: so the images of class 1 fall.
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> result = evaluate(model, images, labels, "grey", epsilons=[0.055, 0.105, 0.5])
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5, 0.5]
     """
 
     minimum_norm: ClassVar[bool] = True

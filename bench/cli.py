@@ -52,15 +52,26 @@ def quintain() -> None:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Instead of the suite's.")
 @click.option("--update", is_flag=True, help="Go on in a directory of an older version of SUITE.")
-def run(suite: str, out: Path | None, device: str, seed: int | None, update: bool) -> int:
+@click.option(
+    "--jobs",
+    default="1",
+    show_default=True,
+    metavar="N",
+    help="Processes at work on cells; auto: as many as there are cores. Same records.",
+)
+def run(
+    suite: str, out: Path | None, device: str, seed: int | None, update: bool, jobs: str
+) -> int:
     """Run SUITE, a TOML file or a bundled name, and write its tables.
 
     What is in the run directory already is not computed again: an interrupted run goes on.
     """
+    from .api.shared.options import read_jobs
     from .store.run_directory import refuse_strangers
     from .suite.config import read_suite
     from .suite.lookup import check_names
 
+    processes = read_jobs(jobs)
     parsed, text, folder = read_suite(suite)
     if seed is not None:
         parsed = parsed.model_copy(update={"seed": seed})
@@ -72,10 +83,21 @@ def run(suite: str, out: Path | None, device: str, seed: int | None, update: boo
     from .api.paths import usable_cache
     from .api.shared.options import parse_device
     from .report.render import run_summary
+    from .suite.executors import InProcess, Processes
     from .suite.runner import run_suite
 
     where = parse_device(device)
-    done = run_suite(parsed, text, suite, folder, out, where, usable_cache(), update=update)
+    done = run_suite(
+        parsed,
+        text,
+        suite,
+        folder,
+        out,
+        where,
+        usable_cache(),
+        update=update,
+        executor=InProcess() if processes == 1 else Processes(processes),
+    )
     if done.tables is not None:
         show(run_summary(done.tables.tradeoff, done.tables.leaderboard))
     show(

@@ -44,7 +44,19 @@ AttackLike = Any  # a name, a spec, an attack object, or a list of these
 
 @dataclass(frozen=True, repr=False)
 class Result(CellResult):
-    """What the attacks showed: what `CellResult` holds, and the tables made of it."""
+    """What the attacks showed: what `CellResult` holds, and the tables made of it.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> evaluate(model, images, labels, "pgd", epsilons=[0.025, 0.055])
+    Result of pgd
+    10 examples, clean accuracy 1.000
+      epsilon  robust accuracy (95% interval)
+      0.025    0.800 (0.490 to 0.943)
+      0.055    0.500 (0.237 to 0.763)
+    no flags
+    """
 
     @classmethod
     def of(cls, found: CellResult) -> "Result":
@@ -57,7 +69,17 @@ class Result(CellResult):
 
     @property
     def curve(self) -> pd.DataFrame:
-        """One row for each epsilon: accuracies with their intervals, and what they cost."""
+        """One row for each epsilon: accuracies with their intervals, and what they cost.
+
+        >>> from quintain.bench import evaluate
+        >>> from quintain.bench.api.examples import linear_example
+        >>> model, images, labels = linear_example()
+        >>> result = evaluate(model, images, labels, "pgd", epsilons=["5/255", "14/255"])
+        >>> result.curve[["epsilon", "clean_accuracy", "robust_accuracy", "attack_success_rate"]]
+          epsilon  clean_accuracy  robust_accuracy  attack_success_rate
+        0   5/255             1.0              0.9                  0.1
+        1  14/255             1.0              0.5                  0.5
+        """
         return curve_of(self.records, [one.text for one in self.grid])
 
     @property
@@ -83,6 +105,14 @@ class Result(CellResult):
         """Success rate against queries at each epsilon, of black-box attacks.
 
         A few rows for each epsilon. White-box attacks' finds do not count as successes.
+
+        >>> from quintain.bench import evaluate
+        >>> from quintain.bench.api.examples import linear_example
+        >>> model, images, labels = linear_example()
+        >>> result = evaluate(model, images, labels, "square", epsilons=[0.055], query_budget=100)
+        >>> result.queries[["queries", "success_rate"]].tail(1)
+            queries  success_rate
+        14      100           0.1
         """
         return query_curve(self.records, [one.text for one in self.grid], self._query_budget)
 
@@ -92,6 +122,13 @@ class Result(CellResult):
 
         Over the examples that were broken (`success_`), and over all that were attacked, the others
         counted at the budget, or without one at what was spent on them (`censored_`).
+
+        >>> from quintain.bench import evaluate
+        >>> from quintain.bench.api.examples import linear_example
+        >>> model, images, labels = linear_example()
+        >>> result = evaluate(model, images, labels, "simba", epsilons=[0.055], query_budget=100)
+        >>> result.query_summary["success_queries_median"].tolist()
+        [14.0]
         """
         return query_summary(self.records, [one.text for one in self.grid], self._query_budget)
 
@@ -109,6 +146,16 @@ class Result(CellResult):
         """(N, C, H, W): the adversarial examples at an epsilon of the grid, clean where none is.
 
         Raises: BadParameter when the epsilon is not on the grid.
+
+        >>> from quintain.bench import evaluate
+        >>> from quintain.bench.api.examples import linear_example
+        >>> model, images, labels = linear_example()
+        >>> result = evaluate(model, images, labels, "pgd", epsilons=["5/255", "14/255"])
+        >>> x_adv = result.adversarials("14/255")
+        >>> (model(x_adv).argmax(dim=1) == labels).tolist()
+        [False, False, False, False, False, True, True, True, True, True]
+        >>> bool((x_adv - images).abs().max() <= 14 / 255)
+        True
         """
         try:
             wanted = Epsilon.parse(epsilon)
@@ -187,6 +234,30 @@ def evaluate(
 
     Raises: BadData, BadParameter, UnknownPlugin for what cannot be used; CellError when the model
     or the attack misbehaves.
+
+    One attack over several epsilons:
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> result = evaluate(model, images, labels, "pgd", epsilons=["5/255", "14/255"], seed=0)
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.9, 0.5]
+    >>> result.records["smallest_epsilon"].tolist()[:6]
+    ['5/255', '14/255', '14/255', '14/255', '14/255', '']
+
+    Several attacks, of which each example meets the worst, in L2 and with a budget of queries:
+    >>> attacks = [{"name": "pgd", "steps": 10, "loss": "margin"}, "square"]
+    >>> result = evaluate(
+    ...     model, images, labels, attacks, norm="L2", epsilons=[0.22], query_budget=100
+    ... )
+    >>> result.stages, int(result.records["queries"].max()) <= 100
+    (('PGD', 'Square'), True)
+
+    A mistake is named, with what was meant:
+    >>> evaluate(model, images, labels, "pdg")
+    Traceback (most recent call last):
+        ...
+    quintain.bench.api.errors.UnknownPlugin: unknown attack 'pdg'; did you mean 'pgd'? ...
     """
     if unknown:
         raise _unknown(next(iter(unknown)))

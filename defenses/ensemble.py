@@ -38,6 +38,14 @@ class Ensemble(Wrapper):
     base: the defense of each member. Random numbers of its layers are the same for all members.
 
     Raises: BadParameter for a value that cannot be used.
+
+    What comes out are logarithms of probabilities:
+    >>> from quintain.bench.api.examples import linear_example
+    >>> from quintain.defenses.ensemble import Ensemble
+    >>> model, images, _ = linear_example()
+    >>> joined = Ensemble(size=2).wrap(model)
+    >>> round(joined(images[:1]).exp().sum().item(), 4)
+    1.0
     """
 
     size: int | None = None

@@ -47,6 +47,15 @@ def alexnet(
     4 fits: 224 and 227 pixels both give 55x55.
 
     Raises: BadParameter for images that are too small, or a parameter out of range.
+
+    >>> import torch
+    >>> from quintain.bench.api.defense import InputSpec
+    >>> from quintain.models.alexnet import alexnet
+    >>> from quintain.models.cost import cost
+    >>> inputs = InputSpec((1, 28, 28), 10, mean=(0.5,), std=(0.25,))
+    >>> network = alexnet(inputs, width=0.25)
+    >>> network(torch.zeros(2, 1, 28, 28)).shape, cost(network, inputs.shape).parameters
+    (torch.Size([2, 10]), 1555898)
     """
     if groups not in (1, 2):
         raise BadParameter(f"alexnet: groups {groups} is not 1 or 2")

@@ -1,14 +1,14 @@
 """What a network costs: parameters, and multiply-adds of one forward pass of one image.
 
 A multiply-add is a multiplication with the addition that follows it, as the papers count; twice as
-many are "FLOPs" to some. Counted are those of convolutions and linear layers: of each output, the
-products that it sums, padding included. Not counted are biases, normalisation, activations,
-pooling, sums of branches, and whatever a network computes other than by calling such a layer:
-layers with weights of another kind are named in `Cost.uncounted`.
+many are "FLOPs" to some. Counted are those of convolutions and matrix products, whatever layer does
+them: of each output, the products that it sums, padding included. Not counted are biases,
+normalisation, activations, pooling and sums of branches. Layers with matrices of weights that were
+called and did none of these are named in `Cost.uncounted`: they compute otherwise.
 """
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,36 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from ..bench.api.errors import BadParameter, closest
+from ..bench.api.shared.multiply_adds import MultiplyAdds
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Counter = Callable[[Any, Tensor, Tensor], int]
-
-
-def _convolution(layer: Any, _: Tensor, output: Tensor) -> int:
-    products: int = (layer.in_channels // layer.groups) * math.prod(layer.kernel_size)
-    return output.numel() * products
-
-
-def _transposed(layer: Any, given: Tensor, _: Tensor) -> int:
-    products: int = (layer.out_channels // layer.groups) * math.prod(layer.kernel_size)
-    return given.numel() * products
-
-
-def _linear(layer: Any, _: Tensor, output: Tensor) -> int:
-    return output.numel() * int(layer.in_features)
-
-
-COUNTERS: dict[type[nn.Module], Counter] = {
-    nn.Conv1d: _convolution,
-    nn.Conv2d: _convolution,
-    nn.Conv3d: _convolution,
-    nn.ConvTranspose1d: _transposed,
-    nn.ConvTranspose2d: _transposed,
-    nn.ConvTranspose3d: _transposed,
-    nn.Linear: _linear,
-}
 
 
 @dataclass(frozen=True)
@@ -110,14 +84,23 @@ def cost(model: nn.Module, shape: tuple[int, int, int]) -> Cost:
 
     shape: (C, H, W) of the images. The network is left in the mode that it was in. One that was
     built under `torch.device("meta")` costs no time and no memory.
+
+    >>> import torch
+    >>> from quintain.models.cost import cost
+    >>> network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Flatten())
+    >>> found = cost(network, (1, 8, 8))
+    >>> found.parameters, found.multiply_adds
+    (40, 1296)
     """
-    record = _Record({}, {}, {})
+    record = _Record()
     first = next(iter(model.parameters()), torch.empty(0))
     x = torch.zeros(1, *shape, device=first.device)
     with ExitStack() as stack, torch.no_grad():
         stack.enter_context(_as_used(model))
         for module in model.modules():
-            stack.callback(module.register_forward_hook(record.note).remove)
+            stack.callback(module.register_forward_pre_hook(record.begin).remove)
+            stack.callback(module.register_forward_hook(record.end).remove)
+        stack.enter_context(record.counter)
         model(x)
     every = {name: record.within(name, module) for name, module in model.named_modules()}
     own = {
@@ -129,28 +112,43 @@ def cost(model: nn.Module, shape: tuple[int, int, int]) -> Cost:
         parameters=every[""].parameters,
         multiply_adds=every[""].multiply_adds,
         layers=tuple(own.values()),
-        uncounted=tuple(name for name in own if _multiplies(model.get_submodule(name))),
+        uncounted=tuple(
+            name
+            for name, one in own.items()
+            if one.calls and not one.multiply_adds and _has_matrix(model.get_submodule(name))
+        ),
         every=every,
     )
 
 
-@dataclass(frozen=True)
 class _Record:
     """What was seen of each module in the pass."""
 
-    calls: dict[nn.Module, int]
-    outputs: dict[nn.Module, tuple[int, ...]]
-    counted: dict[nn.Module, int]
+    def __init__(self) -> None:
+        self.counter = MultiplyAdds()
+        self.calls: Counter[nn.Module] = Counter()
+        self.counted: Counter[nn.Module] = Counter()  # without what is within the module
+        self.outputs: dict[nn.Module, tuple[int, ...]] = {}
+        self._running: list[nn.Module] = []
 
-    def note(self, module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+    def begin(self, module: nn.Module, _: Any) -> None:
+        """Forward pre-hook."""
+        self._assign()
+        self._running.append(module)
+
+    def end(self, module: nn.Module, _: Any, output: Any) -> None:
         """Forward hook."""
-        self.calls[module] = self.calls.get(module, 0) + 1
-        if not isinstance(output, Tensor):
-            return
-        self.outputs[module] = tuple(output.shape[1:])
-        counter = _counter(module)
-        if counter is not None:
-            self.counted[module] = self.counted.get(module, 0) + counter(module, given[0], output)
+        self._assign()
+        self._running.pop()
+        self.calls[module] += 1
+        if isinstance(output, Tensor):
+            self.outputs[module] = tuple(output.shape[1:])
+
+    def _assign(self) -> None:
+        """What was counted since the last hook belongs to the innermost module that is running."""
+        if self._running:
+            self.counted[self._running[-1]] += self.counter.total
+        self.counter.total = 0
 
     def alone(self, name: str, module: nn.Module) -> LayerCost:
         """The layer without what is within it."""
@@ -170,22 +168,16 @@ class _Record:
         return LayerCost(
             name,
             type(module).__name__,
-            self.calls.get(module, 0),
+            self.calls[module],
             self.outputs.get(module, ()),
             sum(one.numel() for one in parameters),
-            sum(self.counted.get(one, 0) for one in modules),
+            sum(self.counted[one] for one in modules),
         )
 
 
-def _counter(module: nn.Module) -> Counter | None:
-    return next((count for kind, count in COUNTERS.items() if isinstance(module, kind)), None)
-
-
-def _multiplies(module: nn.Module) -> bool:
-    """Whether a layer that is not counted has weights of two axes or more."""
-    return _counter(module) is None and any(
-        one.dim() > 1 for one in module.parameters(recurse=False)
-    )
+def _has_matrix(module: nn.Module) -> bool:
+    """Whether a layer has weights of two axes or more of its own."""
+    return any(one.dim() > 1 for one in module.parameters(recurse=False))
 
 
 @contextmanager

@@ -37,6 +37,17 @@ def delete_blocks(model: nn.Module, names: Iterable[str]) -> nn.Module:
     The copy has the same entries in its `state_dict`, those of the deleted layers included.
 
     Raises: BadParameter for a block that there is not, or that cannot be deleted.
+
+    >>> import torch
+    >>> from quintain.bench.api.defense import InputSpec
+    >>> from quintain.models.deletion import block_names, delete_blocks
+    >>> from quintain.models.resnet import resnet
+    >>> network = resnet(InputSpec((3, 32, 32), 10, mean=(0.5,) * 3, std=(0.25,) * 3), depth=14)
+    >>> block_names(network)
+    ('stage1.0', 'stage1.1', 'stage2.0', 'stage2.1', 'stage3.0', 'stage3.1')
+    >>> shorter = delete_blocks(network, ["stage2.1"])
+    >>> shorter(torch.zeros(1, 3, 32, 32)).shape
+    torch.Size([1, 10])
     """
     remaining = copy.deepcopy(model)
     blocks = block_names(remaining)

@@ -1,13 +1,12 @@
 """What the layers of a network give, read by name."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from ..bench.api.errors import BadParameter, closest
+from ..bench.api.errors import BadParameter
+from ..bench.api.shared.layer_outputs import layer_named, recorded
 
 
 def features(model: nn.Module, x: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
@@ -23,30 +22,21 @@ def features(model: nn.Module, x: Tensor, layers: Iterable[str]) -> dict[str, Te
 
     Raises: BadParameter for a layer that there is not, that is not called in this mode, that is
     called more or fewer times, or that gives something other than a tensor.
+
+    >>> import torch
+    >>> from quintain.bench.api.examples import linear_example
+    >>> from quintain.models.features import features
+    >>> model, images, _ = linear_example()
+    >>> {name: tuple(out.shape) for name, out in features(model, images, ["0", "1"]).items()}
+    {'0': (10, 16), '1': (10, 2)}
     """
-    wanted = list(layers)
-    known = dict(model.named_modules(remove_duplicate=False))
-    modules = {one: _layer(known, one) for one in wanted}
-    seen: dict[nn.Module, list[Any]] = defaultdict(list)
-    with ExitStack() as hooks:
-        for module in set(modules.values()):
-            hooks.enter_context(_recorded(module, seen[module]))
+    modules = {one: layer_named(model, _split(one)[0]) for one in layers}
+    with recorded(modules.values()) as seen:
         model(x)
-    return {one: _output(one, seen[module]) for one, module in modules.items()}
-
-
-@contextmanager
-def _recorded(module: nn.Module, into: list[Any]) -> Iterator[None]:
-    def keep(_: nn.Module, __: Any, output: Any) -> Any:
-        into.append(output)
-        # The layers after it get a copy: an operation in place would change what was recorded.
-        return output.clone() if isinstance(output, Tensor) else output
-
-    handle = module.register_forward_hook(keep)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return {
+        one: _output(one, [output for caller, output in seen if caller is module])
+        for one, module in modules.items()
+    }
 
 
 def _split(wanted: str) -> tuple[str, int | None]:
@@ -59,26 +49,7 @@ def _split(wanted: str) -> tuple[str, int | None]:
     return name, int(call)
 
 
-def _layer(known: dict[str, nn.Module], wanted: str) -> nn.Module:
-    name, _ = _split(wanted)
-    if name in known and name:
-        return known[name]
-    names = [one for one in known if one]
-    near = closest(name, names) or ";"
-    raise BadParameter(f"no layer '{name}'{near} {_what_there_is(name, known)}")
-
-
-def _what_there_is(name: str, known: dict[str, nn.Module]) -> str:
-    """The layers within the nearest one above that exists: the rest may be hundreds."""
-    above = name.rpartition(".")[0]
-    while above not in known:
-        above = above.rpartition(".")[0]
-    inside = [child for child, _ in known[above].named_children()]
-    where = f"'{above}'" if above else "the network"
-    return f"{where} has {', '.join(inside) or 'no layers inside'}"
-
-
-def _output(wanted: str, outputs: list[Any]) -> Tensor:
+def _output(wanted: str, outputs: Sequence[Any]) -> Tensor:
     name, call = _split(wanted)
     if not outputs:
         raise BadParameter(f"layer '{name}' is not called when the network is in this mode")

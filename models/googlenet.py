@@ -146,6 +146,17 @@ def googlenet(
     batch normalisation nor auxiliary classifiers.
 
     Raises: BadParameter for images that are too small, or a parameter out of range.
+
+    In training mode there are the logits of two auxiliary classifiers besides:
+    >>> import torch
+    >>> from quintain.bench.api.defense import InputSpec
+    >>> from quintain.models.googlenet import googlenet
+    >>> inputs = InputSpec((3, 32, 32), 10, mean=(0.5,) * 3, std=(0.25,) * 3)
+    >>> network = googlenet(inputs, width=0.25)
+    >>> len(network.train()(torch.rand(2, 3, 32, 32)))
+    3
+    >>> network.eval()(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
     if modules not in MODULES:
         there = ", ".join(MODULES)

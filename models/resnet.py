@@ -106,6 +106,15 @@ def resnet(
 
     Raises: BadParameter for an unknown depth or block, images that are too small, a bad width, or
     a bottleneck_stride without bottlenecks.
+
+    >>> import torch
+    >>> from quintain.bench.api.defense import InputSpec
+    >>> from quintain.models.cost import cost
+    >>> from quintain.models.resnet import resnet
+    >>> inputs = InputSpec((3, 32, 32), 10, mean=(0.5,) * 3, std=(0.25,) * 3)
+    >>> network = resnet(inputs, depth=8)
+    >>> network(torch.zeros(2, 3, 32, 32)).shape, cost(network, inputs.shape).parameters
+    (torch.Size([2, 10]), 75290)
     """
     if depth not in PLANS:
         valid = sorted(PLANS)

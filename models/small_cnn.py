@@ -24,6 +24,15 @@ def small_cnn(inputs: InputSpec, *, width: float = 1.0) -> nn.Module:
     Deviations from the paper: images are normalised inside; He's weights and zero biases.
 
     Raises: BadParameter for images that are too small, or a bad width.
+
+    >>> import torch
+    >>> from quintain.bench.api.defense import InputSpec
+    >>> from quintain.models.cost import cost
+    >>> from quintain.models.small_cnn import small_cnn
+    >>> inputs = InputSpec((1, 28, 28), 10, mean=(0.13,), std=(0.31,))
+    >>> network = small_cnn(inputs)
+    >>> network(torch.zeros(2, 1, 28, 28)).shape, cost(network, inputs.shape).parameters
+    (torch.Size([2, 10]), 3274634)
     """
     channels, height, breadth = inputs.shape
     if min(height, breadth) < 2**_POOLINGS:

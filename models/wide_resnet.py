@@ -36,6 +36,15 @@ def wide_resnet(
     arXiv:1603.05027; the fully connected layer starts at a spread of 0.01.
 
     Raises: BadParameter for another depth, images that are too small, or a parameter out of range.
+
+    >>> import torch
+    >>> from quintain.bench.api.defense import InputSpec
+    >>> from quintain.models.cost import cost
+    >>> from quintain.models.wide_resnet import wide_resnet
+    >>> inputs = InputSpec((3, 32, 32), 10, mean=(0.5,) * 3, std=(0.25,) * 3)
+    >>> network = wide_resnet(inputs, depth=10, width=2.0)
+    >>> network(torch.zeros(2, 3, 32, 32)).shape, cost(network, inputs.shape).parameters
+    (torch.Size([2, 10]), 303706)
     """
     blocks, rest = divmod(depth - 4, 6)
     if rest or blocks < 1:

@@ -49,6 +49,15 @@ class Bandits:
     online_rate, exploration, reach: the prior's learning rate, how far to either side of it to
         look, and the L2 norm of the probes; by default 100, 1 and 0.1 in Linf, 0.1, 0.01 and 0.01
         in L2.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> result = evaluate(
+    ...     model, images, labels, "bandits", epsilons=[0.025, 0.055], query_budget=500
+    ... )
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.6]
     """
 
     version: ClassVar[str] = "2"

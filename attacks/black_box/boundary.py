@@ -51,6 +51,14 @@ class Boundary:
 
     steps: of the walk. sideways, forwards: first step sizes, as parts of the distance.
     starting_points: where adversarial points to begin with come from.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> attack = {"name": "boundary", "steps": 300}
+    >>> result = evaluate(model, images, labels, attack, norm="L2", epsilons=[0.1, 0.22, 1.0])
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5, 0.0]
     """
 
     version: ClassVar[str] = "1"

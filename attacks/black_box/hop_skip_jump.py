@@ -53,6 +53,14 @@ class HopSkipJump:
     precision: gamma, how close to the boundary to go: bisection ends at gamma over D^(3/2) of the
         way in L2, at gamma over D^2 in Linf, in D coordinates.
     starting_points: where adversarial points to begin with come from.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> attack = {"name": "hop-skip-jump", "steps": 5}
+    >>> result = evaluate(model, images, labels, attack, norm="L2", epsilons=[0.1, 0.22])
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5]
     """
 
     version: ClassVar[str] = "1"

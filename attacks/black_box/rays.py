@@ -38,6 +38,15 @@ class RayS:
 
     steps: turns tried; each costs one query, and a bisection when it is kept.
     tolerance: of the bisection, in L2: a pixel's is it over the square root of their number.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> result = evaluate(
+    ...     model, images, labels, "rays", epsilons=[0.025, 0.055], query_budget=500
+    ... )
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5]
     """
 
     version: ClassVar[str] = "2"

@@ -37,6 +37,15 @@ class SimBA:
         by default 1; the L2 norm in L2, by default 0.2.
     basis: `pixels`, or `cosines` for SimBA-DCT.
     loss: what has to grow; the same order as the label's probability, as there.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> result = evaluate(
+    ...     model, images, labels, "simba", epsilons=[0.025, 0.055], query_budget=200
+    ... )
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5]
     """
 
     version: ClassVar[str] = "1"

@@ -41,6 +41,17 @@ class Square:
     scheduled_over: how many candidates the sizes of the squares are scheduled over; None: as many
         as there are. The paper's schedule is made for 10,000.
     published: place and keep squares as the authors' programs do.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> result = evaluate(
+    ...     model, images, labels, "square", epsilons=[0.025, 0.055], query_budget=300
+    ... )
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5]
+    >>> int(result.records["backward"].max()), int(result.records["queries"].max())
+    (0, 300)
     """
 
     version: ClassVar[str] = "2"

@@ -50,6 +50,14 @@ class ZOO:
 
     steps: over all searches. searches: values of c tried. coordinates: moved in each step.
     learning_rate: of Adam, in pixel values. spacing: of the differences. first_weight: c at first.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> attack = {"name": "zoo", "coordinates": 16, "steps": 200}
+    >>> result = evaluate(model, images, labels, attack, norm="L2", epsilons=[0.1, 0.22])
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5]
     """
 
     version: ClassVar[str] = "2"

@@ -22,6 +22,17 @@ def autoattack(*, steps: int = 100, queries: int = 5000, targets: int = 9) -> Ca
 
     steps: of each gradient attack. queries: candidates of Square, and one more for its start.
     targets: classes, for the targeted ones.
+
+    Shortened, and with the attacks that it is made of:
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> attack = {"name": "autoattack", "steps": 10, "queries": 20}
+    >>> result = evaluate(model, images, labels, attack, epsilons=[0.025, 0.055])
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5]
+    >>> result.stages
+    ('APGD', 'TargetedAPGD', 'FABT', 'Square')
     """
     return Cascade(
         (
@@ -40,6 +51,14 @@ def autoattack_rand(*, steps: int = 100, samples: int = 20) -> Cascade:
     Auto-PGD goes by is the mean over the draws too; in the authors' program it is the last draw's.
 
     steps: of each attack. samples: draws for each gradient.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> attack = {"name": "autoattack-rand", "steps": 10, "samples": 2}
+    >>> result = evaluate(model, images, labels, attack, epsilons=[0.025, 0.055])
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5]
     """
     expected = EOT(samples=samples)
     attacks = apgd_ce(steps=steps, gradient=expected), apgd_dlr(steps=steps, gradient=expected)

@@ -22,6 +22,14 @@ def strongest(*, queries: int = 1000, turns: int = 500) -> Cascade:
 
     Source: our own, of the parts named. queries: of Square. turns: of RayS; HopSkipJump takes an
     iteration for each 50, which costs about as much.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> attack = {"name": "strongest", "queries": 20, "turns": 10}
+    >>> result = evaluate(model, images, labels, attack, epsilons=[0.025, 0.055])
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5]
     """
     return Cascade(
         (

@@ -9,7 +9,16 @@ from ...bench.api.attack import Access, Loss, Problem
 
 @dataclass(frozen=True)
 class Autograd:
-    """Exact gradient by backpropagation: one forward and one backward pass. White-box."""
+    """Exact gradient by backpropagation: one forward and one backward pass. White-box.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> attack = {"name": "pgd", "steps": 10, "gradient": "autograd"}
+    >>> result = evaluate(model, images, labels, attack, epsilons=[0.005], search="exhaustive")
+    >>> int(result.records["backward"].max())
+    10
+    """
 
     @property
     def access(self) -> Access:

@@ -13,7 +13,18 @@ _ENOUGH = 2000  # images of the attacker's that principal components are compute
 
 @dataclass(frozen=True)
 class Pixels:
-    """One coordinate at a time."""
+    """One coordinate at a time.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> attack = {"name": "simba", "basis": "pixels"}
+    >>> result = evaluate(
+    ...     model, images, labels, attack, epsilons=[0.025, 0.055], query_budget=200
+    ... )
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5]
+    """
 
     def count(self, problem: Problem) -> int:
         """As many as there are coordinates."""
@@ -32,6 +43,17 @@ class Cosines:
     Source: Guo et al. 2018 (arXiv:1809.08758), section 3; Guo et al. 2019 (arXiv:1905.07121).
 
     share: of the frequencies along each side, the lowest; at least one.
+
+    The model of the example looks at the highest frequency, so the lowest quarter is no use:
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> for share in (0.25, 1.0):
+    ...     attack = {"name": "simba", "basis": {"name": "cosines", "share": share}}
+    ...     result = evaluate(model, images, labels, attack, epsilons=[0.055], query_budget=200)
+    ...     share, result.curve["robust_accuracy"].tolist()
+    (0.25, [1.0])
+    (1.0, [0.5])
     """
 
     share: float = 0.25
@@ -69,6 +91,16 @@ class RandomGroups:
     Source: Bhagoji et al. 2018 (arXiv:1712.09491), section 3.3, random grouping.
 
     size: coordinates in a group; the last group may have fewer.
+
+    Groups save queries: 16 pixels in groups of 4 take 8 of them a step.
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> source = {"name": "directional-differences", "basis": {"name": "random-groups", "size": 4}}
+    >>> attack = {"name": "pgd", "steps": 10, "gradient": source}
+    >>> result = evaluate(model, images, labels, attack, epsilons=[0.005], search="exhaustive")
+    >>> int(result.records["queries"].max())
+    90
     """
 
     size: int = 8
@@ -96,6 +128,18 @@ class PrincipalComponents:
     Source: Bhagoji et al. 2018 (arXiv:1712.09491), section 3.3, query reduction by PCA.
 
     components: how many; no more than there are images or coordinates.
+
+    The attacker's images differ in one direction only, and it is the right one:
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> basis = {"name": "principal-components", "components": 1}
+    >>> source = {"name": "directional-differences", "basis": basis}
+    >>> attack = {"name": "pgd", "gradient": source}
+    >>> _, own, _ = linear_example(100)
+    >>> result = evaluate(model, images, labels, attack, epsilons=[0.055], attacker_images=own)
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.5]
     """
 
     components: int = 50

@@ -48,6 +48,24 @@ class BPDA:
     replaced by its method `surrogate(x)`, a differentiable function of the same shape, or by the
     identity where it has none. White-box. Source: Athalye et al. 2018 (arXiv:1802.00420), section
     4.1. Models without such a layer give their exact gradient.
+
+    Rounded pixels have no gradient, and a naive attack finds nothing:
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> import torch
+    >>> class Rounded(torch.nn.Module):
+    ...     differentiable = False
+    ...
+    ...     def forward(self, x):
+    ...         return (x * 255).round() / 255
+    >>> rounded = torch.nn.Sequential(Rounded(), model)
+    >>> for gradient in ("autograd", "bpda"):
+    ...     attack = {"name": "fgsm", "gradient": gradient}
+    ...     result = evaluate(rounded, images, labels, attack, epsilons=[0.055], adaptive=False)
+    ...     gradient, result.curve["robust_accuracy"].tolist()
+    ('autograd', [1.0])
+    ('bpda', [0.5])
     """
 
     adapts: ClassVar[tuple[str, ...]] = ("differentiable",)

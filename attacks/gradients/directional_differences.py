@@ -23,6 +23,15 @@ class DirectionalDifferences:
 
     basis: the directions. directions: how many of them, drawn afresh without replacement for each
     example and step; None: all. spacing: how far a probe is from x, in L2, on the [0, 1] scale.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> source = {"name": "directional-differences", "basis": "pixels", "directions": 8}
+    >>> attack = {"name": "pgd", "steps": 30, "gradient": source}
+    >>> result = evaluate(model, images, labels, attack, epsilons=[0.025, 0.055])
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.9, 0.6]
     """
 
     monotone: ClassVar[bool] = False

@@ -24,6 +24,15 @@ class InputDiversity:
 
     Deviation: the paper enlarges images and resizes by the nearest neighbour; here they are shrunk,
     so that a network of fixed input size can see them, and resized bilinearly.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> source = {"name": "input-diversity", "probability": 0.5, "gradient": "autograd"}
+    >>> attack = {"name": "mi-fgsm", "gradient": source}
+    >>> result = evaluate(model, images, labels, attack, epsilons=[0.025, 0.055])
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5]
     """
 
     version: ClassVar[str] = "2"

@@ -22,6 +22,15 @@ class EOT:
     of its own. Source: Athalye et al. 2018 (arXiv:1707.07397), equation 2.
 
     samples: draws. gradient: the source to average.
+
+    Each draw is counted as passes of its own:
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> attack = {"name": "pgd", "steps": 10, "gradient": {"name": "eot", "samples": 3}}
+    >>> result = evaluate(model, images, labels, attack, epsilons=[0.005], search="exhaustive")
+    >>> int(result.records["backward"].max())
+    30
     """
 
     adapts: ClassVar[tuple[str, ...]] = ("stochastic",)

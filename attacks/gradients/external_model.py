@@ -19,6 +19,17 @@ class Borrowed:
     misclassify.
 
     network: its name.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> attack = {"name": "pgd", "gradient": {"name": "network", "network": "mine"}}
+    >>> networks = {"mine": model}
+    >>> result = evaluate(
+    ...     model, images, labels, attack, epsilons=[0.025, 0.055], attacker_networks=networks
+    ... )
+    >>> int(result.records["backward"].max()), result.curve["robust_accuracy"].tolist()
+    (0, [0.8, 0.5])
     """
 
     monotone: ClassVar[bool] = False

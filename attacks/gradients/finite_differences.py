@@ -21,6 +21,15 @@ class FiniteDifferences:
     coordinates: how many axes, drawn afresh without replacement for each example and step; the
         gradient is zero along the others. None: all of them.
     spacing: h, on the [0, 1] scale.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> source = {"name": "finite-differences", "coordinates": 4}
+    >>> attack = {"name": "pgd", "steps": 10, "gradient": source}
+    >>> result = evaluate(model, images, labels, attack, epsilons=[0.005], search="exhaustive")
+    >>> int(result.records["queries"].max()), int(result.records["backward"].max())
+    (81, 0)
     """
 
     coordinates: int | None = None

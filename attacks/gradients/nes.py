@@ -23,6 +23,15 @@ class NES:
 
     samples: queries for each gradient, two for each direction.
     sigma: standard deviation of the directions, on the [0, 1] scale.
+
+    A step costs `samples` queries, and one more for the iterate:
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> attack = {"name": "pgd", "steps": 10, "gradient": {"name": "nes", "samples": 20}}
+    >>> result = evaluate(model, images, labels, attack, epsilons=[0.005], search="exhaustive")
+    >>> int(result.records["queries"].max()), int(result.records["backward"].max())
+    (210, 0)
     """
 
     version: ClassVar[str] = "2"

@@ -44,6 +44,19 @@ class Proxy:
     in each round, instead of going on.
 
     Raises: BadParameter, UnknownPlugin for a value, or a part, that cannot be used.
+
+    The attacker's own images are shown to the victim, and its answers are what the proxy learns:
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> architecture = {"name": "small-cnn", "width": 0.1}
+    >>> proxy = {"name": "proxy", "architecture": architecture, "query_budget": 200}
+    >>> proxy["training"] = {"epochs": 15, "augmentation": "none"}
+    >>> attack = {"name": "transfer", "gradient": proxy}
+    >>> _, own, _ = linear_example(200)
+    >>> result = evaluate(model, images, labels, attack, epsilons=[0.105], attacker_images=own)
+    >>> int(result.report["setup_queries"]), round(result.report["fidelity"], 2)
+    (200, 1.0)
     """
 
     monotone: ClassVar[bool] = False

@@ -25,6 +25,14 @@ class RGF:
     samples: queries for each gradient: one at x, the others a direction each.
     sigma: how far a probe is from x in a coordinate, on average; in L2 that is sigma times the
         square root of D.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> attack = {"name": "pgd", "steps": 10, "gradient": {"name": "rgf", "samples": 21}}
+    >>> result = evaluate(model, images, labels, attack, epsilons=[0.005], search="exhaustive")
+    >>> int(result.records["queries"].max()), int(result.records["backward"].max())
+    (211, 0)
     """
 
     monotone: ClassVar[bool] = False

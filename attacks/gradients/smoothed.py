@@ -31,6 +31,21 @@ class Smoothed:
 
     temperature: tau at the first step, times the mean size of what the layer is given, so that the
         network's scale does not matter. decay: tau's factor each step. check_every: as above.
+
+    Where the input of a ReLU is negative it has no gradient, unless it is smoothed:
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> import torch
+    >>> network = torch.nn.Sequential(model, torch.nn.Linear(2, 2), torch.nn.ReLU())
+    >>> network[1].weight.data = torch.eye(2) * 4.0
+    >>> network[1].bias.data = torch.full((2,), -0.5)
+    >>> for gradient in ("autograd", "smoothed"):
+    ...     attack = {"name": "pgd", "gradient": gradient, "loss": "margin", "random_start": False}
+    ...     result = evaluate(network, images, labels, attack, epsilons=[0.15])
+    ...     gradient, result.curve["robust_accuracy"].tolist()
+    ('autograd', [0.5])
+    ('smoothed', [0.0])
     """
 
     temperature: float = 1.0

@@ -22,6 +22,14 @@ class SPSA:
 
     samples: queries for each gradient, two for each direction.
     delta: how far each coordinate is moved, on the [0, 1] scale.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> attack = {"name": "pgd", "steps": 10, "gradient": {"name": "spsa", "samples": 20}}
+    >>> result = evaluate(model, images, labels, attack, epsilons=[0.005], search="exhaustive")
+    >>> int(result.records["queries"].max()), int(result.records["backward"].max())
+    (210, 0)
     """
 
     version: ClassVar[str] = "2"

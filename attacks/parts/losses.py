@@ -14,7 +14,14 @@ _TINY = 1e-12
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """Cross-entropy of the label; of the target class with its sign turned when targeted."""
+    """Cross-entropy of the label; of the target class with its sign turned when targeted.
+
+    >>> import torch
+    >>> from quintain.attacks.parts.losses import CrossEntropy
+    >>> logits, y = torch.tensor([[2.0, 0.5, -1.0]]), torch.tensor([1])
+    >>> CrossEntropy()(logits, y, targeted=False).round(decimals=2)
+    tensor([1.7400])
+    """
 
     def __call__(self, logits: Tensor, y: Tensor, *, targeted: bool) -> Tensor:
         """(B, K), (B,) -> (B,)."""
@@ -29,6 +36,12 @@ class Margin:
     Positive exactly when the attack has succeeded. Unlike cross-entropy its gradient does not
     vanish when the model is sure of itself. Source: Carlini & Wagner 2017 (arXiv:1608.04644),
     objective f6, without its floor.
+
+    >>> import torch
+    >>> from quintain.attacks.parts.losses import Margin
+    >>> logits, y = torch.tensor([[2.0, 0.5, -1.0], [2.0, 2.5, 0.0]]), torch.tensor([0, 0])
+    >>> Margin()(logits, y, targeted=False)
+    tensor([-1.5000,  0.5000])
     """
 
     def __call__(self, logits: Tensor, y: Tensor, *, targeted: bool) -> Tensor:
@@ -46,6 +59,12 @@ class DLR:
     hides nothing. Source: Croce & Hein 2020 (arXiv:2003.01690), equation 6. With a target class it
     is that class's margin over the best other one. With two classes there is no third logit, and
     the loss is the plain margin.
+
+    >>> import torch
+    >>> from quintain.attacks.parts.losses import DLR
+    >>> logits, y = torch.tensor([[3.0, 2.0, -1.0]]), torch.tensor([0])
+    >>> DLR()(logits, y, targeted=False), DLR()(100.0 * logits, y, targeted=False)
+    (tensor([-0.2500]), tensor([-0.2500]))
     """
 
     def __call__(self, logits: Tensor, y: Tensor, *, targeted: bool) -> Tensor:
@@ -89,6 +108,12 @@ class SummedHinge:
     All classes pull at once, so it goes where the best single one does not lead. Targeted: minus
     the sum of the leads of all others over the target. Source: the loss that verification tools
     attack with, after Carlini & Wagner 2017 (arXiv:1608.04644), objective f6, summed over classes.
+
+    >>> import torch
+    >>> from quintain.attacks.parts.losses import SummedHinge
+    >>> logits, y = torch.tensor([[3.0, 2.0, -1.0]]), torch.tensor([0])
+    >>> SummedHinge()(logits, y, targeted=False)
+    tensor([-5.])
     """
 
     def __call__(self, logits: Tensor, y: Tensor, *, targeted: bool) -> Tensor:

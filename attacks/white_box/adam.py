@@ -38,6 +38,14 @@ class Adam:
     steps: gradients. step_size: of a coordinate, as a fraction of epsilon in Linf, falling linearly
         to zero; in L2 a step is that fraction of epsilon long.
     random_start: begin at a random point of the ball. loss: what grows. gradient: its source.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> attack = {"name": "adam", "steps": 30, "step_size": 0.2}
+    >>> result = evaluate(model, images, labels, attack, epsilons=[0.025, 0.055])
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5]
     """
 
     version: ClassVar[str] = "1"

@@ -52,6 +52,14 @@ class APGD:
     steps: gradients. rho: a step is halved when fewer than this part of the steps since the last
     check have raised the loss. random_start: begin at a random point on the edge of the ball.
     loss: what grows. gradient: where its gradient comes from.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> attack = {"name": "apgd", "steps": 50, "loss": "margin", "restarts": 2}
+    >>> result = evaluate(model, images, labels, attack, epsilons=[0.025, 0.055])
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5]
     """
 
     version: ClassVar[str] = "2"
@@ -163,6 +171,13 @@ def apgd_ce(
     """Auto-PGD on the cross-entropy: the first attack of AutoAttack.
 
     Source: Croce & Hein 2020 (arXiv:2003.01690), section 4. Checked against torchattacks.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> result = evaluate(model, images, labels, "apgd-ce", norm="L2", epsilons=[0.1, 0.22])
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5]
     """
     return APGD(steps, rho, random_start, CrossEntropy(), gradient)
 
@@ -177,6 +192,17 @@ def apgd_dlr(
     """Auto-PGD on the difference of logits ratio.
 
     Source: Croce & Hein 2020 (arXiv:2003.01690), section 4.1. Checked against torchattacks.
+
+    Unlike that of cross-entropy, its gradient does not vanish where the logits are large:
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> model[1].weight.data *= 1000.0
+    >>> for attack in ("apgd-ce", "apgd-dlr"):
+    ...     result = evaluate(model, images, labels, attack, epsilons=[0.055])
+    ...     attack, result.curve["robust_accuracy"].tolist()
+    ('apgd-ce', [0.9])
+    ('apgd-dlr', [0.5])
     """
     return APGD(steps, rho, random_start, DLR(), gradient)
 
@@ -191,6 +217,14 @@ def apgd_margin(
     """Auto-PGD on the margin between the best wrong logit and the label's.
 
     Source: Croce & Hein 2020 (arXiv:2003.01690), section 4, with the loss of Carlini & Wagner 2017.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> attack = {"name": "apgd-margin", "steps": 50}
+    >>> result = evaluate(model, images, labels, attack, norm="L2", epsilons=[0.1, 0.22])
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5]
     """
     return APGD(steps, rho, random_start, Margin(), gradient)
 

@@ -38,6 +38,16 @@ class TargetedAPGD:
 
     steps: gradients a class. targets: how many classes; no more than there are. rho, gradient: as
     for APGD.
+
+    The classes to reach are the attack's own choice, unless the user names them:
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> result = evaluate(model, images, labels, "apgd-t", targets="next", epsilons=[0.025, 0.055])
+    >>> result.records["target"].tolist()
+    [1, 0, 1, 0, 1, 0, 1, 0, 1, 0]
+    >>> result.curve["attack_success_rate"].tolist()
+    [0.2, 0.5]
     """
 
     version: ClassVar[str] = "2"

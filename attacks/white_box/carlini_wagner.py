@@ -31,6 +31,14 @@ class CarliniWagner:
     succeeded. step_size: Adam's first, in the space of tanh;
     ten times that of the authors' code: pixels at 0 and 1 lie so far out in that space that they
     would have to travel for hundreds of its steps.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> attack = {"name": "carlini-wagner", "steps": 300}
+    >>> result = evaluate(model, images, labels, attack, norm="L2", epsilons=[0.1, 0.22])
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5]
     """
 
     version: ClassVar[str] = "2"

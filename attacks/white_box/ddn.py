@@ -38,6 +38,16 @@ class DDN:
 
     steps: gradient steps. gamma: by which part the radius changes. initial_radius: of the sphere.
     loss: what grows.
+
+    Without `early_leaving=False` an example leaves once it is broken at the smallest epsilon:
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> result = evaluate(
+    ...     model, images, labels, "ddn", norm="L2", epsilons=[1.0], early_leaving=False
+    ... )
+    >>> result.records["distance"].round(2).tolist()
+    [0.04, 0.08, 0.12, 0.16, 0.2, 0.24, 0.28, 0.32, 0.36, 0.4]
     """
 
     version: ClassVar[str] = "1"

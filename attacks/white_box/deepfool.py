@@ -46,6 +46,14 @@ class DeepFool:
 
     steps: most steps. classes: how many other classes are looked at, those of the largest logits at
     the clean image. overshoot: part of the way by which it is prolonged.
+
+    On a linear model one step finds the nearest boundary, here in Linf:
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> result = evaluate(model, images, labels, "deepfool", epsilons=[0.2])
+    >>> result.records["distance"].round(2).tolist()
+    [0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1]
     """
 
     version: ClassVar[str] = "2"

@@ -38,6 +38,14 @@ class EAD:
 
     steps: in all. rounds: how many constants are tried one after another. step_size: the first.
     beta: weight of the L1 norm. initial_constant: the first c.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> attack = {"name": "ead", "steps": 500}
+    >>> result = evaluate(model, images, labels, attack, norm="L1", epsilons=[0.4, 0.88])
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5]
     """
 
     version: ClassVar[str] = "1"

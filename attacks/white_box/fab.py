@@ -58,6 +58,16 @@ class FAB:
     steps: iterations, the final search included. alpha_max: most weight of the clean image's
     projection. eta: how far beyond the plane to go, 1 to end on it. beta: part of the way that is
     left after going back. final_search: steps of the final search.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> attack = {"name": "fab", "steps": 20}
+    >>> result = evaluate(
+    ...     model, images, labels, attack, norm="L2", epsilons=[1.0], early_leaving=False
+    ... )
+    >>> result.records["distance"].round(2).tolist()
+    [0.04, 0.08, 0.12, 0.16, 0.2, 0.24, 0.28, 0.32, 0.36, 0.4]
     """
 
     version: ClassVar[str] = "1"
@@ -143,6 +153,14 @@ class FABT(FAB):
     Checked against known distances on small networks.
 
     targets: classes to try, fewer where the model does not have so many.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> attack = {"name": "fab-t", "steps": 20, "targets": 1}
+    >>> result = evaluate(model, images, labels, attack, epsilons=[0.025, 0.055])
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5]
     """
 
     targets: int = 9

@@ -49,6 +49,16 @@ class FMN:
     One gradient a step.
 
     steps: gradient steps. step_size: Euclidean length of the first. gamma: at first.
+
+    It finds distances in any of the three norms, here in L1:
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> result = evaluate(
+    ...     model, images, labels, "fmn", norm="L1", epsilons=[4.0], early_leaving=False
+    ... )
+    >>> result.records["distance"].round(1).tolist()
+    [0.2, 0.3, 0.5, 0.6, 0.8, 1.0, 1.1, 1.3, 1.4, 1.6]
     """
 
     version: ClassVar[str] = "1"

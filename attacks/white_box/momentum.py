@@ -45,6 +45,14 @@ class MomentumIterative:
     step of the norm, by their mean absolute value in Linf (the papers write the L1 norm, their code
     the mean; with the sum Nesterov's look ahead would be nothing) and by their own norm in L2 and
     L1. Points looked at are clipped to [0, 1]. In L2 and L1 neighbours lie `reach` epsilons away.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> attack = {"name": "mi-fgsm", "steps": 20, "nesterov": True}
+    >>> result = evaluate(model, images, labels, attack, epsilons=[0.025, 0.055])
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5]
     """
 
     version: ClassVar[str] = "1"
@@ -141,6 +149,13 @@ def ni_fgsm(
 
     Source: Lin et al. 2020 (arXiv:1908.06281), section 3.1, without the scaled copies. Checked
     against torchattacks.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> result = evaluate(model, images, labels, "ni-fgsm", epsilons=[0.025, 0.055])
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5]
     """
     return MomentumIterative(
         steps, step_size, decay, True, random_start=random_start, loss=loss, gradient=gradient
@@ -161,6 +176,19 @@ def vmi_fgsm(
     """Variance-tuned MI-FGSM: each gradient is corrected by those around the last iterate.
 
     Source: Wang & He 2021 (arXiv:2103.15571), Algorithm 1. Checked against torchattacks.
+
+    Each neighbour costs a gradient a step:
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> for neighbours in (1, 4):
+    ...     attack = {"name": "vmi-fgsm", "steps": 5, "neighbours": neighbours}
+    ...     result = evaluate(
+    ...         model, images, labels, attack, epsilons=[0.005], search="exhaustive"
+    ...     )
+    ...     int(result.records["backward"].max())
+    10
+    25
     """
     return MomentumIterative(
         steps, step_size, decay, nesterov, neighbours, reach, loss=loss, gradient=gradient

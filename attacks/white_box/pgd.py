@@ -40,6 +40,14 @@ class PGD:
     loss: what grows. gradient: where its gradient comes from. A source that shows the victim only
         points around the iterate costs one query more a step, for the iterate itself: it is
         adversarial before they are, and inside the ball where they are not.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> model, images, labels = linear_example()
+    >>> attack = {"name": "pgd", "steps": 10, "restarts": 2, "loss": "margin"}
+    >>> result = evaluate(model, images, labels, attack, norm="L2", epsilons=[0.1, 0.22])
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5]
     """
 
     version: ClassVar[str] = "1"

@@ -16,7 +16,14 @@ _SHOWN = 60  # characters of what is no number, in a message
 
 @dataclass(frozen=True)
 class Epsilon:
-    """A radius on the [0, 1] scale, with its text as the user wrote it: `8/255` stays `8/255`."""
+    """A radius on the [0, 1] scale, with its text as the user wrote it: `8/255` stays `8/255`.
+
+    >>> from quintain.bench.api.epsilon import Epsilon
+    >>> Epsilon.parse("8/255").text, round(Epsilon.parse("8/255").value, 4)
+    ('8/255', 0.0314)
+    >>> Epsilon.parse("0.1") == Epsilon.parse("0.10") == Epsilon.parse(0.1)
+    True
+    """
 
     text: str = field(compare=False, metadata={"in_key": False})
     value: float
@@ -74,6 +81,12 @@ def check_radii(
     shape: as for `farthest`; limits in L2 and L1 are known with it only.
 
     Raises: ValueError, naming the first such epsilon and what it is on the scale of 0 to 1.
+
+    >>> from quintain.bench.api.epsilon import Epsilon, check_radii
+    >>> check_radii([Epsilon.parse(8)], "Linf")
+    Traceback (most recent call last):
+        ...
+    ValueError: epsilon 8 is beyond every image: ... did you mean '8/255'?
     """
     limit = farthest(norm, shape)
     for one in epsilons:
@@ -100,6 +113,10 @@ def parse_grid(written: object) -> tuple[Epsilon, ...]:
     """Read a grid of epsilons, in ascending order.
 
     Raises: ValueError when it is empty, not a list, or names one value twice.
+
+    >>> from quintain.bench.api.epsilon import parse_grid
+    >>> [one.text for one in parse_grid(["8/255", "2/255", 0.01])]
+    ['2/255', '0.01', '8/255']
     """
     shaped = getattr(written, "ndim", 0) == 1  # an array or a tensor
     if not shaped and not isinstance(written, (list, tuple, range)):

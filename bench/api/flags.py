@@ -1,7 +1,7 @@
 """Flags: what makes a number doubtful, what it means, and what to do about it. No torch here.
 
 Every kind of flag is declared once, in `KINDS`: to add one, add it there, raise it where it is
-seen, and let `python -m quintain.bench.tools.flags_page docs/results.md` write the page's table.
+seen, and let `python -m quintain.bench.tools.results_page docs/results.md` write the page's table.
 
 A flag is a text, as tables and people see it, and a value for code:
 

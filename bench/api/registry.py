@@ -39,6 +39,15 @@ def register(kind: str, name: str) -> Callable[[F], F]:
     """Register a factory under a name, as a decorator.
 
     Raises: DuplicatePlugin when the name is taken.
+
+    >>> import math, torch
+    >>> from quintain.bench.api import registry
+    >>> @registry.model("linear")
+    ... def linear(inputs, *, bias: bool = True):
+    ...     layer = torch.nn.Linear(math.prod(inputs.shape), inputs.n_classes, bias=bias)
+    ...     return torch.nn.Sequential(torch.nn.Flatten(), layer)
+    >>> registry.hyperparameters("models", "linear")
+    ('bias',)
     """
 
     def decorate(factory: F) -> F:
@@ -181,6 +190,10 @@ def plugins(kind: str) -> tuple[Plugin, ...]:
     """All plugins of a kind, by name.
 
     Raises: DuplicatePlugin when two distributions bring the same name.
+
+    >>> from quintain.bench.api import registry
+    >>> [one.name for one in registry.plugins("datasets")][:4]
+    ['cifar10', 'cifar100', 'digits', 'fashion-mnist']
     """
     return tuple(one for _, one in sorted(_available(kind).items()))
 
@@ -190,6 +203,14 @@ def find(kind: str, name: str) -> Plugin:
 
     Raises: UnknownPlugin, naming the closest match and what there is; DuplicatePlugin; BadPlugin
     when what a provider needs is missing.
+
+    >>> from quintain.bench.api import registry
+    >>> registry.find("attacks", "pgd").target
+    'quintain.attacks.white_box.pgd:PGD'
+    >>> registry.find("attacks", "pdg")
+    Traceback (most recent call last):
+        ...
+    quintain.bench.api.errors.UnknownPlugin: unknown attack 'pdg'; did you mean 'pgd'? ...
     """
     known = _available(kind)
     if name in known:
@@ -252,6 +273,14 @@ def bind(kind: str, spec: Spec, *, besides: Iterable[str] = ()) -> Callable[...,
     may have meant when a parameter does not exist.
 
     Raises: UnknownPlugin; BadParameter for a missing name, an unknown or ill-typed parameter.
+
+    A model is bound first, and made when its input is known:
+    >>> from quintain.bench.api import registry
+    >>> from quintain.bench.api.defense import InputSpec
+    >>> factory = registry.bind("models", {"name": "resnet", "depth": 8})
+    >>> network = factory(InputSpec((1, 16, 16), 10, mean=(0.5,), std=(0.25,)))
+    >>> sum(one.numel() for one in network.parameters())
+    75002
     """
     name, given = _split(kind, spec)
     plugin = find(kind, name)
@@ -277,6 +306,15 @@ def build(kind: str, spec: Spec, *, besides: Iterable[str] = (), from_data: bool
 
     Raises: as bind; BadParameter for a value that the plugin refuses; BadPlugin when it cannot
     import what it needs, or as refuse_code.
+
+    >>> from quintain.bench.api import registry
+    >>> attack = registry.build("attacks", {"name": "pgd", "steps": 20, "loss": "margin"})
+    >>> attack.steps, attack.loss
+    (20, Margin())
+    >>> registry.build("attacks", {"name": "pgd", "step": 20})
+    Traceback (most recent call last):
+        ...
+    quintain.bench.api.errors.BadParameter: attack 'pgd' has no parameter 'step'; ...
     """
     if from_data:
         refuse_code(spec)
@@ -319,6 +357,10 @@ def parameters(kind: str, name: str) -> Mapping[str, tuple[Any, Any]]:
     """The hyper-parameters that a plugin takes: name -> (annotation, default).
 
     The default is `inspect.Parameter.empty` where one must be given.
+
+    >>> from quintain.bench.api import registry
+    >>> registry.parameters("attacks", "deepfool")["steps"]
+    (<class 'int'>, 50)
     """
     return schema_of(find(kind, name)).accepted
 

@@ -55,6 +55,17 @@ class Draws:
     example, restart, step: (B,) int64, not negative.
 
     `stream` names what a draw is for: two draws of one step under the same name are equal.
+
+    The numbers of an example do not depend on which other examples are in the batch:
+    >>> import torch
+    >>> from quintain.bench.api.rng import Draws
+    >>> zeros = torch.zeros(3, dtype=torch.int64)
+    >>> draws = Draws(seed=0, example=torch.tensor([7, 8, 9]), restart=zeros, step=zeros)
+    >>> alone = Draws(0, torch.tensor([9]), zeros[:1], zeros[:1])
+    >>> torch.equal(draws.normal((4,), "start")[2:], alone.normal((4,), "start"))
+    True
+    >>> torch.equal(draws.normal((4,), "start"), draws.normal((4,), "direction"))
+    False
     """
 
     seed: int
@@ -144,6 +155,17 @@ def noise(x: Tensor) -> Draws:
 
     A layer that uses them has an attribute `stochastic = True`. Under attack they belong to the
     example and are new for every input asked about; elsewhere they depend on torch's generator.
+
+    >>> import torch
+    >>> from quintain.bench.api.rng import noise
+    >>> class Noisy(torch.nn.Module):
+    ...     stochastic = True
+    ...
+    ...     def forward(self, x):
+    ...         return x + 0.1 * noise(x).normal(x.shape[1:], "noise")
+    >>> x = torch.zeros(2, 1, 4, 4)
+    >>> torch.equal(Noisy()(x), Noisy()(x))
+    False
     """
     draws = _ambient.get()
     if draws is not None:

@@ -36,7 +36,14 @@ _INWARDS = 1.0 - 1e-12  # outweighs the rounding of a float64 sum of a million t
 
 
 def measure(delta: Tensor, norm: Norm, dtype: torch.dtype = torch.float64) -> Tensor:
-    """(B,): the norm of each perturbation (B, ...), summed in float64 unless told otherwise."""
+    """(B,): the norm of each perturbation (B, ...), summed in float64 unless told otherwise.
+
+    >>> import torch
+    >>> from quintain.bench.api.threat import measure
+    >>> delta = torch.tensor([[[[0.3, -0.4]]]])
+    >>> {norm: round(measure(delta, norm).item(), 4) for norm in ("Linf", "L2", "L1")}
+    {'Linf': 0.4, 'L2': 0.5, 'L1': 0.7}
+    """
     flat = delta.to(dtype).flatten(1)
     match norm:
         case "Linf":
@@ -48,7 +55,15 @@ def measure(delta: Tensor, norm: Norm, dtype: torch.dtype = torch.float64) -> Te
 
 
 def per_example(values: Tensor, like: Tensor) -> Tensor:
-    """(B,) -> (B, 1, 1, ...) with as many axes as `like`, for broadcasting."""
+    """(B,) -> (B, 1, 1, ...) with as many axes as `like`, for broadcasting.
+
+    >>> import torch
+    >>> from quintain.bench.api.threat import per_example
+    >>> images = torch.ones(2, 1, 2, 2)
+    >>> (per_example(torch.tensor([0.5, 2.0]), images) * images).flatten(1)
+    tensor([[0.5000, 0.5000, 0.5000, 0.5000],
+            [2.0000, 2.0000, 2.0000, 2.0000]])
+    """
     return values.reshape(-1, *[1] * (like.dim() - 1))
 
 
@@ -71,6 +86,17 @@ class Ball(ABC):
     epsilon: (B,) float64.
     step_multiplier: (B,) float64, how much longer than usual the steps are that an attack takes in
     the ball.
+
+    >>> import torch
+    >>> from quintain.bench.api.threat import make_ball
+    >>> x = torch.tensor([[[[0.5, 0.9]]]])
+    >>> ball = make_ball("Linf", x, torch.tensor([0.2]))
+    >>> ball.project(torch.tensor([[[[0.0, 1.0]]]]))  # no further than 0.2, and not beyond 1
+    tensor([[[[0.3000, 1.0000]]]])
+    >>> ball.steepest(torch.tensor([[[[-3.0, 0.1]]]]), x)
+    tensor([[[[-1.,  1.]]]])
+    >>> ball.contains(ball.project(torch.rand(1, 1, 1, 2)))
+    tensor([True])
     """
 
     norm: ClassVar[Norm]
@@ -148,7 +174,15 @@ def _linf_bounds(x: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class L2Ball(Ball):
-    """The Euclidean ball of radius epsilon around x."""
+    """The Euclidean ball of radius epsilon around x.
+
+    >>> import torch
+    >>> from quintain.bench.api.threat import make_ball
+    >>> x = torch.full((1, 1, 1, 2), 0.5)
+    >>> ball = make_ball("L2", x, torch.tensor([0.25]))
+    >>> ball.project(torch.tensor([[[[0.8, 0.9]]]]))
+    tensor([[[[0.6500, 0.7000]]]])
+    """
 
     norm = "L2"
 
@@ -186,6 +220,14 @@ class L1Ball(Ball):
     (Tramer & Boneh 2019, arXiv:1904.13000), whose program moves 1%. That finds a little more in
     many steps (docs/attacks-measured.md), but a single step of it, such as FGSM's, would move one
     pixel of a small image, and the box ends that. Coordinates that the box holds back do not count.
+
+    The nearest point, not the scaled one: the smaller move is gone.
+    >>> import torch
+    >>> from quintain.bench.api.threat import make_ball
+    >>> x = torch.full((1, 1, 1, 2), 0.5)
+    >>> ball = make_ball("L1", x, torch.tensor([0.25]))
+    >>> ball.project(torch.tensor([[[[0.6, 0.9]]]]))
+    tensor([[[[0.5000, 0.7500]]]])
     """
 
     norm = "L1"

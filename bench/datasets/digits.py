@@ -36,6 +36,12 @@ class Digits:
         (at 0.25: every fourth scan of each class), without any randomness.
 
     Raises: BadParameter.
+
+    >>> from quintain.bench.datasets.digits import Digits
+    >>> [(split, len(Digits().load(split))) for split in ("train", "test")]
+    [('train', 1352), ('test', 445)]
+    >>> Digits().load("test").shape
+    (1, 16, 16)
     """
 
     size: int = 16

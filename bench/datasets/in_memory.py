@@ -64,6 +64,13 @@ def in_memory(
     labels: (N,) classes or (N, K) probabilities. masks: (N, H, W) bool, where the objects are.
 
     Raises: BadData, as check_images and check_labels.
+
+    >>> import torch
+    >>> from quintain.bench.datasets.in_memory import in_memory
+    >>> pixels = torch.tensor([[[[0, 255]]], [[[51, 102]]]], dtype=torch.uint8)
+    >>> data = in_memory(pixels, torch.tensor([0, 1]), ["cat", "dog"])
+    >>> len(data), data.shape, data.images.read(torch.tensor([1]))
+    (2, (1, 1, 2), tensor([[[[0.2000, 0.4000]]]]))
     """
     if images.dtype != torch.uint8:
         check_images(images)
@@ -116,6 +123,12 @@ def channel_statistics(
     the population's; a channel that never varies gets 1, so that dividing by it is harmless.
 
     Raises: BadData when there are no images.
+
+    >>> import torch
+    >>> from quintain.bench.datasets.in_memory import channel_statistics, in_memory
+    >>> pixels = torch.tensor([[[[0, 255]]]], dtype=torch.uint8)
+    >>> channel_statistics(in_memory(pixels, torch.tensor([0]), ["cat"]))
+    ((0.5,), (0.5,))
     """
     count = min(len(data), limit)
     if count < 1:

@@ -36,7 +36,7 @@ class CascadeRunner:
         self.keep = keep
         self._isolated = False
         self._stage = Stage()
-        self.outcomes = Outcomes.open(
+        self.outcomes = Outcomes(
             len(inputs.images), len(inputs.settings.grid), rejecting=inputs.network.rejects
         )
 

@@ -2,15 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from ..api.attack import WholeAttack
 from ..api.defense import Certifier
 from ..api.errors import CellError
 from ..api.flags import CONTRADICTED, raised
@@ -26,11 +21,18 @@ from .adversarials import AdversarialStore, InMemoryStore
 from .cascade import CascadeRunner
 from .case import Case, CellResult, check_classes, fitting, opened
 from .certify import Audit
-from .config import AttackStage, CellConfig, called, check_stages, flatten_cascade
+from .config import (
+    AttackStage,
+    CellConfig,
+    called,
+    check_stages,
+    flatten_cascade,
+    follows_gradients,
+)
 from .diagnostics.model_checks import flags_of_model
 from .diagnostics.sanity_checks import clean_logits, predictions, rejection_margins, sanity_flags
 from .loop import AttackInputs
-from .outcomes import Outcomes
+from .outcomes import records_of
 from .preparation import prepare, surrogates
 from .target_choice import choose_targets
 from .targets import NO_TARGET, Targets
@@ -86,7 +88,7 @@ def assess(
             progress,
             check_every=CHECK_EVERY if case.device.type == "cuda" else 1,
         )
-        if not network.traits.ordinary or not _follows_gradients(stages, settings):
+        if not network.traits.ordinary or not follows_gradients(stages, settings):
             choice = None
         elif choice is None:
             sample = case.images.read(rows[:size])
@@ -104,23 +106,27 @@ def assess(
         flags = raised("no-progress", count=outcomes.idle) + sanity_flags(
             network, case.images, case.labels, rows, access, not_reproduced, cut_short, case.indices
         )
+        right = (predicted == case.labels).nonzero().flatten()  # whichever classes are aimed at
         flags += flags_of_model(
             network,
-            SelectedImages(case.images, rows),
-            case.labels[rows],
-            case.indices[rows],
+            SelectedImages(case.images, right),
+            case.labels[right],
+            case.indices[right],
             settings.adaptation,
             gradients="white-box" in access,
             known=case.checked,
         )
-        clean = rejection_margins(network, case.images, case.indices) if network.rejects else None
-    records = _records(case, predicted, rows, outcomes, settings, clean)
+        values = outcomes.spread(rows.numpy(), len(case.images))
+        if network.rejects:
+            margins = rejection_margins(network, case.images, case.indices)
+            values["rejection_margin"] = margins.double().numpy()
     if audit is not None:
-        records["contradicts"] = audit.contradicts
+        values["contradicts"] = audit.contradicts
         flags += raised(CONTRADICTED, count=int(audit.contradicts.sum()))
     accesses = [stage.attack.access for stage in stages]
     beaten = black_box.beaten_within(outcomes.stage, accesses)
     flags += raised(black_box.FLAG, count=beaten, of=len(case.images))
+    records = records_of(case, settings, predicted.numpy(), eligible.numpy(), values)
     in_memory_store = store if isinstance(store, InMemoryStore) else None
     names = tuple(called(one.attack) for one in stages)
     budget = settings.query_budget
@@ -136,16 +142,6 @@ def assess(
         budget,
         model_dtype=named_dtype(network.dtype),
     )
-
-
-def _follows_gradients(stages: Sequence[AttackStage], settings: CellConfig) -> bool:
-    """Whether there are gradients of the victim's to compute faster; a budget is kept exactly.
-
-    Whole attacks differentiate the victim itself.
-    """
-    stepping = (one.attack for one in stages if not isinstance(one.attack, WholeAttack))
-    white = any(attack.access == "white-box" for attack in stepping)
-    return white and settings.query_budget is None
 
 
 @dataclass(frozen=True)
@@ -233,58 +229,3 @@ def _refuse_masked(network: Network, case: Case, predicted: Tensor) -> None:
                     f"{int(case.indices[row])}, and it is the {name} there: only classes that no "
                     "example has may be masked"
                 )
-
-
-def _records(
-    case: Case,
-    predicted: Tensor,
-    rows: Tensor,
-    outcomes: Outcomes,
-    settings: CellConfig,
-    clean: Tensor | None,
-) -> pd.DataFrame:
-    """One row for each example of a case.
-
-    rows: (n,), which of them are in the outcomes. clean: (N,), how far the clean images are from
-    being rejected, by a model that may do so.
-    """
-    count, at = len(case.images), rows.numpy()
-    texts = np.array([*(one.text for one in settings.grid), ""], dtype=object)
-    smallest = np.full(count, len(settings.grid))
-    smallest[at] = np.where(
-        outcomes.broken.any(axis=1), outcomes.broken.argmax(axis=1), len(settings.grid)
-    )
-
-    def spread(values: NDArray[Any], missing: Any = 0) -> NDArray[Any]:
-        whole = np.full((count, *values.shape[1:]), missing, dtype=values.dtype)
-        whole[at] = values
-        return whole
-
-    distance = np.where(outcomes.broken.any(axis=1), outcomes.distance, np.nan)
-    rejection = {}
-    if clean is not None:
-        scores = spread(outcomes.scores, missing=np.nan).tolist()
-        rejection = {
-            "rejection_margin": clean.double().numpy(),
-            "candidate_rejection_margin": scores,
-        }
-    return pd.DataFrame(
-        {
-            "index": case.indices.numpy(),
-            "label": case.labels.numpy(),
-            "target": -1 if case.targets is None else case.targets.numpy(),
-            "clean_prediction": predicted.numpy(),
-            "under_attack": spread(np.ones(len(at), dtype=bool), missing=False),
-            "smallest_epsilon": texts[smallest],
-            "distance": spread(distance, missing=np.nan),
-            "broken": spread(outcomes.broken).tolist(),
-            "attacked": spread(outcomes.attacked).tolist(),
-            "forward": spread(outcomes.forward),
-            "backward": spread(outcomes.backward),
-            "queries": spread(outcomes.queries.sum(axis=1, dtype=np.int64)),
-            "not_reproduced": spread(outcomes.not_reproduced),
-            "solved": spread(outcomes.solved).tolist(),
-            "stage": spread(outcomes.stage, missing=-1).tolist(),
-            **rejection,
-        }
-    )

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,9 @@ from ..victim.unchanged_weights import restored
 from ..victim.voting import prediction
 from .case import Case, CellResult, check_classes, fitting, opened
 from .config import CellConfig
+from .outcomes import Outcomes, records_of
 
+_COSTS = ("forward", "backward", "queries")
 _INVERSE = {"L1": 1.0, "L2": 0.5, "Linf": 0.0}  # 1/p
 
 
@@ -131,29 +133,14 @@ def _checked(found: Certificates, count: int, n_classes: int) -> Certificates:
 def _records(
     case: Case, proved: Certificates, radius: NDArray[np.float64], settings: CellConfig
 ) -> pd.DataFrame:
-    """One row for each example of a case."""
-    prediction, labels = proved.prediction.numpy(), case.labels.numpy()
-    right = prediction == labels
+    """One row for each example of a case; what only attacks have is as if there had been none."""
+    prediction = proved.prediction.numpy()
+    right = prediction == case.labels.numpy()
+    nothing = Outcomes(0, len(settings.grid)).spread(np.arange(0), len(right))
+    costs = {name: nothing[name] for name in ("distance", "attacked", *_COSTS)}
     broken = right[:, None] & ~(radius[:, None] >= np.array(settings.radii))
-    texts = np.array([*(one.text for one in settings.grid), ""], dtype=object)
-    first = np.where(broken.any(axis=1), broken.argmax(axis=1), len(settings.grid))
-    nothing = np.zeros(len(labels), dtype=np.int64)
-    return pd.DataFrame(
-        {
-            "index": case.indices.numpy(),
-            "label": labels,
-            "target": -1,
-            "clean_prediction": prediction,
-            "under_attack": right,
-            "smallest_epsilon": texts[first],
-            "distance": np.nan,
-            "broken": broken.tolist(),
-            "attacked": np.zeros_like(broken).tolist(),
-            **dict.fromkeys(("forward", "backward", "queries"), nothing),
-            "radius": radius,
-            "proved_radius": proved.radius.numpy(),
-        }
-    )
+    values = {"broken": broken, "radius": radius, "proved_radius": proved.radius.numpy()}
+    return records_of(replace(case, targets=None), settings, prediction, right, costs | values)
 
 
 _FRESH = 0xAD17  # the restart of the audit's random numbers

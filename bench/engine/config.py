@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from ..api.attack import Alternatives, Attack, Cascade, WholeAttack
 from ..api.epsilon import NORMS, Epsilon, Norm
@@ -20,13 +20,6 @@ class AttackStage:
 
     attack: Attack[Any] | WholeAttack | Cascade | Alternatives
     restarts: int = 1
-
-
-@dataclass(frozen=True)
-class Certification:
-    """In an attack's place: the network's own certificates. There is nothing to set."""
-
-    version: ClassVar[str] = "1"
 
 
 def flatten_cascade(
@@ -127,6 +120,16 @@ def isolated(stages: Sequence[AttackStage], settings: CellConfig) -> bool:
     if isinstance(attack, WholeAttack):
         return not getattr(attack, "monotone", True)
     return bool(getattr(attack, "steps", None) == 1)
+
+
+def follows_gradients(stages: Sequence[AttackStage], settings: CellConfig) -> bool:
+    """Whether there are gradients of the victim's to compute faster; a budget is kept exactly.
+
+    stages: without cascades. Whole attacks differentiate the victim itself.
+    """
+    stepping = (one.attack for one in stages if not isinstance(one.attack, WholeAttack))
+    white = any(attack.access == "white-box" for attack in stepping)
+    return white and settings.query_budget is None
 
 
 def nearest(attack: Any) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -336,17 +337,12 @@ class AttackLoop:
         if not last[~counters.exhausted].isfinite().all():
             raise CellError(_NOT_AN_IMAGE)
         self._compare(counters, pending)
+        self._add_counts(counters, pending)
         still = (last == counters.ball.x).flatten(1).all(dim=1).tolist()
         columns = (counters.distance, counters.margin, counters.exhausted, counters.fault)
-        counts = (counters.forward, counters.backward, counters.queries)
-        solved = counters.solved.tolist()
-        for place, (one, distance, margin, spent, fault, forward, backward, queries) in enumerate(
-            zip(pending, *(column.tolist() for column in columns + counts), strict=True)
+        for place, (one, distance, margin, spent, fault) in enumerate(
+            zip(pending, *(column.tolist() for column in columns), strict=True)
         ):
-            self._record_solved(one, solved[place])
-            outcomes.forward[one.owner] += forward
-            outcomes.backward[one.owner] += backward
-            outcomes.queries[one.owner, one.attempt.point] += queries
             if not one.attempt.single_step:
                 self.stage.note(one.owner, self._stated(one.attempt), fault, spent=spent)
             hit = nearest[place].clone() if distance < float("inf") else None
@@ -361,6 +357,15 @@ class AttackLoop:
                 self.continuing.append(PendingAttempt(one.owner, one.search, attempt, one.clean))
             else:
                 self._finish(one, spent=spent)
+
+    def _add_counts(self, counters: AttackCounters, pending: Sequence[PendingAttempt]) -> None:
+        """Add what attempts have counted to what is known of their examples."""
+        self.outcomes.add_counts(
+            {name: one.numpy(force=True) for name, one in counters.counts.items()},
+            np.array([one.owner for one in pending]),
+            np.array([one.attempt.point for one in pending]),
+            alone=not self.verifier.covers,
+        )
 
     def _compare(self, counters: AttackCounters, pending: Sequence[PendingAttempt]) -> None:
         """Compare what the attack was given with what it still is.
@@ -392,16 +397,6 @@ class AttackLoop:
         if not one.attempt.single_step:
             end = Candidate(one.owner, one.attempt.point, one.clean, last.clone(), found=False)
             self.verifier.add(end)
-
-    def _record_solved(self, one: PendingAttempt, solved: Sequence[int]) -> None:
-        """Record how many queries of the example's budget had been asked when points fell."""
-        outcomes, point = self.outcomes, one.attempt.point
-        before = outcomes.queries[one.owner]
-        alone = not self.verifier.covers  # every point is an experiment of its own
-        asked = int(before[point] if alone else before.sum())
-        for at, count in enumerate(solved):
-            if count and not outcomes.solved[one.owner, at] and (at == point or not alone):
-                outcomes.solved[one.owner, at] = asked + count
 
     def _finish(self, one: PendingAttempt, *, spent: bool) -> None:
         """Record a search that has ended; its adversarial examples are only candidates yet."""

@@ -1,67 +1,115 @@
 """What has been shown of every example so far: a few bytes each, however many there are."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from ..api.shared.outcome_columns import COUNTED, KEPT, RECORDS
+from .case import Case
+from .config import CellConfig
 
-@dataclass(frozen=True)
+
 class Outcomes:
-    """One row for each of N examples, one column for each of E points of the grid.
+    """A column for each entry of `outcome_columns.KEPT`, by its name.
 
-    broken, attacked: (N, E) bool. moved, stayed: (N,) bool, an attempt that took all its steps
-    ended away from the clean image, and one ended there in vain. distance: (N,) float64, norm of
-    the smallest adversarial perturbation that held when the model was asked again, else infinite.
-    not_reproduced: (N,) bool, one did not hold. cut_short: (N,) bool, the query budget ended before
-    the search. forward, backward: (N,) int64, passes. queries: (N, E) int32, asked in the attempts
-    at each point. solved: (N, E) int32, how many had been asked when the point was first broken, 0
-    where it was not and for white-box attacks. stage: (N, E) int8, which attack of the cascade
-    broke the point, -1 none.
-    scores: (N, E) float32, of a model with a reject option: how far the best candidate at each
-    point is from being rejected, positive where it is. The best is the least so of those that fool
-    the classifier within it; NaN without one. Of other models (N, 0).
+    One row for each of `examples`; columns per epsilon are (N, E) over the points of the grid.
+    rejecting: whether the model has a reject option; without one
+    `candidate_rejection_margin` is (N, 0).
     """
 
-    broken: NDArray[np.bool_]
-    moved: NDArray[np.bool_]
-    stayed: NDArray[np.bool_]
-    attacked: NDArray[np.bool_]
-    distance: NDArray[np.float64]
-    not_reproduced: NDArray[np.bool_]
-    cut_short: NDArray[np.bool_]
-    forward: NDArray[np.int64]
-    backward: NDArray[np.int64]
-    queries: NDArray[np.int32]
-    solved: NDArray[np.int32]
-    stage: NDArray[np.int8]
-    scores: NDArray[np.float32]
+    def __init__(self, examples: int, points: int, *, rejecting: bool = False) -> None:
+        for one in KEPT:
+            width = points if rejecting or one.name != "candidate_rejection_margin" else 0
+            shape = (examples, width) if one.per_epsilon else (examples,)
+            start = one.fill if one.start is None else one.start
+            setattr(self, one.name, np.full(shape, start, one.dtype))
+
+    def __getattr__(self, name: str) -> NDArray[Any]:
+        raise AttributeError(f"there is no column {name!r}")
 
     @property
     def idle(self) -> int:
         """How many examples resisted, and no attempt on them ended away from the clean image."""
         return int((self.stayed & ~self.moved & ~self.broken.any(axis=1)).sum())
 
-    @classmethod
-    def open(cls, examples: int, points: int, *, rejecting: bool = False) -> "Outcomes":
-        """Begin with nothing tried. rejecting: whether the model has a reject option."""
+    def add_counts(
+        self,
+        counts: Mapping[str, NDArray[np.int64]],
+        owners: NDArray[np.int64],
+        points: NDArray[np.int64],
+        *,
+        alone: bool,
+    ) -> None:
+        """Add what attempts have counted, of different examples.
 
-        def empty(*shape: int, of: Any) -> Any:
-            return np.zeros(shape, dtype=of)
+        counts: of each column in `COUNTED`, (n,), or (n, E) for "first". owners, points: (n,), the
+        examples and the points of the grid. alone: whether each point is an experiment of its own,
+        with its own queries.
+        """
+        before = self.queries[owners]
+        asked = before[np.arange(len(owners)), points] if alone else before.sum(axis=1)
+        for one in COUNTED:
+            kept, new = getattr(self, one.name), counts[one.name]
+            if one.count == "add":
+                kept[owners] += new
+            elif one.count == "add-at-epsilon":
+                kept[owners, points] += new
+            elif new.any():
+                old = kept[owners]
+                here = (new > 0) & (old == 0)
+                if alone:
+                    here &= np.arange(new.shape[1]) == points[:, None]
+                kept[owners] = np.where(here, asked[:, None] + new, old)
 
-        return cls(
-            broken=empty(examples, points, of=bool),
-            moved=empty(examples, of=bool),
-            stayed=empty(examples, of=bool),
-            attacked=empty(examples, points, of=bool),
-            distance=np.full(examples, np.inf),
-            not_reproduced=empty(examples, of=bool),
-            cut_short=empty(examples, of=bool),
-            forward=empty(examples, of=np.int64),
-            backward=empty(examples, of=np.int64),
-            queries=empty(examples, points, of=np.int32),
-            solved=empty(examples, points, of=np.int32),
-            stage=np.full((examples, points), -1, dtype=np.int8),
-            scores=np.full((examples, points if rejecting else 0), np.nan, dtype=np.float32),
-        )
+    def spread(self, rows: NDArray[np.int64], count: int) -> dict[str, NDArray[Any]]:
+        """The columns that are recorded, for all `count` examples; rows: (N,), of those here."""
+        spread = {}
+        for one in KEPT:
+            values = getattr(self, one.name)
+            if not one.recorded or 0 in values.shape[1:]:
+                continue
+            if one.summed:
+                values = values.sum(axis=1, dtype=one.recorded_dtype)
+            if one.start is not None:
+                values = np.where(values == one.start, one.fill, values)
+            spread[one.name] = np.full((count, *values.shape[1:]), one.fill, values.dtype)
+            spread[one.name][rows] = values
+        return spread
+
+
+def records_of(
+    case: Case,
+    settings: CellConfig,
+    prediction: NDArray[np.int64],
+    under_attack: NDArray[np.bool_],
+    values: Mapping[str, NDArray[Any]],
+) -> pd.DataFrame:
+    """One row for each of the N examples of a case, with the columns that are known.
+
+    prediction: (N,), of the clean images. under_attack: (N,). values: the other columns by name,
+    (N,), or (N, E); `broken` is among them.
+    """
+    broken = values["broken"]
+    texts = np.array([*(one.text for one in settings.grid), ""], dtype=object)
+    first = np.where(broken.any(axis=1), broken.argmax(axis=1), len(settings.grid))
+    known = {
+        "index": case.indices.numpy(),
+        "label": case.labels.numpy(),
+        "target": np.full(len(prediction), -1) if case.targets is None else case.targets.numpy(),
+        "clean_prediction": prediction,
+        "under_attack": under_attack,
+        "smallest_epsilon": texts[first],
+        **values,
+    }
+    return pd.DataFrame(
+        {
+            one.name: known[one.name].tolist()
+            if one.is_list
+            else known[one.name].astype(one.recorded_dtype if one.dtype != "str" else object)
+            for one in RECORDS
+            if one.name in known
+        }
+    )

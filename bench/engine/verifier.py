@@ -92,7 +92,7 @@ class Verifier:
             last = None if self.covers and candidate.found else candidate.point + 1
             points = candidate.owner, slice(candidate.point, last)
             if self.network.rejects:
-                scores = self.outcomes.scores
+                scores = self.outcomes.candidate_rejection_margin
                 scores[points] = np.fmin(scores[points], score)
             if verified and candidate.found:
                 self._record(candidate, points, size)

@@ -1,7 +1,7 @@
 """Tables: every figure is a query over per-example records. No torch here."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 from ..api.epsilon import Epsilon
 from ..api.flags import CONTRADICTED, combined, raised, read_column
 from ..api.shared import black_box
+from ..api.shared.outcome_columns import RECORDS, Combine
 from ..store.cell import Cell, Lost
 from .certificates import contradicted, is_certificate, without_attack
 from .query_curves import SUMMARY_COLUMNS, counts_queries, query_summary
@@ -115,15 +116,7 @@ def worst_case(
     else is taken from them, since what is not certified is not broken.
     """
     first = cells[0]
-    every = first.records.sort_values("index", ignore_index=True).copy()
-    alone = ["solved", "candidate_rejection_margin"]  # of one attack
-    every = every.drop(columns=alone, errors="ignore")
-    for cell in cells[1:]:
-        other = cell.records.sort_values("index", ignore_index=True)
-        every["attacked"] = list(_grid(every, "attacked") | _grid(other, "attacked"))
-        for name in ("forward", "backward", "queries"):
-            every[name] += other[name]
-    every["broken"] = list(np.logical_or.reduce([_broken(cell) for cell in cells]))
+    every = combined_records([cell.records for cell in cells])
     own = (
         *missing,
         *raised(CONTRADICTED, count=int(contradicted(cells, certificates).sum())),
@@ -140,6 +133,34 @@ def worst_case(
         },
     }
     return Cell(about, every)
+
+
+def combined_records(records: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The records of the worst case over several attacks on the same examples, by their index.
+
+    Of a column that only some of them have, these count.
+    """
+    by_index = [one.sort_values("index", ignore_index=True) for one in records]
+    made: dict[str, Any] = {}
+    for column in RECORDS:
+        name, how = column.name, column.worst_case
+        having = [one for one in by_index if name in one]
+        if how == "none" or not having:
+            continue
+        if column.is_list:
+            made[name] = list(_COMBINED[how]([_grid(one, name) for one in having]))
+        else:
+            made[name] = _COMBINED[how]([one[name].to_numpy() for one in having])
+    return pd.DataFrame(made)
+
+
+_COMBINED: dict[Combine, Callable[[Sequence["np.ndarray[Any, Any]"]], Any]] = {
+    "same": lambda each: each[0],
+    "any": np.logical_or.reduce,
+    "any-below": lambda each: np.logical_or.accumulate(np.logical_or.reduce(each), axis=1),
+    "sum": lambda each: np.sum(each, axis=0),
+    "min": np.fmin.reduce,
+}
 
 
 def tradeoff(cells: Iterable[Cell], lost: Iterable[Lost] = ()) -> pd.DataFrame:

@@ -1,22 +1,20 @@
 """A run directory's tables: made from its records, or read where nothing has changed."""
 
-import inspect
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
-from ..api import flags
-from ..store import spreadsheet
-from ..store.cell import Cell, Lost
-from ..store.hashing import hash_bytes
+from ..api.plugins.source_digest import installed_digest
+from ..store.cell import Lost
+from ..store.hashing import hash_bytes, hash_json
 from ..store.records import Finished
 from ..store.run_directory import RunDirectory
-from . import certificates, detection, query_curves, statistics, tables, transfer
+from . import detection, query_curves, transfer
 from .stored_tables import read_table, whole_counts
 from .tables import leaderboard, tradeoff
 
@@ -61,11 +59,7 @@ def write_tables(
             return before, Tables(*map(read_table, files[: len(_NAMES)]))
         except pa.ArrowInvalid:  # written by a version that wrote a column otherwise
             pass
-    contents = [one.read() for one, _ in cells]
-    named = [
-        Cell({**cell.about, **titles}, cell.records)
-        for cell, (_, titles) in zip(contents, cells, strict=True)
-    ]
+    named = [one.read().named(titles, one.seconds) for one, titles in cells]
     tables_made = tradeoff(named, lost), leaderboard(named, lost), query_curves.queries(named)
     made = Tables(*map(whole_counts, tables_made))
     for name, table in zip(_NAMES, (made.tradeoff, made.leaderboard, made.queries), strict=True):
@@ -80,20 +74,10 @@ def write_tables(
 
 
 def _made_of(cells: Sequence[Titled], lost: Sequence[Lost]) -> str:
-    """Name everything that the tables follow from."""
-    modules = (
-        tables,
-        certificates,
-        flags,
-        query_curves,
-        transfer,
-        detection,
-        statistics,
-        spreadsheet,
-    )
-    code = [inspect.getsource(one) for one in modules]
-    listed = [[one.key, one.sha256, list(titles.values())] for one, titles in cells]
-    return hash_bytes(json.dumps([code, pd.__version__, listed, lost]).encode())
+    """Name everything that the tables follow from: the cells, and the code that makes tables."""
+    code = [metadata.version(one) for one in ("quintain", "pandas")] + [installed_digest(__name__)]
+    listed = [[one.key, one.sha256, one.seconds, list(titles.values())] for one, titles in cells]
+    return hash_json([code, listed, lost])
 
 
 def _hashes(files: Sequence[Path]) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """A finished cell: per-example records, and what they are about."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -47,14 +49,23 @@ class Cell:
     """One attack on one model: what it was, and a row for each example.
 
     about: dataset, model, defense, attack, access, norm, epsilons (texts), epsilon_values, seed,
-    seconds, device, dtype, flags, report, parameters, key, weights_hash, leaderboard_epsilon,
-    naive (whether it took a model without useful gradients for an ordinary one), recipe (what the
-    attack is, whatever it is called; empty for those that not every model meets), examples (a hash
-    of the images attacked).
+    device, dtype, flags, report, parameters, key, weights_hash, leaderboard_epsilon, naive (whether
+    it took a model without useful gradients for an ordinary one), recipe (what the attack is,
+    whatever it is called; empty for those that not every model meets), examples (a hash of the
+    images attacked), and, of a named cell, seconds: they are no part of the records' file, so that
+    the same records are the same file.
     """
 
     about: dict[str, Any]
     records: pd.DataFrame
+
+    def named(self, titles: Mapping[str, Any], seconds: float | None) -> "Cell":
+        """The same cell as a run calls it, with the time that it took; NaN where nobody remembers.
+
+        Records of earlier versions hold the time themselves.
+        """
+        known = self.about.get("seconds", math.nan) if seconds is None else seconds
+        return Cell({**self.about, **titles, "seconds": known}, self.records)
 
     @property
     def defended_model(self) -> tuple[str, ...]:

@@ -3,17 +3,19 @@
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..api.errors import RunDirectoryError, reason
 from ..api.flags import read_flags, stored
 from ..api.shared.file_checks import check_regular
+from ..api.shared.outcome_columns import RECORDS
 from .atomic import write_atomically
 from .cell import Cell
 from .hashing import hash_bytes, hash_file
@@ -25,7 +27,7 @@ _BLOCK = 1024  # rows held as Python objects at once
 
 def write_cell(path: Path, cell: Cell) -> str:
     """Write a cell, whole or not at all; return the SHA-256 of the file."""
-    table = pa.Table.from_pandas(cell.records, preserve_index=False)
+    table = _as_table(cell.records)
     about = json.dumps(_with_flags(cell.about, stored)).encode()
     table = table.replace_schema_metadata({_ABOUT: about, _SEAL: _seal(table, about)})
     buffer = io.BytesIO()
@@ -33,6 +35,18 @@ def write_cell(path: Path, cell: Cell) -> str:
     content = buffer.getvalue()
     write_atomically(path, lambda at: at.write_bytes(content))
     return hash_bytes(content)
+
+
+def _as_table(records: pd.DataFrame) -> pa.Table:
+    """The records, each column in its declared type, whatever its values happen to be."""
+    schema = pa.Schema.from_pandas(records, preserve_index=False)
+    for column in RECORDS:
+        at = schema.get_field_index(column.name)
+        if at >= 0:
+            kind = pa.type_for_alias(column.recorded_dtype)
+            kind = pa.list_(kind) if column.is_list else kind
+            schema = schema.set(at, pa.field(column.name, kind))
+    return pa.Table.from_pandas(records, schema, preserve_index=False)
 
 
 def read_cell(path: Path, sha256: str | None = None) -> Cell:
@@ -76,11 +90,13 @@ def _seal(table: pa.Table, about: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished cell. sha256: of its file. cell: its content, where that is in memory.
+    """A finished cell. sha256: of its file.
 
     weights: hashes of the weights that it was made with: its network's, and that of the network
     whose gradients it borrows. files: those that code of the user's read: path -> SHA-256.
-    adversarials: the hash of the file of its adversarial examples, if they were saved.
+    adversarials: the hash of the file of its adversarial examples, if they were saved. seconds: how
+    long it took, which is no part of the records; None where nobody remembers. probe: its network's
+    answers to fixed images, where the records were read to find the cell. fresh: made by this run.
     """
 
     path: Path
@@ -89,8 +105,9 @@ class Finished:
     weights: tuple[str, ...]
     files: Mapping[str, str]
     adversarials: str | None
+    seconds: float | None = None
+    probe: Sequence[Sequence[float]] | None = None
     fresh: bool = False
-    cell: Cell | None = None
 
     @property
     def saved(self) -> bool:
@@ -100,4 +117,4 @@ class Finished:
 
     def read(self) -> Cell:
         """Read its content. Raises: RunDirectoryError."""
-        return self.cell or read_cell(self.path, self.sha256)
+        return read_cell(self.path, self.sha256)

@@ -144,13 +144,16 @@ def opened(
                 directory.check(suite, text, update=update)
                 _sweep(path)
                 write_text(path / "suite.toml", text)
-                yield directory
+                try:
+                    yield directory
+                finally:
+                    _sweep(path)
         except Timeout:
             raise RunDirectoryError(f"{path} is in use by another run") from None
 
 
 def _sweep(path: Path) -> None:
-    """Remove what a run that was killed was just writing."""
+    """Remove what a run, or a worker of it, that was killed was just writing."""
     for folder in (path, path / "records"):
         for one in folder.glob(".*.tmp"):
             if meant_for(one.name):
@@ -220,7 +223,6 @@ def read_cells(path: Path) -> "tuple[list[Cell], list[Lost]]":
     Raises: RunDirectoryError.
     """
     about = read_manifest(path)  # before what takes long to import
-    from .cell import Cell, Lost
     from .records import read_cell
 
     cells: list[Cell] = []
@@ -234,7 +236,7 @@ def read_cells(path: Path) -> "tuple[list[Cell], list[Lost]]":
             cell = read_cell(file, one.get("sha256"))
             if "key" in one and cell.about.get("key") != one["key"]:
                 raise _damaged(file, "it holds another cell than the manifest says")
-            cells.append(Cell(cell.about | one["titles"], cell.records))
+            cells.append(cell.named(one["titles"], one.get("seconds")))
     except (KeyError, TypeError, ValueError) as error:
         why = f"an entry of its cells is not whole ({type(error).__name__}: {reason(error)})"
         raise _damaged(path / "manifest.json", why) from None

@@ -5,19 +5,17 @@ came of a recipe, such as a network's weights, is not in the key but stored with
 """
 
 from functools import cached_property
-from typing import Any
 
 import torch
 
 from ..api import registry
 from ..api.plugins.source_digest import installed_digest
 from ..api.shared.file_checks import check_regular
-from ..engine.config import Certification, flatten_cascade, isolated
 from ..store.environment import software
 from ..store.hashing import configuration, hash_file, hash_json
 from ..training.networks import TrainingRequest, architecture
-from .matrix import CellTask, DefendedModel
-from .plan import Plan
+from .matrix import DefendedModel
+from .plan import Place, Plan
 
 RECORDS_VERSION = 6
 # the module that all code between key and record depends on
@@ -30,7 +28,7 @@ class Keys:
     def __init__(self, plan: Plan, device: torch.device) -> None:
         self.plan = plan
         self.device = device
-        self._attacks = [hash_json(self._attack(one)) for one in plan.attacks]
+        self._tasks = [hash_json(one.made_of()) for one in plan.tasks]
 
     def training_request(self, defended: DefendedModel) -> TrainingRequest:
         """What to train for a defended model that has no weights yet."""
@@ -57,34 +55,10 @@ class Keys:
         """The key of the data: pixels and labels of the examples, and the training split."""
         return hash_json([self.plan.test_hash, self.plan.train_hash])
 
-    def cell(self, place: tuple[int, int]) -> str:
-        """The key of the cell of a defended model and an attack."""
-        number, attack = place
-        named = [self._shared, self._defended_models[number], self._attacks[attack]]
-        source = self.plan.attacks[attack].source
-        if source is not None:
-            named.append(self._defended_models[source])
-        return hash_json(named)
-
-    def recipe(self, attack: int) -> str:
-        """Name what an attack is, on any grid of epsilons and under any title.
-
-        Empty for what not every model meets: naive twins, transfer, certificates; and for targeted
-        attacks, which rank nothing.
-        """
-        task = self.plan.attacks[attack]
-        stage, settings = task.stage, self.plan.settings(task)
-        apart = task.naive or task.source is not None or task.targets is not None
-        if isinstance(stage, Certification) or apart:
-            return ""
-        made_of = {
-            "configuration": configuration(stage.attack),
-            "restarts": stage.restarts,
-            "search": settings.search,
-            "query_budget": settings.query_budget,
-            "samples": settings.adaptation.samples,
-        }
-        return hash_json(made_of)[:12]
+    def cell(self, place: Place) -> str:
+        """The key of a cell."""
+        networks = [self._defended_models[number] for number in self.plan.networks(place)]
+        return hash_json([self._shared, networks[0], self._tasks[place[1]], *networks[1:]])
 
     @cached_property
     def _shared(self) -> str:
@@ -128,25 +102,3 @@ class Keys:
                 "torch": torch.__version__,
             }
         )
-
-    def _attack(self, task: CellTask) -> dict[str, Any]:
-        attack, stage = task.entry, task.stage
-        settings = self.plan.settings(task)
-        if isinstance(stage, Certification):  # what certifies is the network, which has its key
-            return {
-                "configuration": configuration(stage),
-                "norm": settings.norm,
-                "grid": configuration(settings.grid),
-                "seed": settings.seed,
-            }
-        described = configuration(stage.attack)
-        code = {registry.find("attacks", attack.name).code, *registry.code_of(attack.spec)}
-        return {
-            "attack": attack.spec,
-            "configuration": described,
-            "code": sorted(code | {*registry.code_of(described)}),
-            "restarts": stage.restarts,
-            "settings": configuration(settings),
-            **({} if task.targets is None else {"targets": task.targets}),
-            **({"epsilons": "each alone"} if isolated(flatten_cascade([stage]), settings) else {}),
-        }

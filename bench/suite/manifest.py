@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from ..store.records import Finished
 from ..store.run_directory import RunDirectory, lost_cell
 from ..victim.probe import same_answers
 from .keys import Keys
-from .resume import CompletedCells, Place, stale
+from .plan import Place
+from .resume import CompletedCells, stale
 
 _MISSING = {"status": "missing"}
 _REST = 10.0  # so many times as long as writing the manifest took, it is left alone
@@ -35,42 +36,33 @@ class RunManifest:
         self.directory = directory
         self.done = dict(completed.done)
         self.failed: dict[Place, str] = {}
-        self.weights = dict(completed.weights)
-        self._plan = keys.plan
-        self._networks: dict[int, Mapping[str, Any]] = {
+        self.networks: dict[int, Mapping[str, Any]] = {
             number: about for number, about in enumerate(completed.networks) if about is not None
         }
+        self._plan = keys.plan
         self._keys = keys
         self._completed = completed
         self._file = file
         self._tables: Mapping[str, Any] = completed.manifest.get("tables") or {}
         self._began = _now()
         self._resting_until = 0.0
-        self._drop(stale(self.done, self.weights, self._sources))
 
-    @property
-    def _sources(self) -> list[int | None]:
-        return [one.source for one in self._plan.attacks]
-
-    def network(self, number: int, about: Mapping[str, Any]) -> None:
-        """Note a defended model's network as it is now. Cells that another one gave are dropped.
+    def network(self, number: int, about: Mapping[str, Any]) -> set[Place]:
+        """Note a defended model's network as it is now; drop the cells that another one gave.
 
         It is another one if its weights are others, or if it answers fixed images otherwise.
+        Returns what was dropped.
         """
-        before = self._networks.get(number, about)
-        self._networks[number] = about
-        self.weights[number] = about["weights_hash"]
-        changed = stale(self.done, self.weights, self._sources)
+        before = self.networks.get(number, about).get("probe", ())
+        self.networks[number] = about
+        changed = stale(self._plan, self.done, {number: about["weights_hash"]})
         for place, cell in self.done.items():
-            if number in (place[0], self._sources[place[1]]):
-                own = cell.cell is not None and place[0] == number
-                probed = cell.cell.about if own and cell.cell is not None else before
-                if not same_answers(probed.get("probe", ()), about["probe"]):
+            if number in self._plan.networks(place):
+                probed = before if cell.probe is None or place[0] != number else cell.probe
+                if not same_answers(probed, about["probe"]):
                     changed.add(place)
-        self._drop(changed)
-
-    def _drop(self, places: Set[Place]) -> None:
-        self.done = {place: one for place, one in self.done.items() if place not in places}
+        self.done = {place: one for place, one in self.done.items() if place not in changed}
+        return changed
 
     def add(self, place: Place, cell: Finished) -> None:
         """Note a finished cell."""
@@ -81,32 +73,24 @@ class RunManifest:
 
     def fail(self, place: Place, reason: str) -> None:
         """Note a cell that failed."""
+        self.done.pop(place, None)
         self.failed[place] = private(reason, self._plan.folder)
-
-    def has(self, number: int) -> bool:
-        """Whether any cell of a defended model is done."""
-        return any((number, attack) in self.done for attack in self._plan.attacks_on(number))
-
-    def missing(self, number: int) -> list[int]:
-        """The attacks that are not done on a defended model."""
-        attacks = self._plan.attacks_on(number)
-        return [one for one in attacks if (number, one) not in self.done]
 
     def titles(self, place: Place) -> dict[str, Any]:
         """What a cell is called, and may be called otherwise without a number changing."""
-        task = self._plan.attacks[place[1]]
-        source = task.source
+        task = self._plan.tasks[place[1]]
+        source, targets = task.source, task.settings.targets
         borrowed = (
             {} if source is None else {"transfer_source": self._plan.defended_models[source].title}
         )
-        aim = {} if task.targets is None else {"targets": task.targets}
+        aim = {} if targets is None else {"targets": targets}
         return {
             "dataset": self._plan.suite.dataset.title,
             **self._defended(place[0]),
-            "attack": task.entry.title,
+            "attack": task.title,
             "leaderboard_epsilon": self._plan.suite.headline.text,
             "epsilons": [one.text for one in self._plan.suite.epsilons],
-            "recipe": self._keys.recipe(place[1]),
+            "recipe": task.recipe(),
             "examples": self._plan.test_hash[:12],
             **borrowed,
             **aim,
@@ -115,7 +99,8 @@ class RunManifest:
     def close(self) -> Tables | None:
         """Bring the tables up to date, and say that the run is finished."""
         cells = [(one, self.titles(place)) for place, one in sorted(self.done.items())]
-        entries = [self._entry(place) for place in self._places() if place not in self.done]
+        missing = [place for place in self._plan.places if place not in self.done]
+        entries = [self._entry(place) for place in missing]
         lost = [one for one in map(lost_cell, entries) if one is not None]
         self._tables, tables = write_tables(self.directory, self._tables, cells, lost)
         lasting, before = self._lasting(), self._completed.manifest
@@ -153,9 +138,9 @@ class RunManifest:
             "indices": self._plan.indices.tolist(),
             "networks": [
                 {**about, **self._defended(number)}
-                for number, about in sorted(self._networks.items())
+                for number, about in sorted(self.networks.items())
             ],
-            "cells": [self._entry(place) for place in self._places()],
+            "cells": [self._entry(place) for place in self._plan.places],
             "tables": dict(self._tables),
         }
 
@@ -179,16 +164,9 @@ class RunManifest:
             "weights": list(cell.weights),
             "files": dict(cell.files),
             "adversarials": cell.adversarials,
+            "seconds": cell.seconds,
             "titles": titles,
         }
-
-    def _places(self) -> list[Place]:
-        """Every cell of the plan, in its order."""
-        plan = self._plan
-        defended_models = range(len(plan.defended_models))
-        return sorted(
-            (number, attack) for number in defended_models for attack in plan.attacks_on(number)
-        )
 
     def _defended(self, number: int) -> dict[str, str]:
         defended = self._plan.defended_models[number]

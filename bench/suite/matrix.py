@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from ..api import registry
 from ..api.defense import Defense
 from ..api.errors import BadParameter
-from ..api.flags import CERTIFIED
-from ..engine.config import AttackStage, Certification, check_stages, flatten_cascade
+from ..engine.config import AttackStage, CellConfig, check_stages, flatten_cascade
 from ..engine.targets import Targets
 from ..victim.traits import Adaptation, ModelTraits, misses, naive
 from .config import NAIVELY, TRANSFER, AttackEntry, ModelEntry, Suite
+from .tasks import AttackTask, CertificateTask, Task
 
 
 @dataclass(frozen=True)
@@ -43,46 +43,44 @@ class DefendedModel:
         return getattr(self.defense or self.wrapper, "certifies", None) is not None
 
 
-@dataclass(frozen=True)
-class CellTask:
-    """An attack, or what stands in its place; the defended models that it meets, and how.
-
-    meets: numbers of defended models. source: the defended model whose gradients it borrows, if it
-    does.
-    targets: the rule by which it gets classes to reach, if it is targeted.
-    """
-
-    entry: AttackEntry
-    stage: AttackStage | Certification
-    meets: frozenset[int]
-    source: int | None = None
-    adaptation: Adaptation = Adaptation()
-    targets: Targets | None = None
-
-    @property
-    def naive(self) -> bool:
-        """Whether it takes defended models that are not ordinary for such."""
-        return not self.adaptation.surrogates
+def cell_config(
+    suite: Suite,
+    entry: AttackEntry | None = None,
+    adaptation: Adaptation = Adaptation(),
+    targets: Targets | None = None,
+) -> CellConfig:
+    """How the cells of an attack are run, or of what has no entry."""
+    return CellConfig(
+        norm=suite.norm,
+        grid=suite.epsilons,
+        seed=suite.seed,
+        search=(entry and entry.search) or suite.search,
+        query_budget=(entry and entry.query_budget) or suite.query_budget,
+        precision=suite.precision,
+        adaptation=adaptation,
+        targets=targets,
+    )
 
 
 def attack_tasks(
     attacks: Sequence[tuple[AttackEntry, AttackStage]],
     suite: Suite,
     defended_models: Sequence[DefendedModel],
-) -> list[CellTask]:
+) -> list[Task]:
     """Every attack against all defended models, and without help beside it, where it needs some.
 
     Where the suite names targets, those that can aim also run targeted.
 
     Raises: BadParameter when it names targets and none can aim.
     """
-    made = []
+    made: list[Task] = []
+    aimed = False
+    everyone = frozenset(range(len(defended_models)))
     for entry, stage in attacks:
         white = stage.attack.access == "white-box"
         samples = entry.eot_samples or suite.eot_samples
         adaptive = Adaptation(samples=samples) if white else Adaptation()
-        everyone = frozenset(range(len(defended_models)))
-        made.append(CellTask(entry, stage, everyone, adaptation=adaptive))
+        made.append(AttackTask(entry, stage, cell_config(suite, entry, adaptive), everyone))
         parts = [one.attack for one in flatten_cascade([stage])]
         helped: dict[Adaptation, set[int]] = {}
         for number, one in enumerate(defended_models):
@@ -90,35 +88,37 @@ def attack_tasks(
                 helped.setdefault(naive(one.traits), set()).add(number)
         named = entry.model_copy(update={"label": entry.title + NAIVELY})
         for adaptation, meets in helped.items():
-            made.append(CellTask(named, stage, frozenset(meets), adaptation=adaptation))
+            settings = cell_config(suite, entry, adaptation)
+            made.append(AttackTask(named, stage, settings, frozenset(meets)))
         if suite.targets is not None and all(getattr(one, "targetable", True) for one in parts):
-            title = f"{entry.title} ({suite.targets})"
-            aiming = entry.model_copy(update={"label": title})
-            made.append(CellTask(aiming, stage, everyone, None, adaptive, suite.targets))
-    if suite.targets is not None and all(one.targets is None for one in made):
+            aimed = True
+            aiming = entry.model_copy(update={"label": f"{entry.title} ({suite.targets})"})
+            settings = cell_config(suite, entry, adaptive, suite.targets)
+            made.append(AttackTask(aiming, stage, settings, everyone))
+    if suite.targets is not None and not aimed:
         names = ", ".join(entry.title for entry, _ in attacks)
         raise BadParameter(f"targets = {suite.targets!r}: none of the attacks can aim ({names})")
     return made
 
 
-def certificate_tasks(defended_models: Sequence[DefendedModel]) -> list[CellTask]:
+def certificate_tasks(suite: Suite, defended_models: Sequence[DefendedModel]) -> list[Task]:
     """The certificates of the defended models that have some."""
     proving = frozenset(number for number, one in enumerate(defended_models) if one.certifies)
-    entry = AttackEntry(name=CERTIFIED)
-    return [CellTask(entry, Certification(), proving)] if proving else []
+    return [CertificateTask(cell_config(suite), proving)] if proving else []
 
 
 def transfer_tasks(
     entry: AttackEntry, suite: Suite, defended_models: Sequence[DefendedModel]
-) -> list[CellTask]:
+) -> list[Task]:
     """The transfer attack, by each defended model's gradients.
 
     Raises: BadParameter when there is nothing to transfer, or it follows no gradient.
     """
     if len(defended_models) < 2:
         raise BadParameter("it takes two networks at least")
-    made = []
+    made: list[Task] = []
     everyone = frozenset(range(len(defended_models)))
+    settings = cell_config(suite, entry)
     for number, defended in enumerate(defended_models):
         spec = registry.through(
             "attacks", entry.spec, {"name": "network", "network": defended.title}
@@ -127,5 +127,5 @@ def transfer_tasks(
         stage = AttackStage(built, entry.restarts)
         check_stages([stage], suite.norm, targeted=False)
         named = entry.model_copy(update={"label": TRANSFER + defended.title})
-        made.append(CellTask(named, stage, everyone - {number}, source=number))
+        made.append(AttackTask(named, stage, settings, everyone - {number}, source=number))
     return made

@@ -17,7 +17,7 @@ from ..api.errors import BadParameter, BadSuite
 from ..api.shared.path_names import located
 from ..datasets.in_memory import fingerprint, select, tensor_hash
 from ..datasets.validation import SPLITS, check_images, check_splits, load_split
-from ..engine.config import AttackStage, CellConfig, Certification, check_stages
+from ..engine.config import AttackStage, check_stages
 from ..engine.targets import check_class
 from ..store.hashing import hash_json
 from ..training.load import check_model, wrapper_of
@@ -25,7 +25,10 @@ from ..training.networks import check_defense
 from ..victim.traits import ModelTraits
 from .config import AttackEntry, Entry, ModelEntry, Suite
 from .lookup import blamed
-from .matrix import CellTask, DefendedModel, attack_tasks, certificate_tasks, transfer_tasks
+from .matrix import DefendedModel, attack_tasks, certificate_tasks, transfer_tasks
+from .tasks import Task
+
+Place = tuple[int, int]  # a cell: the numbers of its defended model, and of its task
 
 _BLOCK = 256  # images held at once to be looked at
 
@@ -36,7 +39,7 @@ class Plan:
 
     train: the training split. test: the chosen test examples. indices: (N,) int64, which of
     the test split they are. train_hash, test_hash: their fingerprint, and that of the very pixels
-    that are attacked. attacks: also what stands in an attack's place, the certificates.
+    that are attacked. tasks: attacks and what else a cell may be, such as certificates.
     """
 
     suite: Suite
@@ -47,39 +50,26 @@ class Plan:
     train_hash: str
     test_hash: str
     defended_models: tuple[DefendedModel, ...]
-    attacks: tuple[CellTask, ...]
+    tasks: tuple[Task, ...]
 
-    def attacks_on(self, number: int) -> list[int]:
-        """The attacks that a defended model is met by.
-
-        Its certificates come first, if it has some: attacks are audited against them.
-        """
-        meets = [attack for attack, one in enumerate(self.attacks) if number in one.meets]
-        return sorted(meets, key=lambda attack: attack != self.certification)
+    def tasks_on(self, number: int) -> list[int]:
+        """The tasks that meet a defended model, in their order."""
+        return [task for task, one in enumerate(self.tasks) if number in one.meets]
 
     @cached_property
-    def certification(self) -> int | None:
-        """The attack in whose place the certificates are, if any defended model has some."""
-        kinds = (isinstance(one.stage, Certification) for one in self.attacks)
-        return next((number for number, found in enumerate(kinds) if found), None)
+    def places(self) -> list[Place]:
+        """Every cell, a defended model after the other."""
+        numbers = range(len(self.defended_models))
+        return [(number, task) for number in numbers for task in self.tasks_on(number)]
+
+    def networks(self, place: Place) -> tuple[int, ...]:
+        """The defended models whose networks a cell takes: its own, and one that it borrows."""
+        source = self.tasks[place[1]].source
+        return (place[0],) if source is None else (place[0], source)
 
     def checkpoint(self, entry: ModelEntry) -> Path | None:
         """Where a model's checkpoint is: relative to the suite's folder."""
         return None if entry.checkpoint is None else located(entry.checkpoint, self.folder)
-
-    def settings(self, task: CellTask) -> CellConfig:
-        """How an attack's cells are run."""
-        suite, attack = self.suite, task.entry
-        return CellConfig(
-            norm=suite.norm,
-            grid=suite.epsilons,
-            seed=suite.seed,
-            search=attack.search or suite.search,
-            query_budget=attack.query_budget or suite.query_budget,
-            precision=suite.precision,
-            adaptation=task.adaptation,
-            targets=task.targets,
-        )
 
 
 def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
@@ -125,7 +115,7 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
     if suite.transfer is not None:
         with blamed(file, "transfer"):
             tasks += transfer_tasks(suite.transfer, suite, defended_models)
-    tasks += certificate_tasks(defended_models)
+    tasks += certificate_tasks(suite, defended_models)
     return Plan(
         suite,
         folder,

@@ -1,21 +1,19 @@
 """Which cells of a plan a run directory holds already. Nothing is written, no network is made."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..api.errors import RunDirectoryError
 from ..api.shared.file_checks import check_regular
-from ..store.cell import Cell
 from ..store.hashing import hash_file
 from ..store.records import Finished, read_cell
 from ..store.run_directory import RunDirectory, read_manifest
 from ..training.networks import cached_weights
 from .files_read import unchanged
 from .keys import Keys
-from .plan import Plan
-
-Place = tuple[int, int]  # a cell of the plan: the number of its defended model, and of its attack
+from .plan import Place, Plan
 
 
 class CompletedCells:
@@ -24,12 +22,12 @@ class CompletedCells:
     The manifest remembers each file's SHA-256, so that finished cells need not be parsed. Where it
     is silent or another hash is found, records are read and checked value by value.
 
-    done: the finished cells. networks: what the manifest says of each defended model's network, if
-    it does. weights: the hash of the weights that a defended model's network has, where that is
-    known.
-    to_build: the defended models whose network must be built, to see whether it is still the same,
-    before their cells count as done: those made by code of the user's, unless they would be
-    trained.
+    done: the finished cells, without those that other weights gave than a network is known to have
+    now. networks: what the manifest says of each defended model's network, if it does. weights: the
+    hash of the weights that a defended model's network has, where that is known.
+    to_check: the defended models whose network must be made, to see whether it is still the same,
+    before their cells count as done: those of unknown weights, and those made by code of the
+    user's, unless they would be trained.
     """
 
     def __init__(self, keys: Keys, directory: RunDirectory, cache: Path | None) -> None:
@@ -45,10 +43,9 @@ class CompletedCells:
         self._names = {name[-24:-8]: name for name in _files(self._records, ".parquet")}
         self.errors = set(_files(self._records, ".error.txt"))
         self.done: dict[Place, Finished] = {}
-        for number in range(len(plan.defended_models)):
-            for attack in plan.attacks_on(number):
-                if (found := self.look_up(keys.cell((number, attack)))) is not None:
-                    self.done[number, attack] = found
+        for place in plan.places:
+            if (found := self._look_up(keys.cell(place))) is not None:
+                self.done[place] = found
         listed = _by(self.manifest.get("networks"), "key")
         self.networks = [listed.get(key) for key in keys.networks]
         cached = [cached_weights(key, cache) for key in keys.networks]
@@ -58,10 +55,17 @@ class CompletedCells:
             for number, one in enumerate(cached)
             if (known := one or agreed.get(number)) is not None
         }
-        self.to_build = {
+        changed = stale(plan, self.done, self.weights)
+        self.done = {place: one for place, one in self.done.items() if place not in changed}
+        there = {number for number, _ in self.done}
+        self.to_check = {
             number
             for number, defended in enumerate(plan.defended_models)
-            if defended.is_users and (defended.defense is None or cached[number] is not None)
+            if number in there
+            and (
+                number not in self.weights
+                or (defended.is_users and (defended.defense is None or cached[number] is not None))
+            )
         }
 
     def _agreed_weights(self) -> dict[int, str]:
@@ -73,26 +77,31 @@ class CompletedCells:
 
     def unfinished(self, plan: Plan) -> set[str]:
         """Titles of the models that have a cell missing."""
-        gone = stale(self.done, self.weights, [one.source for one in plan.attacks])
         return {
-            defended.model.title
-            for number, defended in enumerate(plan.defended_models)
-            for attack in plan.attacks_on(number)
-            if (number, attack) not in self.done or (number, attack) in gone
+            plan.defended_models[place[0]].model.title
+            for place in plan.places
+            if place not in self.done
         }
 
-    def precisions(self, weights: str) -> list[Mapping[str, Any]]:
-        """What the searches on networks of these weights computed in, as the manifest says it."""
+    @cached_property
+    def precisions(self) -> Mapping[str, Mapping[str, Any]]:
+        """What searches computed in before, as the manifest says it: a run keeps to it.
+
+        The hash of a network's weights -> a description of the choice.
+        """
         networks = _by(self.manifest.get("networks"), "key").values()
-        found = [one.get("precision") for one in networks if one.get("weights_hash") == weights]
-        return [one for one in found if isinstance(one, Mapping)]
+        return {
+            str(one.get("weights_hash")): one["precision"]
+            for one in networks
+            if isinstance(one.get("precision"), Mapping)
+        }
 
     def path(self, key: str) -> Path | None:
         """Where a cell's records are, whatever its titles were when they were written."""
         name = self._names.get(key[:16])
         return None if name is None else self._records / name
 
-    def look_up(self, key: str) -> Finished | None:
+    def _look_up(self, key: str) -> Finished | None:
         """Return a cell that is there and whole; what is damaged is as good as missing."""
         path = self.path(key)
         if path is None:
@@ -102,18 +111,26 @@ class CompletedCells:
             check_regular(path)
             sha256 = hash_file(path)
             if sha256 == listed.get("sha256"):
-                weights, files = tuple(listed["weights"]), listed["files"]
-                found = Finished(path, key, sha256, weights, files, listed.get("adversarials"))
+                found = Finished(
+                    path,
+                    key,
+                    sha256,
+                    tuple(listed["weights"]),
+                    listed["files"],
+                    listed.get("adversarials"),
+                    listed.get("seconds"),
+                )
             else:
-                found = finished(path, sha256, read_cell(path))
+                found = _read(path, sha256)
         except (OSError, RunDirectoryError, KeyError, TypeError):
             return None
         same = found.key == key and unchanged(found.files, self._folder)
         return found if same and (not self._saving or found.saved) else None
 
 
-def finished(path: Path, sha256: str, cell: Cell, *, fresh: bool = False) -> Finished:
-    """A cell that has been written, or read, as a finished one."""
+def _read(path: Path, sha256: str) -> Finished:
+    """A finished cell whose records are read and checked. Raises: RunDirectoryError; KeyError."""
+    cell = read_cell(path, None)
     about = cell.about
     return Finished(
         path,
@@ -122,27 +139,22 @@ def finished(path: Path, sha256: str, cell: Cell, *, fresh: bool = False) -> Fin
         cell.weights,
         about["files"],
         about.get("adversarials"),
-        fresh,
-        cell,
+        about.get("seconds"),
+        about.get("probe"),
     )
 
 
-def stale(
-    cells: Mapping[Place, Finished], weights: Mapping[int, str], sources: Sequence[int | None]
-) -> set[Place]:
+def stale(plan: Plan, cells: Mapping[Place, Finished], weights: Mapping[int, str]) -> set[Place]:
     """The cells that other weights gave than a network has now.
 
-    weights: by defended model, where they are known. sources: by attack, whose gradients it
-    borrows.
+    weights: by defended model, where they are known.
     """
-    found = set()
-    for (number, attack), cell in cells.items():
-        source = sources[attack]
-        networks = (number,) if source is None else (number, source)
-        now = tuple(weights.get(one) for one in networks)
-        if any(one not in (None, before) for one, before in zip(now, cell.weights, strict=False)):
-            found.add((number, attack))
-    return found
+    return {
+        place
+        for place, cell in cells.items()
+        for number, before in zip(plan.networks(place), cell.weights, strict=False)
+        if weights.get(number, before) != before
+    }
 
 
 def _by(entries: Any, name: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..api.shared.outcome_columns import COUNTED
 from ..api.threat import Ball, measure, per_example
 
 UNLIMITED = 2**62
@@ -16,50 +17,37 @@ _ROUGH = 1e-5  # relative error of a norm in float32, generously
 class AttackCounters:
     """What the harness keeps on each example of a batch of B while it is under attack.
 
-    ball: around the clean images. y: (B,), the goals. forward, backward, queries: (B,) int64,
-    counted. allowance: (B,) int64, queries that are left. distance: (B,) float64, norm of the
-    smallest adversarial perturbation seen, infinite before the first; nearest: (B, C, H, W), that
-    point. grid: (B, E) float64, the radii of interest. solved: (B, E) int64, how many queries had
-    been asked when an adversarial point within each was first seen, 0 before; not kept for
-    white-box attacks. margin: (B,), how far the logits last seen were from the goal, NaN before the
-    first and when nobody wants to know. fault: (B,) int64, whether a gradient that the attack was
-    given was not finite, and whose fault it was: 0 none was, LOSS the attack's own loss's, MODEL
-    the model's.
+    ball: around the clean images. y: (B,), the goals. allowance: (B,) int64, queries that are left.
+    grid: (B, E) float64, the radii of interest. counts: the columns of `COUNTED` by name, (B,)
+    int64, or (B, E) of those counted by "first": `solved` is how many queries had been asked when
+    an adversarial point within each radius was first seen, 0 before; not kept for white-box
+    attacks. distance: (B,) float64, norm of the smallest adversarial perturbation seen, infinite
+    before the first; nearest: (B, C, H, W), that point. margin: (B,), how far the logits last seen
+    were from the goal, NaN before the first and when nobody wants to know. fault: (B,) int64,
+    whether a gradient that the attack was given was not finite, and whose fault it was: 0 none was,
+    LOSS the attack's own loss's, MODEL the model's.
     """
 
     ball: Ball
     y: Tensor
-    forward: Tensor
-    backward: Tensor
-    queries: Tensor
     allowance: Tensor
+    grid: Tensor
+    counts: dict[str, Tensor]
     distance: Tensor
     nearest: Tensor
-    grid: Tensor
-    solved: Tensor
     margin: Tensor
     fault: Tensor
 
     @classmethod
     def open(cls, ball: Ball, y: Tensor, allowance: Tensor, grid: Tensor) -> "AttackCounters":
         """Begin with nothing counted and nothing found."""
-        zeros = torch.zeros_like(y)
+        counts = {
+            one.name: torch.zeros_like(grid if one.count == "first" else y, dtype=torch.int64)
+            for one in COUNTED
+        }
         distance = torch.full(y.shape, torch.inf, dtype=torch.float64, device=y.device)
-        counts = zeros, zeros.clone(), zeros.clone()
-        solved = torch.zeros_like(grid, dtype=torch.int64)
-        unknown = distance * torch.nan
-        return cls(
-            ball,
-            y,
-            *counts,
-            allowance,
-            distance,
-            nearest=ball.x.clone(),
-            grid=grid,
-            solved=solved,
-            margin=unknown,
-            fault=zeros.clone(),
-        )
+        unknown, none = distance * torch.nan, torch.zeros_like(y)
+        return cls(ball, y, allowance, grid, counts, distance, ball.x.clone(), unknown, none)
 
     @property
     def broken(self) -> Tensor:
@@ -87,10 +75,11 @@ class AttackCounters:
         """
         within = distance[:, None] <= self.grid[rows]
         when = torch.where(within, asked[:, None], UNLIMITED)
-        first = torch.full_like(self.solved, UNLIMITED)
+        solved = self.counts["solved"]
+        first = torch.full_like(solved, UNLIMITED)
         first.scatter_reduce_(0, rows[:, None].expand_as(when), when, "amin")
-        new = (self.solved == 0) & (first < UNLIMITED)
-        self.solved.copy_(torch.where(new, first, self.solved))
+        new = (solved == 0) & (first < UNLIMITED)
+        solved.copy_(torch.where(new, first, solved))
 
     def note_fault(self, gradient: Tensor, slope: Tensor, asked: Tensor | None) -> None:
         """Note whose gradients (B, C, H, W) were not finite; slope: of the loss, by the logits.

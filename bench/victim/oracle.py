@@ -105,7 +105,7 @@ class Oracle:
             )
             gradient = self._usable(one, admitted)
             answers.append(Answer(gradient, one.loss, self._read(one.logits)))
-            self._counters.backward += 1 if admitted is None else admitted
+            self._counters.counts["backward"] += 1 if admitted is None else admitted
         answer = answers[0] if self._samples == 1 else _mean(answers)
         logits, tolerance = answer.logits, self._fast.tolerance if surrogate is None else 0.0
         if tolerance and not x.is_cuda:  # there it would be waited for
@@ -217,7 +217,7 @@ class Oracle:
         """
         if not self._network.stochastic or self._draws is None:
             return None
-        asked = self._counters.forward
+        asked = self._counters.counts["forward"]
         if owners is None:
             return replace(self._draws, step=asked.clone())  # it goes on counting
         order = _ranks(owners, len(asked))
@@ -242,8 +242,8 @@ class Oracle:
             allowed = (counters.allowance if owners is None else counters.allowance[owners]) > ranks
             admitted = allowed if admitted is None else admitted & allowed
         asked = _per_owner(owners, admitted, len(counters.y))
-        counters.forward += asked
-        counters.queries += asked
+        counters.counts["forward"] += asked
+        counters.counts["queries"] += asked
         if self._limited:
             assert admitted is not None
             counters.allowance -= asked
@@ -261,8 +261,8 @@ class Oracle:
         rows = table.where(doubtful if admitted is None else doubtful & admitted)
         if not len(rows):
             return logits
-        for column in (counters.forward, counters.queries):
-            column.index_add_(0, rows, torch.ones_like(rows))
+        for name in ("forward", "queries"):
+            counters.counts[name].index_add_(0, rows, torch.ones_like(rows))
         asked = self._read(self._network.logits(x.detach()[rows]), rows)
         return logits.index_copy(0, rows, asked)
 
@@ -291,7 +291,7 @@ class Oracle:
         hit = hit[rows] & self._confirmed_once(x, rows)
         distance = torch.where(hit, counters.distance_of(points, rows), torch.inf)
         if self._access != "white-box":
-            counters.note_solved(rows, distance, counters.queries[rows])
+            counters.note_solved(rows, distance, counters.counts["queries"][rows])
         nearer = distance < before
         kept = torch.where(per_example(nearer, points), points, counters.nearest[rows])
         counters.nearest.index_copy_(0, rows, kept)
@@ -361,7 +361,7 @@ class Oracle:
         if not len(hit):
             return
         ranks = _ranks(owners, len(counters.y))[hit] + 1
-        before = counters.queries - _per_owner(owners, admitted, len(counters.y))
+        before = counters.counts["queries"] - _per_owner(owners, admitted, len(counters.y))
         points, owners = x[hit], owners[hit]
         distance = counters.distance_of(points, owners)
         distance = torch.where(self._confirmed(points, owners), distance, torch.inf)
@@ -407,7 +407,9 @@ class _PulledBack:
 
     def _count(self, slope: Tensor) -> None:
         self._slope = slope
-        self._counters.backward += _per_owner(self._rows, self._admitted, len(self._counters.y))
+        self._counters.counts["backward"] += _per_owner(
+            self._rows, self._admitted, len(self._counters.y)
+        )
 
     def _usable(self, gradient: Tensor) -> Tensor:
         if not gradient.is_cuda and gradient.detach().sum().isfinite():

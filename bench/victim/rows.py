@@ -1,4 +1,4 @@
-"""Rows of a table of tensors: a dataclass whose tensors share their leading axis.
+"""Rows of a table of tensors: a dataclass or dict whose tensors share their leading axis.
 
 What the engine does to the examples in its batch, whatever an attack's state holds.
 """
@@ -14,60 +14,42 @@ T = TypeVar("T")
 
 
 def take(table: T, rows: Tensor) -> T:
-    """Return the chosen rows, (n,) int64, of a tensor or of each tensor of a dataclass."""
-    if isinstance(table, Tensor):
-        return cast(T, table.index_select(0, rows))
-    return _over_fields(table, lambda value: take(value, rows))
+    """Return the chosen rows, (n,) int64, of each tensor."""
+    return _each(lambda one: one.index_select(0, rows), table)
 
 
 def put(table: T, rows: Tensor, values: T) -> T:
     """Return the table with some rows (n,) replaced by the rows of `values`."""
-    if isinstance(table, Tensor):
-        return cast(T, table.index_copy(0, rows, cast(Tensor, values).to(table.dtype)))
-    return _over_fields(table, lambda value, other: put(value, rows, other), values)
+    return _each(lambda one, new: one.index_copy(0, rows, new.to(one.dtype)), table, values)
 
 
 def join(tables: Sequence[T]) -> T:
     """Return the rows of all tables, one after another."""
-    first, *others = tables
-    if isinstance(first, Tensor):
-        return cast(T, torch.cat(cast(list[Tensor], list(tables))))
-    joined: T = _over_fields(first, lambda *values: join(values), *others)
-    return joined
+    return _each(lambda *parts: torch.cat(parts), *tables)
 
 
 def write(table: Any, rows: Tensor, values: Any) -> None:
     """Replace some rows (n,) in place."""
-    if isinstance(table, Tensor):
-        table.index_copy_(0, rows, values)
-    else:
-        for one in fields(table):
-            write(getattr(table, one.name), rows, getattr(values, one.name))
+    _each(lambda one, new: one.index_copy_(0, rows, new), table, values)
 
 
 def overwrite(table: Any, values: Any) -> None:
     """Replace all rows in place."""
-    if isinstance(table, Tensor):
-        table.copy_(values)
-    else:
-        for one in fields(table):
-            overwrite(getattr(table, one.name), getattr(values, one.name))
+    _each(Tensor.copy_, table, values)
 
 
 def clone(table: T) -> T:
     """Return a copy that shares no memory, neither with the table nor within itself."""
-    if isinstance(table, Tensor):
-        return cast(T, table.clone())
-    copied: T = _over_fields(table, clone)
-    return copied
+    return _each(Tensor.clone, table)
 
 
 def choose(indicator: Tensor, table: T, other: T) -> T:
     """Return the table's rows where the indicator, (B,) bool, holds, and the other's elsewhere."""
-    if isinstance(table, Tensor):
-        shape = (-1, *[1] * (table.dim() - 1))
-        return cast(T, torch.where(indicator.reshape(shape), table, cast(Tensor, other)))
-    return _over_fields(table, lambda value, old: choose(indicator, value, old), other)
+
+    def chosen(one: Tensor, old: Tensor) -> Tensor:
+        return torch.where(indicator.reshape(-1, *[1] * (one.dim() - 1)), one, old)
+
+    return _each(chosen, table, other)
 
 
 def where(indicator: Tensor) -> Tensor:
@@ -75,12 +57,18 @@ def where(indicator: Tensor) -> Tensor:
     return torch.nonzero(indicator).flatten()
 
 
-def _over_fields(table: T, act: Callable[..., Any], *others: T) -> T:
-    if not is_dataclass(table) or isinstance(table, type):
+def _each(act: Callable[..., Tensor], table: T, *others: Any) -> T:
+    """The table with what `act` makes of each of its tensors, and of the others' beside it."""
+    made: Any
+    if isinstance(table, Tensor):
+        made = act(table, *others)
+    elif isinstance(table, dict):
+        made = {key: _each(act, one, *(o[key] for o in others)) for key, one in table.items()}
+    elif is_dataclass(table) and not isinstance(table, type):
+        names = [one.name for one in fields(table)]
+        parts = ((getattr(one, name) for one in (table, *others)) for name in names)
+        values = [_each(act, *some) for some in parts]
+        made = replace(table, **dict(zip(names, values, strict=True)))
+    else:
         raise TypeError(f"a state holds tensors and dataclasses of tensors, not {table!r}")
-    changed = {
-        one.name: act(getattr(table, one.name), *(getattr(other, one.name) for other in others))
-        for one in fields(table)
-    }
-    made: T = replace(table, **changed)
-    return made
+    return cast(T, made)

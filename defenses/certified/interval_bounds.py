@@ -95,6 +95,19 @@ class IntervalBounds(Recipe):
     use, goes by its running statistics there.
 
     Raises: BadParameter for a value that cannot be used.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example, training_example
+    >>> from quintain.defenses.certified.interval_bounds import IntervalBounds
+    >>> _, images, labels = linear_example()
+    >>> model, training = training_example(epsilon=0.03)
+    >>> defense = IntervalBounds(epochs=20, warmup_epochs=1, ramp_epochs=5, augmentation="none")
+    >>> trained = defense.fit(model, training)
+    >>> result = evaluate(trained.model, images, labels, epsilons=[0.025, 0.055])
+    >>> result.certified_accuracy["robust_accuracy"].tolist()
+    [0.8, 0.5]
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.8, 0.5]
     """
 
     certifies: ClassVar[Norm] = "Linf"

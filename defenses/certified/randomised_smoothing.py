@@ -24,6 +24,18 @@ class RandomisedSmoothing(Wrapper):
     base: how the network is trained; by default on images with the same noise.
 
     Raises: BadParameter for a value that cannot be used.
+
+    Around a network that is trained already:
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example
+    >>> from quintain.defenses.certified.randomised_smoothing import RandomisedSmoothing
+    >>> model, images, labels = linear_example()
+    >>> smoothed = RandomisedSmoothing(sigma=0.05, n=200).wrap(model)
+    >>> result = evaluate(smoothed, images, labels, "fgsm", norm="L2", epsilons=[0.05, 0.1])
+    >>> result.certified_accuracy["robust_accuracy"].tolist()
+    [0.9, 0.0]
+    >>> result.curve["robust_accuracy"].tolist()
+    [0.9, 0.8]
     """
 
     certifies: ClassVar[Norm] = "L2"

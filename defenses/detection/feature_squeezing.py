@@ -29,6 +29,21 @@ class FeatureSqueezing(Detection):
     threshold is set on images that were held out from training, not on those trained on.
 
     Raises: BadParameter for a value that cannot be used.
+
+    With one bit the first row of the last image counts no more than the others, and the class
+    changes: so class 2, "rejected", is predicted.
+    >>> import torch
+    >>> from quintain.bench.api.examples import linear_example, training_example
+    >>> from quintain.defenses.detection.feature_squeezing import FeatureSqueezing
+    >>> from quintain.defenses.none import Undefended
+    >>> base = Undefended(epochs=30, augmentation="none")
+    >>> model, training = training_example()
+    >>> trained = FeatureSqueezing(base=base, bits=1, median=0).fit(model, training)
+    >>> _, images, _ = linear_example()
+    >>> odd = images[9:].clone()
+    >>> odd[0, 0, 0] = 0.5 - 4.5 * (odd[0, 0, 0] - 0.5)
+    >>> trained.model(torch.cat([images[8:], odd])).argmax(dim=1)
+    tensor([0, 1, 2])
     """
 
     bits: int = 1

@@ -1,12 +1,12 @@
 """What a network computes on the way: the features that detectors look at."""
 
-from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...bench.api.errors import BadParameter, closest
+from ...bench.api.errors import BadParameter
+from ...bench.api.shared.layer_outputs import layer_named, recorded
 
 
 def with_features(network: nn.Module, x: Tensor, layer: str | None) -> tuple[Tensor, Tensor]:
@@ -17,24 +17,11 @@ def with_features(network: nn.Module, x: Tensor, layer: str | None) -> tuple[Ten
 
     Raises: BadParameter when there is no such layer, or it returns no features.
     """
-    seen: list[Any] = []
-    layers = dict(network.named_modules())
-    with ExitStack() as stack:
-        if layer is None:
-            for one in layers.values():
-                if isinstance(one, nn.Linear):
-                    hook = one.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-                    stack.enter_context(hook)
-        elif layer in layers:
-            hook = layers[layer].register_forward_hook(lambda *given: seen.append(given[2]))
-            stack.enter_context(hook)
-        else:
-            raise BadParameter(
-                f"the network has no layer '{layer}'{closest(layer, list(layers)) or '.'} "
-                f"It has {', '.join(name for name in layers if name)}"
-            )
+    linear = [one for one in network.modules() if isinstance(one, nn.Linear)]
+    read = linear if layer is None else [layer_named(network, layer)]
+    with recorded(read, inputs=layer is None) as seen:
         logits = network(x)
-    features = seen[-1] if seen else None
+    features = seen[-1][1] if seen else None
     if not isinstance(features, Tensor) or features.dim() < 2 or len(features) != len(x):
         wanted = "a linear layer" if layer is None else f"layer '{layer}'"
         raise BadParameter(f"the network has no features (N, D) at {wanted}: name another layer")

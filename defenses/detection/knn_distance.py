@@ -31,6 +31,19 @@ class KNNDistance(Detection):
     Deviation from the paper: it detects other data than the training's, this one attacks on it.
 
     Raises: BadParameter for a value that cannot be used.
+
+    A black image is like nothing in the training set, so that class 2, "rejected", is predicted:
+    >>> import torch
+    >>> from quintain.bench.api.examples import linear_example, training_example
+    >>> from quintain.defenses.detection.knn_distance import KNNDistance
+    >>> from quintain.defenses.none import Undefended
+    >>> base = Undefended(epochs=5, augmentation="none")
+    >>> model, training = training_example()
+    >>> trained = KNNDistance(base=base, neighbours=3).fit(model, training)
+    >>> _, images, _ = linear_example()
+    >>> black = torch.zeros(1, 1, 4, 4)
+    >>> trained.model(torch.cat([images[4:6], black])).argmax(dim=1)
+    tensor([0, 1, 2])
     """
 
     layer: str | None = None

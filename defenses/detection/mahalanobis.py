@@ -30,6 +30,19 @@ class Mahalanobis(Detection):
     to adversarial examples; no gradient step on the input before it is scored; shrinkage.
 
     Raises: BadParameter for a value that cannot be used.
+
+    A black image is like nothing in the training set, so that class 2, "rejected", is predicted:
+    >>> import torch
+    >>> from quintain.bench.api.examples import linear_example, training_example
+    >>> from quintain.defenses.detection.mahalanobis import Mahalanobis
+    >>> from quintain.defenses.none import Undefended
+    >>> base = Undefended(epochs=5, augmentation="none")
+    >>> model, training = training_example()
+    >>> trained = Mahalanobis(base=base).fit(model, training)
+    >>> _, images, _ = linear_example()
+    >>> black = torch.zeros(1, 1, 4, 4)
+    >>> trained.model(torch.cat([images[4:6], black])).argmax(dim=1)
+    tensor([0, 1, 2])
     """
 
     layer: str | None = None

@@ -31,6 +31,19 @@ class AdversarialTraining(Threatened):
     of FGSM and what it reaches to [0, 1] as here.
 
     Raises: BadParameter for a value that cannot be used.
+
+    Robust accuracy before and after:
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example, training_example
+    >>> from quintain.defenses.training.adversarial_training import AdversarialTraining
+    >>> _, images, labels = linear_example()
+    >>> model, training = training_example(epsilon=0.03)
+    >>> evaluate(model, images, labels, epsilons=[0.025]).curve["robust_accuracy"].tolist()
+    [0.3]
+    >>> defense = AdversarialTraining(epochs=20, augmentation="none")
+    >>> trained = defense.fit(model, training)
+    >>> evaluate(trained.model, images, labels, epsilons=[0.025]).curve["robust_accuracy"].tolist()
+    [0.8]
     """
 
     method: AttackName = "pgd"

@@ -32,6 +32,16 @@ class Free(Threatened):
     off. The learning rate is the same for all replays of a batch.
 
     Raises: BadParameter for a value that cannot be used.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example, training_example
+    >>> from quintain.defenses.training.free import Free
+    >>> _, images, labels = linear_example()
+    >>> model, training = training_example(epsilon=0.03)
+    >>> defense = Free(epochs=20, replays=4, augmentation="none")
+    >>> trained = defense.fit(model, training)
+    >>> evaluate(trained.model, images, labels, epsilons=[0.025]).curve["robust_accuracy"].tolist()
+    [0.8]
     """
 
     replays: int = 8

@@ -34,6 +34,16 @@ class MART(Stepping):
     needs a class for each image: no probabilities, and no label smoothing.
 
     Raises: BadParameter for a value that cannot be used.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example, training_example
+    >>> from quintain.defenses.training.mart import MART
+    >>> _, images, labels = linear_example()
+    >>> model, training = training_example(epsilon=0.03)
+    >>> defense = MART(epochs=20, augmentation="none")
+    >>> trained = defense.fit(model, training)
+    >>> evaluate(trained.model, images, labels, epsilons=[0.025]).curve["robust_accuracy"].tolist()
+    [0.8]
     """
 
     beta: float = 5.0

@@ -32,6 +32,16 @@ class TRADES(Stepping):
     probabilities. Training accuracy is that on the attack's points.
 
     Raises: BadParameter for a value that cannot be used.
+
+    >>> from quintain.bench import evaluate
+    >>> from quintain.bench.api.examples import linear_example, training_example
+    >>> from quintain.defenses.training.trades import TRADES
+    >>> _, images, labels = linear_example()
+    >>> model, training = training_example(epsilon=0.03)
+    >>> defense = TRADES(beta=6.0, epochs=20, augmentation="none")
+    >>> trained = defense.fit(model, training)
+    >>> evaluate(trained.model, images, labels, epsilons=[0.025]).curve["robust_accuracy"].tolist()
+    [0.8]
     """
 
     beta: float = 6.0

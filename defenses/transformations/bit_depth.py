@@ -20,6 +20,13 @@ class BitDepth(InputTransformation):
     base: what trains the network.
 
     Raises: BadParameter for a value that cannot be used.
+
+    With 2 bits there are four levels:
+    >>> import torch
+    >>> from quintain.defenses.transformations.bit_depth import BitDepth
+    >>> pixels = torch.tensor([0.0, 0.1, 0.3, 0.45, 0.6, 0.9]).reshape(1, 1, 1, 6)
+    >>> BitDepth(bits=2).layer()(pixels).flatten()
+    tensor([0.0000, 0.0000, 0.3333, 0.3333, 0.6667, 1.0000])
     """
 
     bits: int = 4

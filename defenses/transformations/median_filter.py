@@ -22,6 +22,14 @@ class MedianFilter(InputTransformation):
     window: side of the window in pixels. base: what trains the network, on unfiltered images.
 
     Raises: BadParameter for a value that cannot be used.
+
+    A single bright pixel is gone:
+    >>> import torch
+    >>> from quintain.defenses.transformations.median_filter import MedianFilter
+    >>> image = torch.zeros(1, 1, 5, 5)
+    >>> image[0, 0, 2, 2] = 1.0
+    >>> float(MedianFilter(window=3).layer()(image).max())
+    0.0
     """
 
     window: int = 2

@@ -26,6 +26,14 @@ class RandomResizePad(InputTransformation):
     so that networks of a fixed input size can see it, and the image is shrunk.
 
     Raises: BadParameter for a value that cannot be used.
+
+    The size stays, what is around the shrunk image is black, and each call has another place:
+    >>> import torch
+    >>> from quintain.defenses.transformations.random_resize_pad import RandomResizePad
+    >>> layer = RandomResizePad(smallest=0.5).layer()
+    >>> images = torch.ones(1, 1, 8, 8)
+    >>> layer(images).shape, len({float(layer(images).sum()) for _ in range(20)}) > 1
+    (torch.Size([1, 1, 8, 8]), True)
     """
 
     smallest: float = 0.9

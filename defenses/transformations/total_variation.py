@@ -33,6 +33,14 @@ class TotalVariation(InputTransformation):
     paper adds norms of rows and columns to an unsquared distance, and trains on such images too.
 
     Raises: BadParameter for a value that cannot be used.
+
+    Neighbouring pixels differ less afterwards:
+    >>> from quintain.bench.api.examples import linear_example
+    >>> from quintain.defenses.transformations.total_variation import TotalVariation
+    >>> _, images, _ = linear_example()
+    >>> smooth = TotalVariation(weight=0.03, drop=0.0).layer()(images)
+    >>> [round(float(x.diff(dim=3).abs().mean()), 3) for x in (images, smooth)]
+    [0.11, 0.012]
     """
 
     weight: float = 0.03

@@ -47,7 +47,7 @@ first = peak()
 records = run(int(sys.argv[1])).records
 used = records.memory_usage(deep=False).sum()
 used += sum(sys.getsizeof(one) for name in ("broken", "attacked") for one in records[name])
-outcomes = Outcomes.open(1000, 32)
+outcomes = Outcomes(1000, 32)
 print(json.dumps({"before": first, "peak": peak(), "records": int(used),
                   "outcomes": sum(one.nbytes for one in vars(outcomes).values()) / 1000}))
 """

@@ -1,5 +1,6 @@
-"""What users name in options: a device, a norm. Both raise one clear line."""
+"""What users name in options: a device, a radius, a number of jobs. All raise one clear line."""
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -50,3 +51,16 @@ def read_radius(
     except ValueError as error:
         raise BadParameter(f"--epsilon: {error}") from None
     return radius.value
+
+
+def read_jobs(written: str) -> int:
+    """Read how many processes are to work; "auto" is the number of cores that this one may use.
+
+    Raises: BadParameter.
+    """
+    if written == "auto":
+        usable = getattr(os, "sched_getaffinity", None)  # not on every system
+        return len(usable(0)) if usable is not None else os.cpu_count() or 1
+    if not (written.isascii() and written.isdigit() and int(written) > 0):
+        raise BadParameter(f"--jobs {written}: a number of processes, from 1, or auto")
+    return int(written)

@@ -152,8 +152,8 @@ def test_points_and_passes_are_those_of_the_library_by_itself(digits, name, targ
     # The library rounds by itself; the harness brings its answer into the ball.
     off = (ours - theirs.detach().clamp(0, 1)).abs().flatten(1).amax(dim=1)
     assert (off <= 2e-6).all(), off
-    assert int(counters.forward.sum()) == watched.forwards
-    assert int(counters.backward.sum()) == watched.backwards
+    assert int(counters.counts["forward"].sum()) == watched.forwards
+    assert int(counters.counts["backward"].sum()) == watched.backwards
     assert watched.forwards > 0
     if not attack.minimum_norm:
         assert (measure(ours.double() - problem.x.double(), norm) <= epsilon).all()

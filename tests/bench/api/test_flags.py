@@ -4,7 +4,6 @@ import copy
 import doctest
 import json
 import pickle
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -17,9 +16,8 @@ from quintain.bench.api.flags import KINDS, Flag, combined, raised, read_column,
 from quintain.bench.report.tables import worst_case
 from quintain.bench.store.cell import Cell
 from quintain.bench.store.records import read_cell, write_cell
-from quintain.bench.tools.flags_page import BEGIN, END, flags_table, with_table
+from quintain.bench.tools.results_page import flags_table
 
-RESULTS = Path(__file__).parents[3] / "docs" / "results.md"
 ONE_OF_EACH = (
     Flag("no-progress", count=3),
     Flag("vanishing-gradients", share=0.344),
@@ -186,12 +184,3 @@ def test_a_record_whose_flags_are_nothing_of_ours_is_damaged(tmp_path, monkeypat
 def test_what_a_defense_says_of_its_training_becomes_a_flag():
     (flag,) = Trained(nn.Identity(), flags=("so-so",)).flags
     assert (flag, flag.name, flag.scope) == ("so-so", "training", "training")
-
-
-def test_the_page_shows_the_table_of_kinds():
-    page = RESULTS.read_text("utf-8")
-    made = with_table(page)
-    assert made == page, "run python -m quintain.bench.tools.flags_page docs/results.md"
-    assert with_table(f"a {BEGIN} old {END} b") == f"a {BEGIN}\n{flags_table()}\n{END} b"
-    with pytest.raises(ValueError, match="lacks the marks"):
-        with_table("nothing here")

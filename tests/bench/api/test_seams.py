@@ -49,28 +49,31 @@ def test_the_query_that_first_broke_each_radius_is_noted():
     victim.labels(pixels(0.6, 0.5))
     rows = torch.tensor([1, 0, 0, 1, 0, 1])
     victim.scores(pixels(0.5, 0.88, 0.6, 0.8, 0.69, 0.78), rows)
-    assert counters.solved.tolist() == [[0, 0, 2], [0, 0, 3]]
+    assert counters.counts["solved"].tolist() == [[0, 0, 2], [0, 0, 3]]
     victim.labels(pixels(0.72, 0.72))
-    assert counters.queries.tolist() == [5, 5]
-    assert counters.solved.tolist() == [[0, 5, 2], [0, 5, 3]]
+    assert counters.counts["queries"].tolist() == [5, 5]
+    assert counters.counts["solved"].tolist() == [[0, 5, 2], [0, 5, 3]]
 
 
 def test_queries_beyond_the_budget_solve_nothing():
     victim, counters = asked("score", budget=2, count=1)
     rows = torch.zeros(4, dtype=torch.int64)
     victim.labels(pixels(0.5, 0.6, 0.9, 0.8), rows)
-    assert counters.solved.tolist() == [[0, 0, 0]]
-    assert counters.queries.tolist() == [2]
+    assert counters.counts["solved"].tolist() == [[0, 0, 0]]
+    assert counters.counts["queries"].tolist() == [2]
 
 
 def test_differentiable_logits_are_counted_when_asked_for_and_when_pulled_back():
     victim, counters = asked("white-box")
     x = pixels(0.5, 0.8).requires_grad_()
     logits = victim.differentiable(x)
-    assert (counters.forward.tolist(), counters.backward.tolist()) == ([1, 1], [0, 0])
+    assert (counters.counts["forward"].tolist(), counters.counts["backward"].tolist()) == (
+        [1, 1],
+        [0, 0],
+    )
     (gradient,) = torch.autograd.grad(logits[:, 1].sum(), x)
     assert gradient[:, 0, 0].tolist() == [[1, 0], [1, 0]]
-    assert counters.backward.tolist() == [1, 1]
+    assert counters.counts["backward"].tolist() == [1, 1]
     assert counters.distance[1] == pytest.approx(0.3)
 
 
@@ -102,7 +105,7 @@ def test_only_a_faithful_surrogate_gradient_tells_what_is_adversarial(faithful):
     answer = victim.gradient(pixels(0.6, 0.6), lambda z: z[:, 1], Shifted(faithful), setting)
     assert answer.logits[:, 1].tolist() == pytest.approx([-0.1, 0.9])
     assert counters.distance.isfinite().tolist() == [False, faithful]
-    assert counters.backward.tolist() == [1, 1]
+    assert counters.counts["backward"].tolist() == [1, 1]
 
 
 def test_a_surrogate_gradient_keeps_each_setting_with_its_row_whatever_the_parts():

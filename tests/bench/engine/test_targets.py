@@ -168,8 +168,8 @@ def test_keys_of_untargeted_cells_do_not_change(write_suite):
         suite, _, folder = read_suite(str(path))
         plan = make_plan(suite, str(path), folder)
         named = Keys(plan, torch.device("cpu"))
-        keys = {attack: named.cell((0, attack)) for attack in plan.attacks_on(0)}
-        made[targets] = {plan.attacks[n].entry.title: key for n, key in keys.items()}
+        keys = {attack: named.cell((0, attack)) for attack in plan.tasks_on(0)}
+        made[targets] = {plan.tasks[n].title: key for n, key in keys.items()}
         assert ("targets" in suite.resolved()) == (targets is not None)
     for rule in ("random", "next", "3"):
         there = made[rule if rule == "3" else f'"{rule}"']

@@ -24,7 +24,7 @@ class Threshold(nn.Module):
 
 def verifier(examples=4, *, covers=True, keep=None, batch_size=16):
     network = Network(Threshold(), torch.device("cpu"), batch_size)
-    outcomes = Outcomes.open(examples, len(RADII))
+    outcomes = Outcomes(examples, len(RADII))
     goals = torch.zeros(examples, dtype=torch.int64)
     return Verifier(
         network, outcomes, goals, goals, RADII, "Linf", targeted=False, covers=covers, keep=keep

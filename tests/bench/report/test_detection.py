@@ -136,12 +136,12 @@ def test_runs_without_a_detector_have_no_such_table(tiny_run):
 def test_naive_attacks_meet_detectors_alone_and_search_at_every_epsilon(write_suite):
     suite, _, folder = read_suite(str(write_suite(defenses=DEFENSES)))
     plan = make_plan(suite, "tiny.toml", folder)
-    naive = [number for number, one in enumerate(plan.attacks) if one.naive]
+    naive = [number for number, one in enumerate(plan.tasks) if one.naive]
     assert naive
-    assert not set(naive) & set(plan.attacks_on(0))
-    assert set(naive) <= set(plan.attacks_on(1))
+    assert not set(naive) & set(plan.tasks_on(0))
+    assert set(naive) <= set(plan.tasks_on(1))
     for number in naive:
-        settings = plan.settings(plan.attacks[number])
+        settings = plan.tasks[number].settings
         assert (settings.detector_unaware, settings.search) == (True, "exhaustive")
 
 

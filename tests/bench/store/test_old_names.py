@@ -54,7 +54,7 @@ def test_columns_flags_and_keys_of_older_records_are_renamed_at_reading(
 
 def test_todays_records_are_read_as_they_were_written(tmp_path):
     about = {"stages": ["pgd"], "flags": (Flag("not-reproduced", count=1),)}
-    table = pd.DataFrame({"index": [4], "stage": [0]})
+    table = pd.DataFrame({"index": [4], "forward": [0]})
     write_cell(tmp_path / "new.parquet", Cell(about, table))
 
     cell = read_cell(tmp_path / "new.parquet")

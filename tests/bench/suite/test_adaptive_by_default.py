@@ -230,10 +230,8 @@ def plan(write_suite):
 
 def met(made):
     return {
-        one.entry.title: [
-            made.defended_models[number].defense_title for number in sorted(one.meets)
-        ]
-        for one in made.attacks
+        one.title: [made.defended_models[number].defense_title for number in sorted(one.meets)]
+        for one in made.tasks
     }
 
 
@@ -257,12 +255,12 @@ def test_naive_attacks_stand_beside_those_that_need_help(plan):
         "pgd-eot (naive)": ["bit-depth"],
         "pgd-nes": every,
     }
-    approaches = {one.entry.title: one.adaptation for one in made.attacks}
+    approaches = {one.title: one.settings.adaptation for one in made.tasks}
     assert approaches["pgd"] == Adaptation(samples=7)
     assert approaches["pgd (naive)"] == naive(ModelTraits())
     assert approaches["square"] == Adaptation()
-    one = plan(attacks='[[attacks]]\nname = "pgd"\neot_samples = 3\n').attacks[0]
-    assert one.adaptation == Adaptation(samples=3)
+    one = plan(attacks='[[attacks]]\nname = "pgd"\neot_samples = 3\n').tasks[0]
+    assert one.settings.adaptation == Adaptation(samples=3)
 
 
 def test_ordinary_models_meet_nothing_naive(plan):
@@ -272,7 +270,7 @@ def test_ordinary_models_meet_nothing_naive(plan):
 
 def test_the_transfer_matrix_meets_all_but_the_lender(plan):
     made = plan(transfer="true")
-    lent = {one.source: one.meets for one in made.attacks if one.source is not None}
+    lent = {one.source: one.meets for one in made.tasks if one.source is not None}
     assert lent == {0: {1, 2}, 1: {0, 2}, 2: {0, 1}}
 
 
@@ -349,8 +347,8 @@ def test_other_draws_are_other_cells_of_white_box_attacks_alone(plan):
     keys = []
     for samples in ("4", "5"):
         made = Keys(plan(eot_samples=samples), torch.device("cpu"))
-        named = {attack: made.cell((2, attack)) for attack in made.plan.attacks_on(2)}
-        keys.append({made.plan.attacks[one].entry.title: key for one, key in named.items()})
+        named = {attack: made.cell((2, attack)) for attack in made.plan.tasks_on(2)}
+        keys.append({made.plan.tasks[one].title: key for one, key in named.items()})
     assert {name for name in keys[0] if keys[0][name] != keys[1][name]} == {"pgd"}
 
 
@@ -397,7 +395,7 @@ def test_the_same_weights_behind_another_layer_are_another_network(checkpoint, p
     for name, bits in (("one", 1), ("two", 2)):
         checkpoint({"name": "bit-depth", "bits": bits}, name)
     keys = Keys(plan(models=ready("one", "two"), defenses=""), torch.device("cpu"))
-    one, two = ({keys.cell((at, n)) for n in keys.plan.attacks_on(at)} for at in (0, 1))
+    one, two = ({keys.cell((at, n)) for n in keys.plan.tasks_on(at)} for at in (0, 1))
     assert not one & two
     assert keys.networks[0] != keys.networks[1]
 

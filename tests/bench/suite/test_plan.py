@@ -34,8 +34,8 @@ def test_every_model_meets_every_defense_in_order(plan):
         "alexnet x none",
         "alexnet x long",
     ]
-    assert [one.entry.title for one in made.attacks] == ["fgsm", "pgd"]
-    assert made.attacks[1].stage.attack == PGD(steps=3)
+    assert [one.title for one in made.tasks] == ["fgsm", "pgd"]
+    assert made.tasks[1].stage.attack == PGD(steps=3)
 
 
 def test_the_examples_are_drawn_by_the_seed(plan):
@@ -98,7 +98,7 @@ def test_an_attack_that_does_not_know_the_norm_is_refused(plan):
     picky = '[[attacks]]\nname = "picky"\n'
     with pytest.raises(BadSuite, match=r"attacks\[1\]: Picky works in L2, not in Linf"):
         plan(attacks=picky)
-    assert plan(attacks=picky, norm='"L2"').attacks[0].stage.attack.access == "white-box"
+    assert plan(attacks=picky, norm='"L2"').tasks[0].stage.attack.access == "white-box"
 
 
 def test_what_a_dataset_plugin_runs_into_is_said_in_our_words():

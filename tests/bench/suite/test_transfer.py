@@ -163,9 +163,9 @@ def test_cells_that_are_lost_are_made_again_alone(matrix, tmp_path):
 
 
 def test_a_source_that_cannot_be_made_fails_its_own_cells_alone(matrix, tmp_path, monkeypatch):
-    from quintain.bench.suite import runner
+    from quintain.bench.suite import networks
 
-    real = runner.open_ready
+    real = networks.open_ready
     calls = []
 
     def broken(path, spec, data):
@@ -174,7 +174,7 @@ def test_a_source_that_cannot_be_made_fails_its_own_cells_alone(matrix, tmp_path
             raise RuntimeError("no such weights")
         return real(path, spec, data)
 
-    monkeypatch.setattr(runner, "open_ready", broken)
+    monkeypatch.setattr(networks, "open_ready", broken)
     assert "4 of 9 cells done, 5 failed" in matrix(code=1)
     assert calls.count("b") == 1
     cells, _ = cells_of(tmp_path / "out")
@@ -183,7 +183,7 @@ def test_a_source_that_cannot_be_made_fails_its_own_cells_alone(matrix, tmp_path
     there = board[board["model"] != "b"]
     assert all(f"failed:{title('b')}" in one for one in there["flags"])
     assert board[board["model"] == "b"]["robust_accuracy"].isna().all()  # a row without numbers
-    monkeypatch.setattr(runner, "open_ready", real)
+    monkeypatch.setattr(networks, "open_ready", real)
     assert "(4 were there already)" in matrix()
 
 

@@ -63,11 +63,11 @@ def test_the_access_level_is_enforced(access, question):
     arguments = (first_logit,) if question == "gradient" else ()
     if question in ALLOWED[access]:
         getattr(asked, question)(images(0.5, 0.5), *arguments)
-        assert outcomes.queries.tolist() == [1, 1]
+        assert outcomes.counts["queries"].tolist() == [1, 1]
     else:
         with pytest.raises(AccessDenied, match=f"with {access} access"):
             getattr(asked, question)(images(0.5, 0.5), *arguments)
-        assert outcomes.queries.tolist() == [0, 0]
+        assert outcomes.counts["queries"].tolist() == [0, 0]
 
 
 def test_scores_carry_no_gradient():
@@ -91,8 +91,8 @@ def test_every_question_is_counted_for_its_example():
     asked.scores(images(*[0.5] * 5), torch.tensor([2, 0, 2, 2, 0]))
     asked.labels(images(0.5), torch.tensor([1]))
     asked.gradient(images(0.5, 0.5, 0.5), first_logit)
-    assert outcomes.queries.tolist() == outcomes.forward.tolist() == [3, 2, 4]
-    assert outcomes.backward.tolist() == [1, 1, 1]
+    assert outcomes.counts["queries"].tolist() == outcomes.counts["forward"].tolist() == [3, 2, 4]
+    assert outcomes.counts["backward"].tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize("limited", [False, True])
@@ -101,8 +101,8 @@ def test_examples_that_are_done_ask_nothing_more(limited):
     asked = victim(outcomes, going=torch.tensor([True, False, True]), limited=limited)
     asked.labels(images(0.9, 0.9, 0.9, 0.5), torch.tensor([0, 1, 1, 2]))
     asked.gradient(images(0.8, 0.8, 0.5), first_logit)
-    assert outcomes.queries.tolist() == outcomes.forward.tolist() == [2, 0, 2]
-    assert outcomes.backward.tolist() == [1, 0, 1]
+    assert outcomes.counts["queries"].tolist() == outcomes.counts["forward"].tolist() == [2, 0, 2]
+    assert outcomes.counts["backward"].tolist() == [1, 0, 1]
     assert outcomes.broken.tolist() == [True, False, False]
     assert asked.remaining.tolist() == ([1, 3, 1] if limited else [3, 3, 3])
 
@@ -121,8 +121,12 @@ def test_where_a_fast_copy_cannot_tell_the_model_is_asked():
     # the copy is ahead by 0.12, 0.09, 0.02, -0.02 and -0.3: the middle ones are too close to tell
     asked.gradient(images(0.72, 0.705, 0.67, 0.65, 0.51), first_logit)
     assert outcomes.broken.tolist() == [True, True, False, False, False]
-    assert outcomes.forward.tolist() == outcomes.queries.tolist() == [1, 2, 2, 2, 1]
-    assert outcomes.backward.tolist() == [1] * 5
+    assert (
+        outcomes.counts["forward"].tolist()
+        == outcomes.counts["queries"].tolist()
+        == [1, 2, 2, 2, 1]
+    )
+    assert outcomes.counts["backward"].tolist() == [1] * 5
     outcomes = counters(2, goal=1)
     victim(outcomes, fast=fast, targeted=True).gradient(images(0.67, 0.72), first_logit)
     assert outcomes.broken.tolist() == [False, True]
@@ -164,8 +168,8 @@ def test_no_budget_is_ever_exceeded(questions, budget):
             spent[owner] += not expected[-1]
             gradients[owner] += question == "gradient" and not expected[-1]
         assert refused.tolist() == expected
-    assert outcomes.queries.tolist() == [spent[row] for row in range(3)]
-    assert outcomes.backward.tolist() == [gradients[row] for row in range(3)]
+    assert outcomes.counts["queries"].tolist() == [spent[row] for row in range(3)]
+    assert outcomes.counts["backward"].tolist() == [gradients[row] for row in range(3)]
     assert asked.remaining.tolist() == [budget - spent[row] for row in range(3)]
     assert outcomes.exhausted.tolist() == [spent[row] == budget for row in range(3)]
 

@@ -232,7 +232,10 @@ def test_every_way_to_ask_gives_the_same_logits(toy, points):
     assert torch.equal(answer.logits, scores)
     assert torch.equal(open_ended, scores)
     open_ended.sum().backward()
-    assert (counters.queries.tolist(), counters.backward.tolist()) == ([3] * 3, [2] * 3)
+    assert (counters.counts["queries"].tolist(), counters.counts["backward"].tolist()) == (
+        [3] * 3,
+        [2] * 3,
+    )
 
 
 def test_access_and_budgets_hold_for_models_that_reject(toy, points):
@@ -243,7 +246,7 @@ def test_access_and_budgets_hold_for_models_that_reject(toy, points):
     asked.scores(points)
     assert asked.scores(points).isnan().all()
     assert asked.labels(points).tolist() == [-1] * 3
-    assert counters.queries.tolist() == [1] * 3
+    assert counters.counts["queries"].tolist() == [1] * 3
 
 
 # ---------------------------------------------------------------------- what is evaluated, and how

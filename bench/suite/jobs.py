@@ -1,0 +1,299 @@
+"""Jobs: the pieces of a run, as values that any process can work on.
+
+A job names the defended model and the task by their numbers in the suite that it carries. Plugins
+themselves do not travel: each process builds them from the suite, as the command did, and a cell's
+key says whether it built the same.
+"""
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..api.errors import CellError, QuintainError
+from ..api.flags import stored
+from ..api.progress import Progress, Silent
+from ..api.shared.path_names import relative_to
+from ..api.shared.threads import threads_for
+from ..engine.adversarials import DiskStore
+from ..engine.case import CellResult
+from ..store.atomic import write_text
+from ..store.cell import Cell
+from ..store.environment import software
+from ..store.hashing import hash_file
+from ..store.privacy import private
+from ..store.records import Finished, read_cell, write_cell
+from ..victim.model import frozen
+from ..victim.probe import probe
+from .config import Suite
+from .files_read import hashed, recorded
+from .keys import Keys
+from .networks import Networks, OpenNetwork
+from .plan import Place, Plan, make_plan
+from .tasks import Resources
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all jobs of a run share: enough to make its plan in any process.
+
+    file: what messages call the suite. folder: what its paths are relative to.
+    """
+
+    suite: Suite
+    file: str
+    folder: Path
+    device: torch.device
+    cache: Path | None
+
+
+@dataclass(frozen=True)
+class NetworkJob:
+    """Train or load a defended model's network, and look at it.
+
+    key: the network's. precisions: what searches computed in before: the hash of a network's
+    weights -> it.
+    """
+
+    run: Run
+    number: int
+    key: str
+    precisions: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """Compute one cell, and write its records.
+
+    network: what the manifest says of the defended model's network. source_weights: the hash of the
+    borrowed one's. files: that code of the user's read before. earlier: a kind of task -> the
+    records of the cells of it that came first. titles: what the cell is called. path: of the
+    records.
+    """
+
+    run: Run
+    place: Place
+    key: str
+    path: Path
+    network: Mapping[str, Any]
+    source_weights: str | None
+    files: frozenset[str]
+    earlier: Mapping[str, tuple[Path, ...]]
+    titles: Mapping[str, Any]
+
+    @property
+    def number(self) -> int:
+        """The defended model, whose network is at work."""
+        return self.place[0]
+
+
+Job = NetworkJob | CellJob
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why a job came to nothing, in a line."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class NetworkFound:
+    """What the manifest says of a network; the files that code of the user's read to make it."""
+
+    about: Mapping[str, Any]
+    files: frozenset[str]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CellWritten:
+    """A cell whose records are written. line: what to tell people of it."""
+
+    cell: Finished
+    line: str
+
+
+Answer = NetworkFound | CellWritten | Failed
+
+
+def run_job(job: Job) -> Answer:
+    """Do a job, whatever it comes to. What jobs of one run share is made once in a process."""
+    try:
+        return _workspace(job.run).answer(job)
+    except (Exception, SystemExit) as error:
+        return Failed(one_line(error))
+
+
+_here: "Workspace | None" = None
+
+
+def _workspace(run: Run) -> "Workspace":
+    global _here
+    if _here is None or (_here.run is not run and _here.run != run):
+        _here = Workspace(run)
+    return _here
+
+
+class Workspace:
+    """What a process keeps between the jobs of one run: the plan, the data, the networks in use.
+
+    keys: of the plan, where that is made already. progress: makes bars by their titles.
+    """
+
+    def __init__(
+        self, run: Run, keys: Keys | None = None, progress: Callable[[str], Progress] | None = None
+    ) -> None:
+        self.run = run
+        if keys is None:
+            with relative_to(run.folder):
+                keys = Keys(make_plan(run.suite, run.file, run.folder), run.device)
+        self.keys = keys
+        self.plan: Plan = keys.plan
+        self._progress = progress or (lambda title: Silent())
+        self._networks = Networks(keys, run.cache, self._progress)
+        self._task_files: dict[int, set[str]] = {}  # that code of the user's read for each task
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Within, jobs of the run that are done in this process are done here."""
+        global _here
+        before, _here = _here, self
+        try:
+            yield
+        finally:
+            _here = before
+
+    def answer(self, job: Job) -> Answer:
+        """Do a job. Raises: whatever the user's code does, for networks."""
+        with relative_to(self.run.folder):
+            return self._look(job) if isinstance(job, NetworkJob) else self._answer_cell(job)
+
+    def _look(self, job: NetworkJob) -> NetworkFound:
+        """Make a network, and say all that its cells depend on."""
+        plan = self.plan
+        began = time.monotonic()
+        network = self._networks.get(job.number)
+        seconds = time.monotonic() - began
+        module, first = network.module, plan.test.images.read(torch.tensor([0]))
+        with frozen(module):
+            threads = threads_for(module, first, self.run.device)
+        about = {
+            "key": job.key,
+            "weights_hash": network.weights,
+            "probe": probe(module, plan.test.shape, self.run.device),
+            "parameters": network.parameters,
+            "flags": stored(network.trained.flags),
+            "history": [dict(one) for one in network.trained.history],
+            "threads": threads,
+            "precision": self._networks.choose_precision(job.number, job.precisions),
+        }
+        return NetworkFound(about, frozenset(network.files), seconds)
+
+    def _answer_cell(self, job: CellJob) -> Answer:
+        """Compute a cell; keep the traceback of what goes wrong beside its records."""
+        try:
+            with self._store(job.path) as store:
+                return self._compute(job, store)
+        except (Exception, SystemExit) as error:
+            with suppress(OSError):  # the reason is in the manifest as well
+                said = private(traceback.format_exc(), self.run.folder)
+                write_text(job.path.with_suffix(".error.txt"), said)
+            return Failed(one_line(error))
+
+    def _store(self, path: Path) -> AbstractContextManager[DiskStore | None]:
+        """Where adversarial examples go until they are saved beside the records."""
+        if not self.run.suite.save_adversarials:
+            return nullcontext()
+        return DiskStore.opened(path.parent, self.plan.test.shape)
+
+    def _compute(self, job: CellJob, store: DiskStore | None) -> CellWritten:
+        """Run the task, and write what came of it. The records come last: they say all is there."""
+        if self.keys.cell(job.place) != job.key:
+            raise CellError("its plugins or its data changed while the suite was running")
+        task = self.plan.tasks[job.place[1]]
+        title = f"{self.plan.defended_models[job.number].title} x {task.title}"
+        network = self._networks.get(job.number, job.network["weights_hash"])
+        began = time.monotonic()
+        with recorded() as files:
+            result = task.run(*self._prepared(job, network, title, store))
+        read = self._task_files.setdefault(job.place[1], set())
+        read |= files
+        seconds = round(time.monotonic() - began, 3)
+        about = self._about(job, network, result)
+        about["files"] = hashed(set(job.files | read), self.run.folder)
+        about |= job.titles
+        if store is not None:
+            store.save(job.path.with_suffix(".safetensors"))
+            about["adversarials"] = hash_file(job.path.with_suffix(".safetensors"))
+        cell = Cell(about, result.records)
+        sha256 = write_cell(job.path, cell)
+        finished = Finished(
+            job.path,
+            job.key,
+            sha256,
+            cell.weights,
+            about["files"],
+            about.get("adversarials"),
+            seconds,
+            fresh=True,
+        )
+        line = f"{title}: {task.summary(result, self.run.suite.headline)} ({seconds:.1f} s)"
+        return CellWritten(finished, line + "".join(f" [{flag}]" for flag in result.flags))
+
+    def _prepared(
+        self, job: CellJob, network: OpenNetwork, title: str, store: DiskStore | None
+    ) -> tuple[Any, Resources]:
+        """What the task is run on, and what it may use."""
+        task = self.plan.tasks[job.place[1]]
+        resources = Resources(
+            self._progress(title),
+            self.run.suite.batch_size,
+            store,
+            self._networks.precision(network, job.network["precision"]),
+            self._networks.attackers(title, task.source, job.source_weights),
+            lambda kind: [read_cell(path).records for path in job.earlier.get(kind, ())],
+        )
+        return self._networks.case(network), resources
+
+    def _about(self, job: CellJob, network: OpenNetwork, result: CellResult) -> dict[str, Any]:
+        """What a cell's records are about: the same, whoever made them."""
+        suite, task = self.run.suite, self.plan.tasks[job.place[1]]
+        about = {
+            "n_examples": len(self.plan.test),
+            "norm": suite.norm,
+            "epsilon_values": [one.value for one in suite.epsilons],
+            "seed": suite.seed,
+            "search": task.settings.search,
+            "query_budget": task.settings.query_budget,
+            "device": str(self.run.device),
+            "dtype": result.dtype,
+            "model_dtype": result.model_dtype,
+            "flags": [*network.trained.flags, *result.flags],
+            "report": dict(result.report),
+            "parameters": network.parameters,
+            "stages": list(result.stages),
+            **task.describe(),
+            "software": software(),
+            "key": job.key,
+            "weights_hash": network.weights,
+            "probe": job.network["probe"],
+        }
+        if job.source_weights is not None:
+            about["source_weights_hash"] = job.source_weights
+        if "rejection_margin" in result.records:
+            about["false_positive_rate_target"] = getattr(
+                network.module, "false_positive_rate", None
+            )
+        return about
+
+
+def one_line(error: BaseException) -> str:
+    """Say an error in one line; name its type unless it is one of ours."""
+    text = " ".join(str(error).split()) or "no message"
+    return text if isinstance(error, QuintainError) else f"{type(error).__name__}: {text}"
