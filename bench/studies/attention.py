@@ -18,6 +18,7 @@ from ..api.errors import BadParameter
 from ..api.study import Spec, StudiedNetwork, StudyContext, StudyDefaults, StudyResult
 from ..report.figure_style import figure_style, legend_below, look, panels
 from ..report.statistics import bootstrap, paired_difference
+from .networks import ROBUST, STANDARD
 from .panels import PanelRow, draw_panels
 
 if TYPE_CHECKING:
@@ -25,24 +26,6 @@ if TYPE_CHECKING:
 
 _MEASURES = ("rank_correlation", "ssim", "shift", "mass_left")
 _CHANGES = ("attack", "noise")
-ROBUST = {
-    "name": "adversarial-training",
-    "method": "fgsm",
-    "epochs": 30,
-    "warmup_epochs": 5,
-    "batch_size": 32,
-    "augmentation": "none",
-    "gradient_clip": 1.0,
-    "validate_every": 10,
-}
-STANDARD = {
-    "name": "none",
-    "epochs": 20,
-    "batch_size": 32,
-    "augmentation": "none",
-    "gradient_clip": 1.0,
-    "validate_every": 10,
-}
 
 
 @dataclass(frozen=True)
@@ -133,15 +116,16 @@ class Attention:
         return _Looked(network, table, x, x_adv, reference, attacked.upsampled(size), note)
 
     def _panels(self, looked: "list[_Looked]", data: ImageData) -> "Figure":
-        """Images that every network gets right, first those that the first network loses."""
+        """Some images that every network gets right, and the first loses under attack."""
         tables = [one.table for one in looked]
         right = [table["clean_prediction"] == table["label"] for table in tables]
         everywhere = pd.concat(right, axis=1).all(axis=1)
         flipped = ~tables[0]["survived"]
-        order = sorted(range(len(data)), key=lambda row: (~everywhere[row], ~flipped[row], row))
-        return draw_panels(
-            [one.panel(row, data.class_names) for row in order[: self.rows] for one in looked]
-        )
+        chosen = [row for row in range(len(data)) if everywhere[row] and flipped[row]]
+        chosen = chosen if len(chosen) >= self.rows else list(range(len(data)))
+        count = min(self.rows, len(chosen))
+        spread = [chosen[number * len(chosen) // count] for number in range(count)]
+        return draw_panels([one.panel(row, data.class_names) for row in spread for one in looked])
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from ..api.threat import Norm
 from ..datasets.in_memory import channel_statistics, fingerprint
 from ..store.atomic import meant_for
 from ..store.checkpoints import load_checkpoint, read_about, save_checkpoint
-from ..store.hashing import configuration, hash_json
+from ..store.hashing import configuration, hash_file, hash_json
 from .session import TrainingSession
 from .snapshot import TrainingSnapshot
 
@@ -36,6 +36,7 @@ class TrainingRequest:
 
     model: a spec. defense: a plugin. data: to train on. norm, epsilon: the threat to train against.
     data_hash: the data's fingerprint, where it is known: many orders may be for the same data.
+    initial: a checkpoint of the same model, whose weights training begins with.
     """
 
     model: Mapping[str, Any]
@@ -46,15 +47,20 @@ class TrainingRequest:
     norm: Norm
     epsilon: float | None
     data_hash: str = ""
+    initial: Path | None = None
 
     def build(self) -> nn.Module:
-        """Build the network, with weights that depend on the seed alone.
+        """Build the network, with weights that depend on the seed alone, or the initial ones.
 
-        Raises: BadParameter and UnknownPlugin for what the architecture refuses.
+        Raises: BadParameter and UnknownPlugin for what the architecture refuses; BadCheckpoint for
+        initial weights of another network.
         """
         mean, std = channel_statistics(self.data)
         inputs = InputSpec(self.data.shape, self.data.n_classes, mean, std)
-        return build_network(self.model, inputs, self.seed)
+        network = build_network(self.model, inputs, self.seed)
+        if self.initial is not None:
+            load_checkpoint(self.initial, network)
+        return network
 
     def key(self) -> str:
         """Name the trained network by what it is made of."""
@@ -69,6 +75,7 @@ class TrainingRequest:
                 "norm": self.norm,
                 "epsilon": self.epsilon,
                 "torch": torch.__version__,
+                **({} if self.initial is None else {"initial": hash_file(self.initial)}),
             }
         )
 

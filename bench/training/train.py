@@ -29,10 +29,12 @@ def train_checkpoint(
     plugins: Sequence[Path],
     fresh: bool,
     log_dir: Path | None,
+    initial: Path | None = None,
 ) -> str:
     """Train a model with a defense, write a checkpoint, and say how it did.
 
     A training of this very network that was interrupted goes on, unless it is to begin `fresh`.
+    initial: a checkpoint whose weights it begins with.
 
     Raises: QuintainError for what cannot be used.
     """

@@ -7,12 +7,16 @@ on both sides, ours at the end (both are option A of arXiv:1512.03385); so chann
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...bench.api.defense import InputSpec
-from ...bench.api.errors import BadCheckpoint, reason
+from ...bench.api.errors import BadCheckpoint, BadParameter, reason
 from ..resnet import PLANS, resnet
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -64,6 +68,47 @@ def from_cifar_resnet(
             f"the weights do not fit resnet(depth = {depth}): {reason(error)}"
         ) from error
     return model.eval()
+
+
+def cifar_resnet(inputs: InputSpec, *, weights: str) -> nn.Module:
+    """A ResNet of the CIFAR-10 family with weights that others trained, from a file.
+
+    Source: github.com/akamaster/pytorch_resnet_cifar10, whose files are named as
+    resnet20-12fca82f.th.
+
+    weights: the file, of torch or safetensors; read without running code in it.
+
+    Raises: BadCheckpoint when it is missing or holds other weights; BadParameter for images of
+    another shape, or another number of classes.
+    """
+    network = from_cifar_resnet(_read(Path(weights).expanduser()))
+    classes = network.classifier.out_features  # type: ignore[union-attr]
+    if inputs.shape != (3, 32, 32) or inputs.n_classes != classes:
+        shape = "x".join(map(str, inputs.shape))
+        raise BadParameter(
+            f"cifar-resnet: {weights} takes images of 3x32x32 and tells {classes} classes apart; the "
+            f"dataset has {shape} and {inputs.n_classes}"
+        )
+    return network
+
+
+cifar_resnet.brings_weights = lambda given: True  # type: ignore[attr-defined]
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file, by itself or under "state_dict". Raises: BadCheckpoint."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise BadCheckpoint(f"cifar-resnet: weights = {path} is no file") from None
+    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise BadCheckpoint(f"cifar-resnet: {path} cannot be read: {reason(error)}") from error
+    except Exception as error:  # an unpickler's own, where a file holds more than tensors
+        raise BadCheckpoint(f"cifar-resnet: {path} holds more than weights") from error
+    state = found.get("state_dict", found) if isinstance(found, Mapping) else {}
+    return {str(key): one for key, one in state.items() if isinstance(one, Tensor)}
 
 
 def _renamed(key: str) -> str:

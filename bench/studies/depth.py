@@ -1,0 +1,46 @@
+"""Which layers a study looks at to follow a network from its first layer to its logits."""
+
+import torch
+from torch import Tensor, nn
+
+from ...models.explain.layers import calls
+from ..api.errors import BadParameter, closest
+
+LOGITS = "logits"
+
+
+def layers_by_depth(module: nn.Module, x: Tensor, count: int) -> list[str]:
+    """Names of at most `count` layers, first to last; "" is the network itself, its logits.
+
+    The first layer with maps, the last of each shape that features have, and the logits; of more,
+    as many as asked for, spread evenly.
+    """
+    *within, _ = calls(module, x[:1])
+    first = next((one for one in within if one.is_map), within[0])
+    last = {tuple(one.output.shape[1:]): one.name for one in within if one.output.numel() > 1}
+    last.pop(tuple(within[-1].output.shape[1:]), None)  # that of the logits
+    names = list(dict.fromkeys([first.name, *last.values(), ""]))
+    order = {one.name: number for number, one in enumerate(within)}
+    names.sort(key=lambda name: order.get(name, len(order)))
+    if len(names) <= count:
+        return names
+    chosen = torch.linspace(0, len(names) - 1, count).round().long().tolist()
+    return [names[one] for one in chosen]
+
+
+def checked_layers(module: nn.Module, x: Tensor, layers: tuple[str, ...]) -> list[str]:
+    """The layers that the user names, `logits` for the network itself.
+
+    Raises: BadParameter for one that there is not, with the nearest name.
+    """
+    known = [one.name for one in calls(module, x[:1]) if one.name]
+    for name in layers:
+        if name not in (*known, LOGITS):
+            near = closest(name, known) or f"; there are {', '.join(known)}, {LOGITS}"
+            raise BadParameter(f"no layer '{name}'{near}")
+    return ["" if name == LOGITS else name for name in layers]
+
+
+def shown(layer: str) -> str:
+    """What tables call a layer."""
+    return layer or LOGITS

@@ -1,0 +1,19 @@
+"""How the networks are trained that studies look at where the user names none."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_SHARED = {
+    "batch_size": 32,
+    "augmentation": "none",
+    "gradient_clip": 1.0,
+    "validate_every": 10,
+}
+STANDARD: Mapping[str, Any] = {"name": "none", "epochs": 20, **_SHARED}
+ROBUST: Mapping[str, Any] = {
+    "name": "adversarial-training",
+    "method": "fgsm",
+    "epochs": 30,
+    "warmup_epochs": 5,
+    **_SHARED,
+}
