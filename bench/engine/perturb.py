@@ -87,7 +87,6 @@ def _end(
         )
         state = attack.step(problem, attack.start(problem) if state is None else state)
         end: Tensor = state.x_adv.detach()
-        problem.victim.check_points(end)
     logits = network.logits(end)
     lost = counters.broken & ~fooled(logits, counters.y, targeted=targeted)
     return torch.where(per_example(lost, end), counters.nearest, end)

@@ -84,7 +84,7 @@ def bootstrap(
     sample = _finite(values)
     if not len(sample):
         return Estimate(np.nan, np.nan, np.nan, 0)
-    of = {"mean": np.mean, "median": np.median}[statistic]
+    of: Any = np.mean if statistic == "mean" else np.median
     value = float(of(sample))
     if len(sample) == 1:
         return Estimate(value, np.nan, np.nan, 1)
@@ -188,7 +188,7 @@ def _newcombe(
         interval(count, n, confidence) for count in (both + only_a, both + only_b)
     )
     margins = (both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither)
-    product = both * neither - only_a * only_b
+    product: float = both * neither - only_a * only_b
     if product > 0:  # a correction for continuity, of positive correlation alone
         product = max(product - n / 2, 0.0)
     phi = product / margins**0.5 if margins else 0.0

@@ -60,7 +60,7 @@ class Boundary:
         x = data.images.read(torch.arange(len(data))).to(context.device)
         some = torch.arange(min(1000, len(train))) * len(train) // min(1000, len(train))
         others = train.images.read(some).to(context.device)
-        found = []
+        found: list[dict[str, Any]] = []
         for number, network in enumerate(context.networks):
             context.progress(number, len(context.networks), network.title)
             right = self._right(network, x, data.labels)

@@ -1,6 +1,7 @@
 """The context of a study: networks from the cache, data, attacks, random numbers, progress."""
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from ..api import registry
 from ..api.data import Dataset, ImageData
 from ..api.epsilon import Epsilon, Norm
+from ..api.errors import BadParameter
 from ..api.shared.module_state import evaluation_mode
 from ..api.shared.progress_bars import Bar
 from ..api.study import Spec, StudiedNetwork
@@ -40,7 +42,7 @@ class Context:
     cache: Path | None
     bar: Bar
     model: dict[str, Any] | None = None
-    networks: tuple[StudiedNetwork, ...] = ()
+    networks: Sequence[StudiedNetwork] = ()
     _splits: dict[str, ImageData] = field(default_factory=dict)
     _train_hash: str = ""
 
@@ -77,7 +79,7 @@ class Context:
         """
         spec = self.model if model is None else model
         if spec is None:
-            raise registry.BadParameter("name a model: the networks are not of one architecture")
+            raise BadParameter("name a model: the networks are not of one architecture")
         request = TrainingRequest(
             {"name": spec} if isinstance(spec, str) else dict(spec),
             registry.build("defenses", "none"),

@@ -33,10 +33,10 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 class Filters:
     """Colour selectivity of first-layer filters, per branch, over several seeds.
 
-    Krizhevsky, Sutskever & Hinton 2012 (section 6.1) saw one of AlexNet's two branches learn filters
-    for colour and the other for edges. Here each of several trainings, which differ in their seed
-    alone, gives one number: how far the mean selectivities of the two halves of the filters are
-    apart. The seed is the sample unit; in the single-branch network the halves mean nothing.
+    Krizhevsky, Sutskever & Hinton 2012 (section 6.1) saw one of AlexNet's two branches learn
+    filters for colour and the other for edges. Here each of several trainings, which differ in
+    their seed alone, gives one number: how far the mean selectivities of the two halves of the
+    filters are apart. The seed is the sample unit; in the single-branch network the halves mean nothing.
     Local response normalisation is off: it reaches across branches.
 
     seeds: trainings of each variant. width: of the network, a share of the paper's.

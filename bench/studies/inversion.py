@@ -104,7 +104,7 @@ class FeatureInversion:
             inverted = inversion.invert(
                 represent,
                 features,
-                tuple(x.shape[1:]),
+                (x.shape[1], x.shape[2], x.shape[3]),
                 scale,
                 term,
                 iterations=self.iterations,

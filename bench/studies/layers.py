@@ -71,7 +71,7 @@ class WhatLayersKeep:
         networks = list(context.networks)
         if self.untrained:
             networks.append(StudiedNetwork(UNTRAINED, context.untrained()))
-        table = []
+        table: list[dict[str, Any]] = []
         for number, network in enumerate(networks):
             context.progress(number, len(networks), network.title)
             table += self._rows(network, train, test, context)
@@ -163,6 +163,6 @@ def _notes(table: pd.DataFrame) -> Iterator[str]:
         first, last = rows.iloc[0], rows.iloc[-1]
         yield (
             f"{network}: a linear probe reads the class of {first['probe_accuracy']:.0%} of images "
-            f"at {first['layer']} and of {last['probe_accuracy']:.0%} at {last['layer']}; inversion "
+            f"at {first['layer']}, of {last['probe_accuracy']:.0%} at {last['layer']}; inversion "
             f"gives {first['inversion_psnr']:.1f} dB and {last['inversion_psnr']:.1f} dB"
         )

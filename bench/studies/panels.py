@@ -104,4 +104,5 @@ def _over(image: Tensor, scaled: Tensor) -> NDArray[Any]:
     grey = _picture(image).mean(axis=2, keepdims=True)
     heat = scaled.detach().cpu().numpy()
     colours = mpl.colormaps["inferno"](heat)[..., :3]
-    return np.clip(0.35 * grey + 0.75 * colours, 0.0, 1.0)
+    blended: NDArray[Any] = np.clip(0.35 * grey + 0.75 * colours, 0.0, 1.0)
+    return blended

@@ -48,7 +48,7 @@ class Redundancy:
         """A row for each network, layer and distance."""
         data = context.data("test")
         x = data.images.read(torch.arange(len(data))).to(context.device)
-        found = []
+        found: list[dict[str, Any]] = []
         for number, network in enumerate(context.networks):
             context.progress(number, len(context.networks), network.title)
             found += self._rows(network, x, context)

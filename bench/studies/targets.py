@@ -44,7 +44,8 @@ class TargetedAttacks:
 
     def run(self, context: StudyContext) -> StudyResult:
         """Success at each epsilon by goal, and medians from class to class."""
-        total, found = len(context.networks) * len(GOALS), []
+        total = len(context.networks) * len(GOALS)
+        found: list[pd.DataFrame] = []
         for network in context.networks:
             for goal in GOALS:
                 context.progress(len(found), total, f"{network.title}, {goal}")

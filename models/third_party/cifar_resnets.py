@@ -86,8 +86,8 @@ def cifar_resnet(inputs: InputSpec, *, weights: str) -> nn.Module:
     if inputs.shape != (3, 32, 32) or inputs.n_classes != classes:
         shape = "x".join(map(str, inputs.shape))
         raise BadParameter(
-            f"cifar-resnet: {weights} takes images of 3x32x32 and tells {classes} classes apart; the "
-            f"dataset has {shape} and {inputs.n_classes}"
+            f"cifar-resnet: {weights} is for images of 3x32x32 in {classes} classes; the dataset "
+            f"has {shape} in {inputs.n_classes}"
         )
     return network
 
