@@ -355,6 +355,41 @@ def study(name: str | None, out: Path | None, **options: Any) -> int:
     return _study(name, out, options)
 
 
+@quintain.command()
+@click.argument("run_directory", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--suite",
+    "suite_file",
+    type=click.Path(path_type=Path),
+    help="Of RUN_DIRECTORY, where it names files beside it. [its copy]",
+)
+@_studying
+def explain(
+    run_directory: Path | None, suite_file: Path | None, out: Path | None, **options: Any
+) -> int:
+    """Show where networks look before and after an attack.
+
+    Of RUN_DIRECTORY: panels of the worst and the median adversarial examples of each cell, without
+    attacking again. Without it: the study `attention`, on small networks that it trains or on those
+    that are named.
+    """
+    if run_directory is None:
+        if suite_file is not None:
+            raise BadParameter("--suite is for a run directory: name one")
+        return _study("attention", out or Path("runs/explain"), options)
+    from .store.run_directory import read_manifest
+
+    read_manifest(run_directory)
+    from .studies.explain_run import explain_run
+
+    files = explain_run(
+        run_directory, out or run_directory / "explain", options["device"], suite_file
+    )
+    for one in files:
+        show(str(one))
+    return DONE
+
+
 def _study(name: str, out: Path | None, options: dict[str, Any]) -> int:
     from .studies.run import StudyRequest, run_study
 

@@ -4,7 +4,7 @@ import copy
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Never, get_args
+from typing import TYPE_CHECKING, Any, Never, get_args
 
 import pandas as pd
 import torch
@@ -38,6 +38,9 @@ from .report.tables import curve_of
 from .training.networks import train_proxy
 from .victim.fast_copy import Precision
 from .victim.traits import Adaptation, ModelTraits, naive
+
+if TYPE_CHECKING:
+    from .studies.explanation import Explanation
 
 AttackLike = Any  # a name, a spec, an attack object, or a list of these
 
@@ -141,6 +144,32 @@ class Result(CellResult):
         if "rejection_margin" not in self.records:
             raise BadParameter("the model does not reject: it has no attribute rejects = True")
         return detection_of(self.records, [one.text for one in self.grid])
+
+    def explain(self, epsilon: str | float, layer: str | None = None) -> "Explanation":
+        """Where the model looked, before and after the attack: panels and a table.
+
+        Of the examples that are broken at an epsilon of the grid. layer: of the maps, by default
+        the last with 4x4 pixels or more. Needs the extra `insight`.
+
+        Raises: BadParameter where none is broken there, for an unknown layer or epsilon.
+        """
+        from .studies.explanation import explain_images
+
+        found = self.adversarials(epsilon)
+        rows = (found != self._images.read(torch.arange(len(found)))).flatten(1).any(dim=1)
+        broken = rows.nonzero()[:, 0]
+        if not len(broken) or self._module is None:
+            raise BadParameter(f"no example is broken at epsilon {epsilon}: nothing to explain")
+        device = next(iter(self._module.parameters()), found).device
+        names = self.records["index"].to_numpy()[broken]
+        return explain_images(
+            self._module,
+            self._images.read(broken).to(device),
+            found[broken].to(device),
+            [f"example {one}" for one in names],
+            (),
+            layer,
+        )
 
     def adversarials(self, epsilon: str | float) -> Tensor:
         """(N, C, H, W): the adversarial examples at an epsilon of the grid, clean where none is.
@@ -314,7 +343,7 @@ def evaluate(
     result = Result.of(assess(case, stages, settings, watch, size, InMemoryStore()))
     if not images.is_inference() and images._version != writes:
         raise CellError("the images that were given were changed in place while they were attacked")
-    return replace(result, certified=proved, title=_titled(attack))
+    return replace(result, certified=proved, title=_titled(attack), _module=module)
 
 
 def _titled(attack: AttackLike) -> str:

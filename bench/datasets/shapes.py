@@ -37,7 +37,7 @@ class Shapes:
     """
 
     size: int = 32
-    n_train: int = 2000
+    n_train: int = 4000
     n_test: int = 500
     smallest: float = 0.25
     largest: float = 0.4

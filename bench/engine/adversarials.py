@@ -1,4 +1,4 @@
-"""Where adversarial examples that held are kept: in memory, or in a file that grows."""
+"""Where verified adversarial examples are kept: in memory, in a file that grows, or a few."""
 
 import json
 import shutil
@@ -10,16 +10,22 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import numpy as np
+import torch
+from safetensors.torch import save
 from torch import Tensor
 
+from ..api.data import Images
 from ..store.atomic import write_atomically
 
 
 class AdversarialStore(Protocol):
     """Takes adversarial examples as they come."""
 
-    def keep(self, row: int, point: int, x_adv: Tensor) -> None:
-        """Take x_adv, (C, H, W) on the CPU, of one example at one point of the grid."""
+    def keep(self, row: int, point: int, x_adv: Tensor, distance: float) -> None:
+        """Take x_adv, (C, H, W) on the CPU, of one example at one point of the grid.
+
+        distance: its norm.
+        """
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class InMemoryStore:
 
     images: dict[int, dict[int, Tensor]] = field(default_factory=dict)
 
-    def keep(self, row: int, point: int, x_adv: Tensor) -> None:
+    def keep(self, row: int, point: int, x_adv: Tensor, distance: float) -> None:
         """Take one."""
         self.images.setdefault(row, {})[point] = x_adv
 
@@ -52,7 +58,7 @@ class DiskStore:
         with tempfile.TemporaryFile(dir=folder) as pixels:
             yield cls(pixels, shape)
 
-    def keep(self, row: int, point: int, x_adv: Tensor) -> None:
+    def keep(self, row: int, point: int, x_adv: Tensor, distance: float) -> None:
         """Take one."""
         self._pixels.write(x_adv.numpy().astype("<f4").tobytes())
         self._places.append((row, point))
@@ -84,3 +90,82 @@ class DiskStore:
                 shutil.copyfileobj(self._pixels, file)
 
         write_atomically(path, write)
+
+
+class FewExamples:
+    """The adversarial examples nearest to their images, and some of median distance.
+
+    Memory does not grow with the number of examples: the nearest are kept as they come, and those
+    of median distance are chosen among a sample that is spread evenly over the examples.
+
+    point: of the grid, at which an example must be broken. examples: how many there are. Where
+    several are verified for one example, the nearest counts.
+    """
+
+    COUNT = 8
+    _SAMPLE = 64
+
+    def __init__(self, point: int, examples: int) -> None:
+        self._point = point
+        self._stride = max(1, examples // self._SAMPLE)
+        self._distances: dict[int, float] = {}
+        self._worst: dict[int, Tensor] = {}
+        self._sample: dict[int, Tensor] = {}
+
+    def keep(self, row: int, point: int, x_adv: Tensor, distance: float) -> None:
+        """Take one, where it is nearer than what is known of its example."""
+        if point > self._point or distance >= self._distances.get(row, np.inf):
+            return
+        self._distances[row] = distance
+        if row % self._stride == 0:
+            self._sample[row] = x_adv.clone()
+        self._worst[row] = x_adv.clone()
+        if len(self._worst) > self.COUNT:
+            del self._worst[max(self._worst, key=self._order)]
+
+    def __len__(self) -> int:
+        return len(self._worst)
+
+    def _order(self, row: int) -> tuple[float, int]:
+        return self._distances[row], row
+
+    def save(self, path: Path, images: Images) -> None:
+        """Write them as safetensors, the nearest first, then those of median distance.
+
+        `x`, `x_adv` (n, C, H, W), `row` (n,), `distance` (n,) float64, `worst` (n,) bool. images:
+        the examples.
+        """
+        worst = sorted(self._worst, key=self._order)
+        middle = float(np.median([*self._distances.values()])) if self._distances else 0.0
+        others = sorted(self._sample.keys() - set(worst), key=lambda row: self._apart(row, middle))
+        median = sorted(others[: self.COUNT], key=self._order)
+        rows = torch.tensor([*worst, *median], dtype=torch.int64)
+        x = images.read(rows).cpu()
+        kept = [*(self._worst[row] for row in worst), *(self._sample[row] for row in median)]
+        content = save(
+            {
+                "row": rows,
+                "x": x,
+                "x_adv": torch.stack(kept) if kept else x.clone(),
+                "distance": torch.tensor(
+                    [self._distances[row] for row in rows.tolist()], dtype=torch.float64
+                ),
+                "worst": torch.arange(len(rows)) < len(worst),
+            }
+        )
+        write_atomically(path, lambda at: at.write_bytes(content))
+
+    def _apart(self, row: int, middle: float) -> tuple[float, int]:
+        return abs(self._distances[row] - middle), row
+
+
+@dataclass(frozen=True)
+class SeveralStores:
+    """Hands each adversarial example to several stores."""
+
+    stores: tuple[AdversarialStore, ...]
+
+    def keep(self, row: int, point: int, x_adv: Tensor, distance: float) -> None:
+        """Take one."""
+        for store in self.stores:
+            store.keep(row, point, x_adv, distance)

@@ -70,6 +70,7 @@ class CellResult:
     certified: pd.DataFrame | None = None
     title: str = ""
     model_dtype: str = "float32"
+    _module: nn.Module | None = None
 
     @property
     def dtype(self) -> str:

@@ -152,9 +152,9 @@ class _Keep:
     store: AdversarialStore | None
     audit: Audit | None
 
-    def __call__(self, owner: int, point: int, x_adv: Tensor) -> None:
+    def __call__(self, owner: int, point: int, x_adv: Tensor, distance: float) -> None:
         if self.store is not None:
-            self.store.keep(self.rows[owner], point, x_adv)
+            self.store.keep(self.rows[owner], point, x_adv, distance)
         if self.audit is not None:
             self.audit.add(self.rows[owner], x_adv)
 

@@ -20,7 +20,7 @@ from ..victim.rejection import reading, rejection_margin
 from ..victim.voting import SECOND, prediction
 from .outcomes import Outcomes
 
-Keep = Callable[[int, int, Tensor], None]
+Keep = Callable[[int, int, Tensor, float], None]
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,10 @@ class Verifier:
     """Verifies candidates, a batch at a time, and records those that hold.
 
     goals, examples: (N,) int64, by owner, as in Field. radii: of the grid. covers: whether what
-    breaks one point breaks all above it. stage: the attack's place in the cascade. keep: told
-    (owner, point, x_adv on the CPU) of each candidate that holds. not_reproduced: the owners of
-    those that did not. detector_unaware: whether the candidates are of having fooled the classifier
-    within a network that may
-    reject: to be rejected then does not reproduce nothing.
+    breaks one point breaks all above it. stage: the attack's place in the cascade. keep: gets
+    (owner, point, x_adv on the CPU, its norm) of each candidate that is verified. not_reproduced:
+    the owners of the others. detector_unaware: whether the candidates are of having fooled the
+    classifier within a network that may reject: to be rejected then does not reproduce nothing.
     """
 
     network: Network
@@ -106,7 +105,7 @@ class Verifier:
         self.outcomes.broken[points] = True
         self.outcomes.distance[candidate.owner] = min(self.outcomes.distance[candidate.owner], size)
         if self.keep is not None:
-            self.keep(candidate.owner, candidate.point, candidate.x_adv.cpu())
+            self.keep(candidate.owner, candidate.point, candidate.x_adv.cpu(), size)
 
 
 class Verified(NamedTuple):

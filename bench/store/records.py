@@ -21,6 +21,7 @@ from .cell import Cell
 from .hashing import hash_bytes, hash_file
 from .old_names import renamed
 
+EXAMPLES = ".examples.safetensors"  # beside a cell's records: a few of its adversarial examples
 _ABOUT, _SEAL = b"quintain", b"quintain.sha256"
 _BLOCK = 1024  # rows held as Python objects at once
 

@@ -1,10 +1,16 @@
 """Which layers a study looks at to follow a network from its first layer to its logits."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from ...models.explain.layers import calls
 from ..api.errors import BadParameter, closest
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LOGITS = "logits"
 
@@ -12,11 +18,13 @@ LOGITS = "logits"
 def layers_by_depth(module: nn.Module, x: Tensor, count: int) -> list[str]:
     """Names of at most `count` layers, first to last; "" is the network itself, its logits.
 
-    The first layer with maps, the last of each shape that features have, and the logits; of more,
-    as many as asked for, spread evenly.
+    The first layer with weights, the last of each shape that features have after it, and the
+    logits; of more, as many as asked for, spread evenly.
     """
     *within, _ = calls(module, x[:1])
-    first = next((one for one in within if one.is_map), within[0])
+    weighted = (at for at, one in enumerate(within) if [*one.module.parameters(recurse=False)])
+    within = within[next(weighted, 0) :]
+    first = within[0]
     last = {tuple(one.output.shape[1:]): one.name for one in within if one.output.numel() > 1}
     last.pop(tuple(within[-1].output.shape[1:]), None)  # that of the logits
     names = list(dict.fromkeys([first.name, *last.values(), ""]))
@@ -39,6 +47,14 @@ def checked_layers(module: nn.Module, x: Tensor, layers: tuple[str, ...]) -> lis
             near = closest(name, known) or f"; there are {', '.join(known)}, {LOGITS}"
             raise BadParameter(f"no layer '{name}'{near}")
     return ["" if name == LOGITS else name for name in layers]
+
+
+def show_layers(axes: "Axes", layers: Sequence[str]) -> None:
+    """Name the layers below the axis, first to last."""
+    axes.set_xticks(
+        range(len(layers)), layers, rotation=30, ha="right", rotation_mode="anchor", fontsize=6.5
+    )
+    axes.set_xlim(-0.5, len(layers) - 0.5)
 
 
 def shown(layer: str) -> str:

@@ -36,8 +36,8 @@ class Filters:
     Krizhevsky, Sutskever & Hinton 2012 (section 6.1) saw one of AlexNet's two branches learn
     filters for colour and the other for edges. Here each of several trainings, which differ in
     their seed alone, gives one number: how far the mean selectivities of the two halves of the
-    filters are apart. The seed is the sample unit; in the single-branch network the halves mean nothing.
-    Local response normalisation is off: it reaches across branches.
+    filters are apart. The seed is the sample unit; in the single-branch network the halves mean
+    nothing. Local response normalisation is off: it reaches across branches.
 
     seeds: trainings of each variant. width: of the network, a share of the paper's.
     """
@@ -121,7 +121,8 @@ def _drawn(weights: Tensor, columns: int = 16) -> "Figure":
             axes.set_axis_off()
         for axes, one in zip(grid.flat, weights.cpu(), strict=False):
             largest = float(one.abs().max()) or 1.0
-            axes.imshow((0.5 + one / (2 * largest)).permute(1, 2, 0), interpolation="nearest")
+            picture = (0.5 + one / (2 * largest)).permute(1, 2, 0).numpy()
+            axes.imshow(picture, interpolation="nearest")
     return figure
 
 

@@ -24,7 +24,7 @@ from ..api.errors import BadParameter, closest
 from ..api.study import StudiedNetwork, StudyContext, StudyDefaults, StudyResult
 from ..report.figure_style import WIDTH, figure_style, legend_below, panels
 from ..report.statistics import bootstrap
-from .depth import checked_layers, layers_by_depth, shown
+from .depth import checked_layers, layers_by_depth, show_layers, shown
 from .networks import ROBUST, STANDARD
 from .plots import broken, curve
 
@@ -52,7 +52,8 @@ class FeatureInversion:
     layers: names, or "logits"; by default `depth` of them, from the first to the logits.
     priors: of "none", "tv" and "learned". tv, learned: the weight at the first and the last layer;
         between them it grows by equal factors. beta: of the total variation, 2 or 1.
-    images: how many are inverted, each from `restarts` starts.
+    images: how many are inverted, each from `restarts` starts. components, patches: Gaussians of
+        the learned prior, and training patches that they are fitted to.
     """
 
     layers: tuple[str, ...] = ()
@@ -65,6 +66,8 @@ class FeatureInversion:
     learning_rate: float = 0.05
     restarts: int = 2
     images: int = 3
+    components: int = 20
+    patches: int = 20_000
 
     defaults: ClassVar[StudyDefaults] = StudyDefaults(defenses=(STANDARD, ROBUST))
 
@@ -73,7 +76,7 @@ class FeatureInversion:
             if name not in PRIORS:
                 near = closest(name, PRIORS) or f"; there are {', '.join(PRIORS)}"
                 raise BadParameter(f"inversion: no prior '{name}'{near}")
-        for name in ("depth", "iterations", "restarts", "images"):
+        for name in ("depth", "iterations", "restarts", "images", "components", "patches"):
             if getattr(self, name) < 1:
                 raise BadParameter(f"inversion: {name} = {getattr(self, name)} must be at least 1")
 
@@ -85,7 +88,7 @@ class FeatureInversion:
         x = data.images.read(rows).to(context.device)
         sample = train.images.read(torch.arange(min(_FITTED_TO, len(train)))).to(context.device)
         scale = PixelScale.of(sample)
-        mixture = fit_patch_mixture(scale.scaled(sample)) if "learned" in self.priors else None
+        mixture = self._fitted(scale.scaled(sample)) if "learned" in self.priors else None
         found: list[dict[str, Any]] = []
         pictures: dict[tuple[str, str, str], Tensor] = {}
         work = [
@@ -120,6 +123,9 @@ class FeatureInversion:
         for number in range(count):
             figures[f"pictures-{number + 1}"] = _strip(pictures, x, number)
         return StudyResult({"inversion": table}, figures, list(_notes(table)))
+
+    def _fitted(self, u: Tensor) -> Prior:
+        return fit_patch_mixture(u, components=self.components, patches=self.patches)
 
     def _layers(self, network: StudiedNetwork, x: Tensor) -> list[str]:
         if self.layers:
@@ -211,7 +217,7 @@ def _figure(table: pd.DataFrame) -> "Figure":
                     dashes=networks.index(network),
                 )
             names = inverted[inverted["network"] == networks[0]].drop_duplicates("depth")
-            one.set_xticks(list(names["depth"]), list(names["layer"]), rotation=20, ha="right")
+            show_layers(one, list(names["layer"]))
             one.set_ylabel(label)
         axes[0].set_yscale("log")
         grey = table[table["layer"] == "mean colour"]["psnr"].mean()
@@ -260,7 +266,8 @@ def _strip(pictures: Mapping[tuple[str, str, str], Tensor], x: Tensor, number: i
 
 def _picture(image: Tensor) -> Any:
     colours = image.detach().cpu().clamp(0.0, 1.0)
-    return (colours if len(colours) == 3 else colours[:1].expand(3, -1, -1)).permute(1, 2, 0)
+    colours = colours if len(colours) == 3 else colours[:1].expand(3, -1, -1)
+    return colours.permute(1, 2, 0).numpy()
 
 
 def _notes(table: pd.DataFrame) -> Iterator[str]:

@@ -19,7 +19,7 @@ from ..api.errors import BadParameter
 from ..api.study import StudiedNetwork, StudyContext, StudyDefaults, StudyResult
 from ..report.figure_style import figure_style, legend_below, panels
 from ..report.statistics import bootstrap, interval
-from .depth import checked_layers, layers_by_depth, shown
+from .depth import checked_layers, layers_by_depth, show_layers, shown
 from .networks import ROBUST, STANDARD
 from .plots import curve
 
@@ -151,7 +151,7 @@ def _figure(table: pd.DataFrame) -> "Figure":
                 renamed = rows[list(columns)].set_axis(["value", "low", "high"], axis=1)
                 curve(one, number, name, list(rows["depth"]), renamed)
             first = table[table["network"] == names[0]]
-            one.set_xticks(list(first["depth"]), list(first["layer"]), rotation=20, ha="right")
+            show_layers(one, list(first["layer"]))
             one.set_ylabel(label)
         axes[0].set_ylim(0.0, 1.02)
         legend_below(figure, axes[0])

@@ -9,11 +9,11 @@ _SHARED = {
     "gradient_clip": 1.0,
     "validate_every": 10,
 }
-STANDARD: Mapping[str, Any] = {"name": "none", "epochs": 20, **_SHARED}
+STANDARD: Mapping[str, Any] = {"name": "none", "epochs": 15, **_SHARED}
 ROBUST: Mapping[str, Any] = {
     "name": "adversarial-training",
     "method": "fgsm",
-    "epochs": 30,
+    "epochs": 20,
     "warmup_epochs": 5,
     **_SHARED,
 }

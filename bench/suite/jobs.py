@@ -20,14 +20,14 @@ from ..api.flags import stored
 from ..api.progress import Progress, Silent
 from ..api.shared.path_names import relative_to
 from ..api.shared.threads import threads_for
-from ..engine.adversarials import DiskStore
+from ..engine.adversarials import DiskStore, FewExamples, SeveralStores
 from ..engine.case import CellResult
 from ..store.atomic import write_text
 from ..store.cell import Cell
 from ..store.environment import software
 from ..store.hashing import hash_file
 from ..store.privacy import private
-from ..store.records import Finished, read_cell, write_cell
+from ..store.records import EXAMPLES, Finished, read_cell, write_cell
 from ..victim.model import frozen
 from ..victim.probe import probe
 from .config import Suite
@@ -212,6 +212,11 @@ class Workspace:
             return nullcontext()
         return DiskStore.opened(path.parent, self.plan.test.shape)
 
+    def _few(self) -> FewExamples:
+        """Those that are kept of every cell, at the leaderboard's epsilon."""
+        suite = self.run.suite
+        return FewExamples(suite.epsilons.index(suite.headline), len(self.plan.test))
+
     def _compute(self, job: CellJob, store: DiskStore | None) -> CellWritten:
         """Run the task, and write what came of it. The records come last: they say all is there."""
         if self.keys.cell(job.place) != job.key:
@@ -221,7 +226,8 @@ class Workspace:
         network = self._networks.get(job.number, job.network["weights_hash"])
         began = time.monotonic()
         with recorded() as files:
-            result = task.run(*self._prepared(job, network, title, store))
+            few = self._few()
+            result = task.run(*self._prepared(job, network, title, few, store))
         read = self._task_files.setdefault(job.place[1], set())
         read |= files
         seconds = round(time.monotonic() - began, 3)
@@ -231,6 +237,9 @@ class Workspace:
         if store is not None:
             store.save(job.path.with_suffix(".safetensors"))
             about["adversarials"] = hash_file(job.path.with_suffix(".safetensors"))
+        if few:
+            few.save(job.path.with_suffix(EXAMPLES), self.plan.test.images)
+            about["kept_examples"] = hash_file(job.path.with_suffix(EXAMPLES))
         cell = Cell(about, result.records)
         sha256 = write_cell(job.path, cell)
         finished = Finished(
@@ -247,14 +256,19 @@ class Workspace:
         return CellWritten(finished, line + "".join(f" [{flag}]" for flag in result.flags))
 
     def _prepared(
-        self, job: CellJob, network: OpenNetwork, title: str, store: DiskStore | None
+        self,
+        job: CellJob,
+        network: OpenNetwork,
+        title: str,
+        few: FewExamples,
+        store: DiskStore | None,
     ) -> tuple[Any, Resources]:
         """What the task is run on, and what it may use."""
         task = self.plan.tasks[job.place[1]]
         resources = Resources(
             self._progress(title),
             self.run.suite.batch_size,
-            store,
+            few if store is None else SeveralStores((few, store)),
             self._networks.precision(network, job.network["precision"]),
             self._networks.attackers(title, task.source, job.source_weights),
             lambda kind: [read_cell(path).records for path in job.earlier.get(kind, ())],

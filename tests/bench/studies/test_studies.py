@@ -1,0 +1,195 @@
+"""Every study runs on tiny networks, and writes what it says it writes."""
+
+import json
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from quintain.bench.api import registry
+from quintain.bench.studies.run import StudyRequest, run_study
+
+QUICK = ("model.width=0.25", "dataset.size=16", "dataset.n_train=64", "dataset.n_test=32")
+TRAINING = ("defense.epochs=1", "defense.batch_size=32", 'defense.augmentation="none"')
+SMALLER = {
+    "attention": ["study.rows=1", 'study.attack={name="pgd", steps=2}'],
+    "boundary": ["study.directions=1", 'study.attack={name="pgd", steps=2}'],
+    "filters": ["study.seeds=2", "study.width=0.0625"],
+    "inversion": [
+        "study.iterations=3",
+        "study.images=1",
+        "study.depth=3",
+        "study.patches=300",
+        "study.components=2",
+    ],
+    "layers": ["study.iterations=3", "study.images=1", "study.train_images=48"],
+    "localisation": ['study.attack={name="pgd", steps=2}'],
+    "redundancy": ["study.distances=4"],
+    "targets": ['study.attack={name="pgd", steps=2}', 'study.epsilons=["8/255"]'],
+    "visibility": ['study.attack={name="pgd", steps=2}', 'study.epsilons=["8/255"]'],
+}
+
+
+def studied(name, out, *settings, **changes):
+    options = {
+        "model": "resnet",
+        "defenses": ["none"],
+        "n_examples": 16,
+        "settings": ["model.depth=8", *QUICK, *TRAINING, *settings],
+    }
+    return run_study(StudyRequest(study=name, out=out, device="cpu", **{**options, **changes}))
+
+
+def test_every_study_of_ours_is_tried():
+    ours = {one.name for one in registry.plugins("studies") if one.source == "quintain"}
+    assert ours == set(SMALLER)
+
+
+@pytest.fixture(scope="module", params=sorted(SMALLER))
+def done(request, tmp_path_factory):
+    """A study that was run, and its folder."""
+    out = tmp_path_factory.mktemp(request.param) / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QUINTAIN_CACHE", str(tmp_path_factory.getbasetemp() / "studied"))
+        return studied(request.param, out, *SMALLER[request.param]), out
+
+
+def test_a_study_writes_tables_figures_and_a_manifest(done):
+    result, out = done
+    about = json.loads((out / "manifest.json").read_text())
+    assert about["notes"] == list(result.notes)
+    assert result.notes
+    for table in about["tables"]:
+        assert len(pd.read_csv(out / table))
+    assert len(about["figures"]) == 2 * len(result.figures) > 0
+    for figure in about["figures"]:
+        file = out / figure
+        if file.suffix == ".png":
+            with Image.open(file) as image:
+                low, high = image.convert("L").getextrema()
+                assert (low, high) != (255, 255)
+
+
+def test_no_text_of_a_figure_lies_on_another(done):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    result, _ = done
+    for title, figure in result.figures.items():
+        FigureCanvasAgg(figure).draw()
+        assert overlapping(figure) == [], title
+
+
+def overlapping(figure):
+    """Pairs of texts whose boxes overlap, as they are drawn."""
+    from matplotlib.text import Text
+
+    renderer = figure.canvas.get_renderer()
+    texts = [
+        one
+        for one in figure.findobj(Text)
+        if one.get_visible() and one.get_text().strip() and one.get_window_extent(renderer).width
+    ]
+    boxes = [(one.get_text(), one.get_window_extent(renderer)) for one in texts]
+    inside = [(text, box) for text, box in boxes if figure.bbox.overlaps(box)]
+    return [
+        (text, other)
+        for number, (text, box) in enumerate(inside)
+        for other, second in inside[number + 1 :]
+        if box.shrunk(0.9, 0.9).overlaps(second.shrunk(0.9, 0.9))
+    ]
+
+
+def test_texts_that_overlap_are_noticed():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    figure.text(0.5, 0.5, "one text")
+    figure.text(0.51, 0.5, "another")
+    FigureCanvasAgg(figure).draw()
+    assert overlapping(figure)
+
+
+def test_the_same_study_gives_the_same_files(tmp_path):
+    for out in ("one", "two"):
+        studied("attention", tmp_path / out, *SMALLER["attention"])
+    for name in ("summary.csv", "examples.csv", "panels.svg"):
+        one, two = (tmp_path / out / name for out in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "changes", "said"),
+    [
+        ("attention", ["study.layer='stag1'"], {}, "stage1"),
+        ("inversion", ['study.priors=["TV"]'], {}, "no prior 'TV'"),
+        ("localisation", [], {"dataset": "digits"}, "says not where its objects are"),
+        ("attention", ["study.rows=0"], {}, "rows = 0 must be at least 1"),
+        ("attention", [], {"norm": "L3"}, "L3"),
+        ("attention", ["study.colour=1"], {}, "colour"),
+    ],
+)
+def test_what_cannot_be_studied_is_said_in_a_line(name, settings, changes, said, tmp_path):
+    if "dataset" in changes:
+        changes = {**changes, "settings": ["model.depth=8", *TRAINING]}
+    with pytest.raises(Exception, match=said) as caught:
+        studied(name, tmp_path / "out", *settings, **changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_study_of_ones_own_is_thirty_lines(tmp_path):
+    file = tmp_path / "brightness.py"
+    file.write_text(
+        '''
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+
+from quintain.bench.api import registry
+from quintain.bench.api.study import StudyContext, StudyResult
+
+
+@registry.study("brightness")
+@dataclass(frozen=True)
+class Brightness:
+    """How accuracy falls as images get darker."""
+
+    steps: int = 3
+
+    def run(self, context: StudyContext) -> StudyResult:
+        data = context.data("test")
+        x = data.images.read(torch.arange(len(data))).to(context.device)
+        rows = []
+        for network in context.networks:
+            for number in range(self.steps):
+                factor = 1.0 - number / self.steps
+                with torch.no_grad():
+                    predicted = network.module(x * factor).argmax(dim=1).cpu()
+                accuracy = float((predicted == data.labels).double().mean())
+                rows.append({"network": network.title, "factor": factor, "accuracy": accuracy})
+        return StudyResult({"brightness": pd.DataFrame(rows)}, notes=["darker is harder"])
+'''
+    )
+    with registry.temporary():
+        studied("brightness", tmp_path / "out", "study.steps=2", plugins=[file])
+    table = pd.read_csv(tmp_path / "out" / "brightness.csv")
+    assert table["factor"].tolist() == [1.0, 0.5]
+
+
+def test_checkpoints_are_studied_side_by_side(tmp_path):
+    from quintain.bench.api.defense import InputSpec
+    from quintain.bench.store.checkpoints import save_checkpoint
+    from quintain.bench.training.networks import build_network
+
+    spec = {"name": "resnet", "depth": 8, "width": 0.25}
+    inputs = InputSpec((3, 16, 16), 8, (0.5,) * 3, (0.25,) * 3)
+    for seed in range(2):
+        network = build_network(spec, inputs, seed)
+        save_checkpoint(tmp_path / f"net{seed}.safetensors", network, {"model": spec})
+    paths = [tmp_path / f"net{seed}.safetensors" for seed in range(2)]
+    settings = [*QUICK[1:], "study.distances=3"]
+    result = studied(
+        "redundancy", tmp_path / "out", checkpoints=paths, defenses=[], settings=settings
+    )
+    assert list(dict.fromkeys(result.tables["redundancy"]["network"])) == ["net0", "net1"]
