@@ -32,10 +32,14 @@ Spec = str | Mapping[str, Any]
 
 @dataclass(frozen=True)
 class StudiedNetwork:
-    """A network in evaluation mode on the context's device, and what tables call it."""
+    """A network in evaluation mode on the context's device, and what tables call it.
+
+    flags: what makes it doubtful, such as a training that did not learn.
+    """
 
     title: str
     module: nn.Module
+    flags: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

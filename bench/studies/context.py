@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..api import registry
 from ..api.data import Dataset, ImageData
+from ..api.defense import Trained
 from ..api.epsilon import Epsilon, Norm
 from ..api.errors import BadParameter
 from ..api.shared.module_state import evaluation_mode
@@ -57,6 +58,10 @@ class Context:
 
     def train(self, model: Spec, defense: Spec = "none", seed: int | None = None) -> nn.Module:
         """A network trained on the train split, or fetched from the cache."""
+        return self.trained(model, defense, seed).model
+
+    def trained(self, model: Spec, defense: Spec, seed: int | None = None) -> Trained:
+        """The same with its history and flags. Raises: CellError when training diverges."""
         spec = {"name": model} if isinstance(model, str) else dict(model)
         data = self.data("train")
         self._train_hash = self._train_hash or fingerprint(data)
@@ -70,7 +75,7 @@ class Context:
             self.epsilon.value,
             self._train_hash,
         )
-        return train_or_load(request, self.cache, Bar(f"train {spec['name']}")).model
+        return train_or_load(request, self.cache, Bar(f"train {spec['name']}"))
 
     def untrained(self, model: Spec | None = None, seed: int | None = None) -> nn.Module:
         """A network with its first weights, in evaluation mode.

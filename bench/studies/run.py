@@ -4,11 +4,15 @@ import json
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from ..api import registry
+from ..api.data import ImageData
 from ..api.epsilon import Epsilon, Norm, checked_norm
 from ..api.errors import BadParameter
 from ..api.paths import usable_cache
@@ -54,6 +58,7 @@ class StudyRequest:
 
 _FORMATS = (".png", ".svg")
 _EXAMPLES = 60
+_BATCH = 128
 
 
 def run_study(request: StudyRequest) -> StudyResult:
@@ -74,7 +79,10 @@ def run_study(request: StudyRequest) -> StudyResult:
     began = time.monotonic()
     result = study.run(context)
     context.bar.close()
-    _write(request, parts, study, context, result, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    known = [_described(network, context) for network in context.networks]
+    result = replace(result, notes=[*known, *result.notes])
+    _write(request, parts, study, context, result, seconds)
     return result
 
 
@@ -139,12 +147,31 @@ def _networks(
         made.append(StudiedNetwork(path.stem, module))
         context.model = spec
     for defense in parts["defenses"]:
-        module = context.train(parts["model"], defense)
-        made.append(StudiedNetwork(f"{parts['model']['name']} x {defense['name']}", module))
+        trained = context.trained(parts["model"], defense)
+        title = f"{parts['model']['name']} x {defense['name']}"
+        made.append(StudiedNetwork(title, trained.model, trained.flags))
     titles = [one.title for one in made]
     if len(set(titles)) < len(titles):
         raise BadParameter(f"two networks are called the same: {', '.join(titles)}")
     return made
+
+
+def _described(network: StudiedNetwork, context: Context) -> str:
+    """How good the network is, and what makes it doubtful."""
+    data = context.data("test")
+    right = _accuracy(network.module, data, context.device)
+    flags = "".join(f" [{flag}]" for flag in network.flags)
+    return f"{network.title}: {right:.2f} of {len(data)} images right{flags}"
+
+
+@torch.no_grad()
+def _accuracy(module: nn.Module, data: ImageData, device: torch.device) -> float:
+    """The share of the examples that a network gets right."""
+    right = 0
+    for rows in torch.arange(len(data)).split(_BATCH):
+        logits = module(data.images.read(rows).to(device))
+        right += int((logits.argmax(dim=1).cpu() == data.labels[rows]).sum())
+    return right / len(data)
 
 
 def _write(
@@ -168,7 +195,12 @@ def _write(
         "examples": fingerprint(data),
         "n_examples": len(data),
         "networks": [
-            {"title": one.title, "weights_hash": weights_hash(one.module)}
+            {
+                "title": one.title,
+                "weights_hash": weights_hash(one.module),
+                "accuracy": _accuracy(one.module, data, context.device),
+                "flags": list(one.flags),
+            }
             for one in context.networks
         ],
         "model": parts["model"],

@@ -84,10 +84,17 @@ def overlapping(figure):
     from matplotlib.text import Text
 
     renderer = figure.canvas.get_renderer()
+    bare = [axes for axes in figure.axes if not axes.axison]
+    ticks = [
+        one for axes in bare for axis in (axes.xaxis, axes.yaxis) for one in axis.findobj(Text)
+    ]
     texts = [
         one
         for one in figure.findobj(Text)
-        if one.get_visible() and one.get_text().strip() and one.get_window_extent(renderer).width
+        if one not in ticks
+        and one.get_visible()
+        and one.get_text().strip()
+        and one.get_window_extent(renderer).width
     ]
     boxes = [(one.get_text(), one.get_window_extent(renderer)) for one in texts]
     inside = [(text, box) for text, box in boxes if figure.bbox.overlaps(box)]
