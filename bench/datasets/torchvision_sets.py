@@ -161,8 +161,8 @@ def _open(name: str, folder: Path, download: bool, which: Mapping[str, Any]) -> 
     except Exception as error:  # as above, and whatever the network does
         raise BadData(
             f"{name} is not in {folder} and cannot be downloaded: {short(reason(error))}; "
-            f"check the network, delete {name} there if it is damaged, or set root to a folder that "
-            "holds it"
+            f"check the network, delete {name} there if it is damaged, or set root to a folder "
+            "that holds it"
         ) from error
 
 
