@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ..bench.api.defense import InputSpec
-from ..bench.api.errors import BadParameter, closest
+from ..bench.api.errors import check_choice
 from .inception import Filters, Inception, NaiveInception, convolution
 from .layers import (
     LocalResponseNorm,
@@ -147,10 +147,7 @@ def googlenet(
 
     Raises: BadParameter for images that are too small, or a parameter out of range.
     """
-    if modules not in MODULES:
-        there = ", ".join(MODULES)
-        near = closest(modules, MODULES)
-        raise BadParameter(f"googlenet: modules '{modules}' is not one of {there}{near}")
+    check_choice("googlenet: modules", modules, MODULES)
     chosen = choose_stem("googlenet", inputs, stem, imagenet_from=32)
     return GoogLeNet(
         inputs,

@@ -121,3 +121,11 @@ def closest(name: str, known: Iterable[str]) -> str:
     typed = name[:_LONGEST].lower()  # the search takes as long as the square of the length
     near = difflib.get_close_matches(typed, list(lowered), n=1, cutoff=0.5)
     return f"; did you mean '{lowered[near[0]]}'?" if near else ""
+
+
+def check_choice(name: str, value: object, known: Iterable[str]) -> None:
+    """Refuse what is none of a few words. Raises: BadParameter, naming the nearest and all."""
+    words = tuple(known)
+    if value not in words:
+        near = closest(str(value), words)
+        raise BadParameter(f"{name} = {value!r} is not one of {', '.join(words)}{near}")
