@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...bench.api.attack import Access, GradientSource, Loss, Problem
 from ...bench.api.errors import BadParameter
+from ..parts.parameters import positive_up_to
 from .autograd import Autograd
 from .value_and_gradient import valued
 
@@ -44,8 +45,7 @@ class InputDiversity:
     def __post_init__(self) -> None:
         if not 0.0 <= self.probability <= 1.0:
             raise BadParameter(f"probability must lie in 0 to 1, not {self.probability}")
-        if not 0.0 < self.smallest <= 1.0:
-            raise BadParameter(f"smallest must be above 0 and at most 1, not {self.smallest}")
+        positive_up_to(1.0, smallest=self.smallest)
 
     @property
     def access(self) -> Access:

@@ -166,6 +166,14 @@ class LinfBall(Ball):
         return self.project(self.x + self.radius * noise)
 
 
+def unit(direction: Tensor) -> Tensor:
+    """(B, C, H, W) over its Euclidean length; zero where it is zero."""
+    largest = direction.abs().flatten(1).amax(dim=1).clamp(min=_TINY)
+    scaled = direction / per_example(largest, direction)  # the squares of 1e-30 would vanish
+    length = scaled.flatten(1).norm(dim=1).clamp(min=_TINY)
+    return scaled / per_example(length, direction)
+
+
 def _linf_bounds(x: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:
     """The lower and the upper ends of the cube around x, within [0, 1]."""
     exact, width = x.double(), per_example(radii, x)
@@ -200,10 +208,7 @@ class L2Ball(Ball):
 
     def steepest(self, gradient: Tensor, points: Tensor) -> Tensor:
         """Return the gradient over its length; zero where the gradient is zero."""
-        largest = gradient.abs().flatten(1).amax(dim=1).clamp(min=_TINY)
-        scaled = gradient / per_example(largest, gradient)  # the squares of 1e-30 would vanish
-        length = scaled.flatten(1).norm(dim=1).clamp(min=_TINY)
-        return scaled / per_example(length, gradient)
+        return unit(gradient)
 
     def random(self, draws: Draws) -> Tensor:
         """Uniform over the ball: a normal direction, a radius by the d-th root."""

@@ -195,5 +195,5 @@ def test_naive_modules_stand_where_the_reduced_ones_do(batch_norm):
 
 
 def test_other_modules_are_refused():
-    with pytest.raises(BadParameter, match="modules 'naif' is not one of reduced, naive; did you"):
+    with pytest.raises(BadParameter, match="'naif' is not one of reduced, naive; did you"):
         small(modules="naif")

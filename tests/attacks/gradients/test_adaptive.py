@@ -194,7 +194,7 @@ def test_a_cold_surrogate_gradient_shows_the_network_itself_and_a_warm_one_does_
         (lambda: EOT(samples=0), "samples must be at least 1"),
         (lambda: Smoothed(temperature=0.0), "temperature must be positive"),
         (lambda: Smoothed(decay=1.2), "decay must be above 0"),
-        (lambda: Smoothed(check_every=0), "look_every must be at least 1"),
+        (lambda: Smoothed(check_every=0), "check_every must be at least 1"),
     ],
 )
 def test_what_makes_no_sense_is_refused(make, said):
