@@ -17,6 +17,7 @@ NextJob = Callable[[int | None], Job | None]
 Answers = Generator[tuple[Job, Answer]]
 
 _ATTEMPTS = 3  # at a job, where the process that was at work on it was killed
+_START = "spawn"  # nothing of this process, such as CUDA, is in a worker
 _PATIENCE = 5.0  # seconds that a worker has to end when it is told to
 
 
@@ -88,7 +89,7 @@ class _Worker:
         self._start()
 
     def _start(self) -> None:
-        context = get_context("spawn")
+        context = get_context(_START)
         self.connection, theirs = context.Pipe()
         self._process = context.Process(
             target=_work, args=(theirs, torch.get_num_threads()), name="quintain worker"

@@ -155,6 +155,7 @@ _FORGE = """
 import json, os, sys
 import quintain.bench.evaluate_model, quintain.bench.suite.runner, quintain.bench.report.render
 from quintain.bench import cli
+from quintain.bench.suite import executors
 print("ready", flush=True)
 for line in sys.stdin:
     child = os.fork()
@@ -164,6 +165,7 @@ for line in sys.stdin:
         os.dup2(out, 2)
         arguments, environment = json.loads(line)
         os.environ.update(environment)
+        executors._START = os.environ.get("QUINTAIN_TEST_START", executors._START)
         try:
             cli.main(arguments)
         except SystemExit as ending:
