@@ -150,18 +150,17 @@ class Runner:
             network={name: found[0].about[name] for name in ("weights_hash", "probe", "precision")},
             source_weights=weights[1] if len(weights) > 1 else None,
             files=self._files.union(*(one.files for one in found)),
-            earlier={kind: self._earlier(place[0], kind) for kind in self._after(place)},
+            earlier={
+                kind: self._earlier(place[0], kind) for kind in self._plan.tasks[place[1]].after
+            },
             titles=titles,
         )
 
-    def _after(self, place: Place) -> tuple[str, ...]:
-        return self._plan.tasks[place[1]].after
-
     def _earlier(self, number: int, kind: str) -> tuple[Path, ...]:
         """The records of a defended model's cells of a kind."""
-        tasks = (one for one in self._plan.tasks_on(number) if self._plan.tasks[one].kind == kind)
-        done = self._manifest.done
-        return tuple(done[number, one].path for one in tasks if (number, one) in done)
+        done, tasks = self._manifest.done, self._plan.kinds.get(kind, [])
+        found = [done[number, task].path for task in tasks if (number, task) in done]
+        return tuple(path.absolute() for path in found)
 
     def _note(self, job: Job, answer: Answer) -> None:
         """Take what came of a job into the manifest; what it makes necessary is queued."""

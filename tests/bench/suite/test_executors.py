@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
 import pickle
 import shutil
@@ -114,7 +115,7 @@ def suite(tmp_path, write_suite, monkeypatch):
 @pytest.fixture
 def forked(monkeypatch):
     """Workers that are there at once: only how they are started is not the real thing."""
-    monkeypatch.setattr(executors, "_START", "fork")
+    monkeypatch.setattr(executors, "_CONTEXT", multiprocessing.get_context("fork"))
 
 
 def hashes(out):
