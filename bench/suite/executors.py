@@ -170,7 +170,8 @@ def _work(jobs: Connection, threads: int) -> None:
             job = jobs.recv()
         except EOFError:
             return
-        jobs.send(run_job(job))
+        with suppress(BrokenPipeError):  # the parent has gone
+            jobs.send(run_job(job))
 
 
 def _end_with_parent() -> None:

@@ -1,5 +1,6 @@
 """The runner: from a suite to its tables, in one pass over what is missing."""
 
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,7 @@ class Runner:
         self._queue = Queue(keys.plan)
         self._files = frozenset(files)  # that code of the user's read to make the plan
         self._networks: dict[int, NetworkFound] = {}
+        self._unavailable: dict[int, str] = {}  # networks that cannot be had, and why
         self._lines = Lines()
 
     def run(self, executor: Executor) -> Outcome:
@@ -180,11 +182,21 @@ class Runner:
         if isinstance(answer, NetworkFound):
             self._networks[job.number] = answer
             self._queue.made(job.number)
-            self._queue.add(self._manifest.network(job.number, answer.about))
+            self._compute_again(self._manifest.network(job.number, answer.about))
             if answer.seconds > 1.0 and self._plan.defended_models[job.number].defense is not None:
                 self._lines.say(f"{title}: trained")
         elif isinstance(answer, Failed):
+            self._unavailable[job.number] = answer.reason
             own = {(job.number, task) for task in self._plan.tasks_on(job.number)}
             for place in own.union(self._queue.failed(job.number)):
                 self._manifest.fail(place, answer.reason)
             self._lines.say(f"{title}: FAILED: {answer.reason}")
+
+    def _compute_again(self, places: Iterable[Place]) -> None:
+        """Queue cells whose networks have changed, but for those that borrow one that failed."""
+        for place in places:
+            lost = [one for one in self._plan.networks(place) if one in self._unavailable]
+            if lost:
+                self._manifest.fail(place, self._unavailable[lost[0]])
+            else:
+                self._queue.add([place])
