@@ -22,8 +22,9 @@ from ..api.progress import Progress
 from ..api.rng import Draws
 from ..victim import rows as table
 from ..victim.counters import UNLIMITED, AttackCounters
+from ..victim.decision import decision_of
 from ..victim.model import SMALLEST_BATCH, Network
-from ..victim.oracle import Oracle
+from ..victim.oracle import AttackedModel, Oracle
 from ..victim.traits import adapts
 from .batch import ActiveBatch, PendingAttempt, open_batch
 from .config import CellConfig
@@ -117,8 +118,19 @@ class AttackLoop:
         self.gradient_model = gradient_model
         self.settings = inputs.settings
         self.attack = attack
-        random = inputs.network.stochastic and "stochastic" not in adapts(attack)
-        self.samples = inputs.settings.adaptation.samples if random else 1
+        random = "stochastic" in inputs.network.traits.needs - adapts(attack)
+        self.rule = decision_of(
+            inputs.network,
+            targeted=self.settings.targeted,
+            detector_unaware=self.settings.detector_unaware,
+        )
+        self.model = AttackedModel(
+            self.rule,
+            attack.access,
+            fast=gradient_model,
+            samples=self.settings.adaptation.samples if random else 1,
+            limited=self.settings.query_budget is not None,
+        )
         self.begin = begin
         self.fresh = iter(owners)
         self.outcomes = outcomes
@@ -217,27 +229,16 @@ class AttackLoop:
         return self.settings.query_budget - int(spent.sum())
 
     def _problem(self, batch: ActiveBatch, going: Tensor | None = None) -> Problem:
-        counters, targeted = batch.counters, self.settings.targeted
+        counters = batch.counters
         draws = Draws(self.settings.seed, batch.example, batch.restart, batch.step)
+        # A captured step is for all attempts, whether they are single steps or not.
+        tracking = self._single_stepping or self.inputs.check_every > 1
         return Problem(
             x=counters.ball.x,
             y=counters.y,
-            targeted=targeted,
+            targeted=self.settings.targeted,
             ball=counters.ball,
-            victim=Oracle(
-                self.inputs.network,
-                counters,
-                self.attack.access,
-                targeted=targeted,
-                fast=self.gradient_model,
-                limited=self.settings.query_budget is not None,
-                track_margin=self._single_stepping
-                or self.inputs.check_every > 1,  # a captured step is for all
-                going=going,
-                draws=draws,
-                samples=self.samples,
-                detector_unaware=self.settings.detector_unaware,
-            ),
+            victim=Oracle(self.model, counters, draws, going, track_margin=tracking),
             draws=draws,
             step=batch.step,
             start_points=batch.start_points,
@@ -271,8 +272,7 @@ class AttackLoop:
         An attack that overlooks the detector cannot know which of its adversarial examples would
         pass.
         """
-        overlooking = self.settings.detector_unaware and self.inputs.network.rejects
-        return overlooking and not getattr(self.attack, "minimum_norm", False)
+        return self.rule.overlooks_rejection and not getattr(self.attack, "minimum_norm", False)
 
     @property
     def _follows(self) -> bool:
@@ -349,7 +349,7 @@ class AttackLoop:
             if self._follows and not (one.attempt.single_step or spent):
                 ended = outcomes.stayed if still[place] and hit is None else outcomes.moved
                 ended[one.owner] = True
-            if self.inputs.network.rejects and not (self.settings.detector_unaware or spent):
+            if self.inputs.network.rejects and not (self.rule.overlooks_rejection or spent):
                 self._score_end(one, last[place])
             one.search.report(last[place].clone(), hit, distance, spent=spent, margin=margin)
             attempt = one.search.next()

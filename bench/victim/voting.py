@@ -44,7 +44,7 @@ def prediction(network: Network, x: Tensor, examples: Tensor, vote_set: int = FI
         votes = vote(network, x, examples, vote_set)
         return Votes(*(one / one.sum(dim=1, keepdim=True) for one in votes))
     logits = network.logits(x)
-    return Votes(logits, bare(logits) if network.rejects else logits)
+    return Votes(logits, logits[:, : network.n_classes])
 
 
 def vote(
