@@ -1,20 +1,19 @@
 """The decision rule: what a network's answers say of an input, and when that is adversarial.
 
-A rule is composed of how logits are read (`rejection.reading`: as they are, with the rejection
-merged in, or those of the classifier alone) and of who decides: the logits (`Decision`), or of a
+A rule is composed of how logits are read (`Decision.read`: as they are, with the rejection merged
+in, or those of the classifier alone) and of who decides: the logits (`Decision`), or of a
 stochastic network the votes of many draws (`Voting`).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ..api.rng import Draws
 from .model import Network
-from .rejection import Reading, reading, rejection_margin
+from .rejection import bare, merged, rejection_margin
 from .voting import FIRST, SECOND, Votes, vote
 
 _SURE = 1.0  # standard deviations of a fair coin by which the first vote must be for the attack
@@ -38,14 +37,6 @@ class Decision:
 
     votes = False  # whether it asks the network for more before it believes in a success
 
-    @cached_property
-    def _reading(self) -> Reading:
-        return reading(
-            rejecting=self.network.rejects,
-            detector_unaware=self.detector_unaware,
-            targeted=self.targeted,
-        )
-
     @property
     def overlooks_rejection(self) -> bool:
         """Whether the attack does not know of the reject option that the network has."""
@@ -53,7 +44,9 @@ class Decision:
 
     def read(self, logits: Tensor, y: Tensor) -> Tensor:
         """(N, K): what attacks take the network's logits, or votes, for."""
-        return self._reading(logits, y)
+        if not self.network.rejects:
+            return logits
+        return bare(logits) if self.detector_unaware else merged(logits, y, targeted=self.targeted)
 
     def margin(self, logits: Tensor, y: Tensor) -> Tensor:
         """(N,): how far logits, as read, are from the goal; negative where it is reached."""
@@ -62,10 +55,6 @@ class Decision:
     def adversarial(self, logits: Tensor, y: Tensor, tolerance: float = 0.0) -> Tensor:
         """(N,) bool: whether logits, as read, are what the attack wants, by more than tolerance."""
         return fooled(logits, y, targeted=self.targeted, tolerance=tolerance)
-
-    def draws(self, draws: Draws) -> Draws | None:
-        """The random numbers that the network is asked with, if it uses any."""
-        return None
 
     def confirmed(self, points: Tensor, y: Tensor, draws: Draws | None) -> Tensor:
         """(n,) bool: whether points that the logits call adversarial are."""
@@ -98,10 +87,6 @@ class Voting(Decision):
     """
 
     votes = True
-
-    def draws(self, draws: Draws) -> Draws | None:
-        """The random numbers that the network is asked with."""
-        return draws
 
     def confirmed(self, points: Tensor, y: Tensor, draws: Draws | None) -> Tensor:
         """(n,) bool: what both votes say, not only a lucky draw."""

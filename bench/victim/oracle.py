@@ -39,9 +39,9 @@ class AttackedModel:
 class Oracle:
     """Answers for a batch of examples, as bench.api.attack.Victim describes.
 
-    draws: for a model that uses random numbers. going: (B,) bool, the examples that may still ask;
-    None for all. track_margin: whether to note the margin. A gradient that is not finite is noted
-    in the counters, and zero.
+    draws: for a model that uses random numbers; others ignore them. going: (B,) bool, the examples
+    that may still ask; None for all. track_margin: whether to note the margin. A gradient that is
+    not finite is noted in the counters, and zero.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Oracle:
         self._network = model.rule.network
         self._fast = model.fast or self._network
         self._counters = counters
-        self._draws = draws and model.rule.draws(draws)
+        self._draws = draws if model.rule.votes else None
         self._going = going
         self._track_margin = track_margin
         self._confirmation = model.rule.confirmation(counters.y, self._draws)

@@ -106,8 +106,6 @@ def test_a_stochastic_network_is_believed_by_its_votes_alone():
     assert 0.02 < decision.confirmed(*lucky).double().mean() < 0.35  # sure once, and ahead twice
     ordinary = rule(Fixed())
     assert ordinary.confirmed(x, y, None).all()
-    assert ordinary.draws(draws) is None
-    assert decision.draws(draws) is draws
 
 
 def test_votes_on_the_same_inputs_are_counted_once():
