@@ -220,7 +220,9 @@ class BoundarySearch(Descent):
             start = CLEAN if self._last is None else self._last
             return Attempt(self._current, 0, start, single_step=True, ease=_EASE**self._idle)
         if self._restart == 0:
-            self._current = _below(self.high, self._low, self._stride)
+            halfway = (self._low + self.high) // 2
+            below = self.high - max(int(self._stride), 1) if self._stride else halfway
+            self._current = max(below, self._low + 1)
         return Attempt(self._current, self._restart, None)
 
     def _proceed(self, last: Tensor, found: Tensor | None, distance: float, margin: float) -> None:
@@ -258,11 +260,6 @@ class BoundarySearch(Descent):
             self._low, self._stride = self._current, None
         self._single_stepping, self._taken, self._idle, self._restart = True, 0, 0, 0
         self._aim = math.inf
-
-
-def _below(high: int, low: int, stride: float | None) -> int:
-    """Return a point between two others: a stride below the upper one, or halfway without one."""
-    return max(high - max(int(stride), 1) if stride else (low + high) // 2, low + 1)
 
 
 @dataclass
