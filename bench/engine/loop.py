@@ -31,7 +31,7 @@ from .config import CellConfig, nearest
 from .cuda_graphs import Captured, capture_graph, repeat
 from .diagnostics.missing_gradients import Stage
 from .diagnostics.unchanged_inputs import refuse_change, watched
-from .epsilon_search import Attempt, Search
+from .epsilon_search import Search
 from .outcomes import Outcomes
 from .verifier import Candidate, Verifier
 
@@ -146,6 +146,8 @@ class AttackLoop:
         # who overlooks the detector cannot know which of its adversarial examples would pass.
         self.hands_over_ends = self.rule.overlooks_rejection and not minimum_norm
         self.asks_iterates = asks_iterates
+        # Whether the verifier is to see what the detector makes of where full attempts ended.
+        self.scores_ends = inputs.network.rejects and not self.rule.overlooks_rejection
         # Whether an attempt ends when it has won: not where it counts how sure the detector is.
         ranked = inputs.network.rejects and self.settings.search == "exhaustive"
         self.early_leaving = self.settings.early_leaving and not ranked
@@ -163,7 +165,8 @@ class AttackLoop:
         while batch is not None:
             self.advance(batch, 1 if self._single_stepping else self.inputs.check_every)
             self._check(batch)
-            finished = self._finished_rows(batch)
+            done = table.where(self._done(batch)).tolist()
+            finished = [row for row in done if self.active[row] is not None]
             if finished:
                 rows = torch.tensor(finished, device=batch.step.device)
                 pending = [one for row in finished if (one := self.active[row]) is not None]
@@ -278,11 +281,6 @@ class AttackLoop:
         done = batch.over | batch.counters.exhausted
         return done | batch.won if self.early_leaving else done
 
-    def _finished_rows(self, batch: ActiveBatch) -> list[int]:
-        """Rows that are done."""
-        done = table.where(self._done(batch)).tolist()
-        return [row for row in done if self.active[row] is not None]
-
     def _release(self, gone: ActiveBatch, pending: Sequence[PendingAttempt]) -> None:
         """Let rows leave: at once when they are decided, else when their iterates are judged."""
         counters = gone.counters
@@ -316,7 +314,7 @@ class AttackLoop:
     def _record(self, gone: ActiveBatch, pending: Sequence[PendingAttempt]) -> None:
         """Record what rows that leave have shown, and queue the attempts that they ask for next."""
         counters, outcomes = gone.counters, self.outcomes
-        last, nearest = gone.iterates, counters.nearest
+        last, points = gone.iterates, counters.nearest
         if not last[~counters.exhausted].isfinite().all():
             raise CellError(_NOT_AN_IMAGE)
         self._compare(counters, pending)
@@ -326,14 +324,17 @@ class AttackLoop:
         for place, (one, distance, margin, spent, fault) in enumerate(
             zip(pending, *(column.tolist() for column in columns), strict=True)
         ):
-            if not one.attempt.single_step:
-                self.stage.note(one.owner, self._stated(one.attempt), fault, spent=spent)
-            hit = nearest[place].clone() if distance < float("inf") else None
-            if self.follows and not (one.attempt.single_step or spent):
+            full, point = not one.attempt.single_step, one.attempt.point
+            if full:  # who looks for the nearest adversarial point states that there is no nearer
+                stated = 0 if nearest(self.attack) else point
+                self.stage.note(one.owner, stated, fault, spent=spent)
+            hit = points[place].clone() if distance < float("inf") else None
+            if self.follows and full and not spent:
                 ended = outcomes.stayed if still[place] and hit is None else outcomes.moved
                 ended[one.owner] = True
-            if self.inputs.network.rejects and not (self.rule.overlooks_rejection or spent):
-                self._score_end(one, last[place])
+            if self.scores_ends and full and not spent:
+                end = Candidate(one.owner, point, one.clean, last[place].clone(), found=False)
+                self.verifier.add(end)
             one.search.report(last[place].clone(), hit, distance, spent=spent, margin=margin)
             attempt = one.search.next()
             if attempt is not None:
@@ -367,19 +368,6 @@ class AttackLoop:
                 ),
             }
         )
-
-    def _stated(self, attempt: Attempt) -> int:
-        """The smallest point that counts as robust when this attempt fails there.
-
-        An attack that looks for the nearest adversarial point states that there is no nearer one.
-        """
-        return 0 if nearest(self.attack) else attempt.point
-
-    def _score_end(self, one: PendingAttempt, last: Tensor) -> None:
-        """Let the verifier see what the detector makes of where a full-budget attempt ended."""
-        if not one.attempt.single_step:
-            end = Candidate(one.owner, one.attempt.point, one.clean, last.clone(), found=False)
-            self.verifier.add(end)
 
     def _finish(self, one: PendingAttempt, *, spent: bool) -> None:
         """Record a search that has ended; its adversarial examples are only candidates yet."""

@@ -59,6 +59,33 @@ class AttackCounters:
         """(B,) bool: nothing left of the query budget."""
         return self.allowance <= 0
 
+    def admit(
+        self, x: Tensor, owners: Tensor | None, going: Tensor | None, *, limited: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Count inputs (N, C, H, W) against their owners' budgets; the clean image for the others.
+
+        owners: (N,), whose they are; None when one for each. going: (B,) bool, the examples that
+        may ask; None for all. limited: whether there are budgets to keep. Returns (N,) bool beside
+        the inputs, which of them are admitted; None for all.
+        """
+        examples = len(self.y)
+        count = examples if owners is None else len(owners)
+        if len(x) != count:
+            raise ValueError(f"{len(x)} inputs for {count} examples: pass rows")
+        admitted = going if owners is None or going is None else going[owners]
+        if limited:
+            before = 0 if owners is None else ranks_of(owners, examples)
+            allowed = (self.allowance if owners is None else self.allowance[owners]) > before
+            admitted = allowed if admitted is None else admitted & allowed
+        asked = per_owner(owners, admitted, examples)
+        self.counts["forward"] += asked
+        self.counts["queries"] += asked
+        if limited and admitted is not None:
+            self.allowance -= asked
+            clean = self.ball.x if owners is None else self.ball.x[owners]
+            x = torch.where(per_example(admitted, x), x, clean)
+        return x, admitted
+
     def distance_of(self, points: Tensor, rows: Tensor) -> Tensor:
         """(n,) float64: how far points (n, C, H, W) are off the rows' clean images.
 
@@ -158,3 +185,20 @@ class AttackCounters:
         epsilon = self.ball.epsilon[rows]
         first = (known > epsilon) & (rough <= epsilon * (1.0 + _ROUGH))
         return first | (rough < known * (1.0 - _ROUGH))
+
+
+def per_owner(owners: Tensor | None, admitted: Tensor | None, examples: int) -> Tensor | int:
+    """(B,) int64: how many inputs each example asks about; 1 when one for each."""
+    if owners is None:
+        return 1 if admitted is None else admitted.long()
+    return torch.bincount(owners if admitted is None else owners[admitted], minlength=examples)
+
+
+def ranks_of(owners: Tensor, examples: int) -> Tensor:
+    """(N,) int64: how many inputs before this one have the same owner."""
+    order = owners.argsort(stable=True)
+    counts = torch.bincount(owners, minlength=examples)
+    starts = counts.cumsum(0) - counts
+    ranks = torch.empty_like(owners)
+    ranks[order] = torch.arange(len(owners), device=owners.device) - starts[owners[order]]
+    return ranks

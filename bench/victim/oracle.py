@@ -11,7 +11,7 @@ from ..api.errors import AccessDenied
 from ..api.rng import Draws
 from ..api.threat import per_example
 from . import rows as table
-from .counters import AttackCounters
+from .counters import AttackCounters, per_owner, ranks_of
 from .decision import Decision
 from .model import Network
 
@@ -139,7 +139,7 @@ class Oracle:
 
         def count(slope: Tensor) -> None:
             slopes.append(slope)
-            counters.counts["backward"] += _per_owner(rows, admitted, len(counters.y))
+            counters.counts["backward"] += per_owner(rows, admitted, len(counters.y))
 
         if x.requires_grad and torch.is_grad_enabled():
             x = x.view_as(x)  # the attack's own tensor gets no hooks
@@ -203,7 +203,7 @@ class Oracle:
         asked = self._counters.counts["forward"]
         if owners is None:
             return replace(self._draws, step=asked.clone())  # it goes on counting
-        order = _ranks(owners, len(asked))
+        order = ranks_of(owners, len(asked))
         return replace(self._draws.take(owners), step=asked[owners] + order)
 
     def _require(self, what: str, *levels: Access) -> None:
@@ -211,28 +211,8 @@ class Oracle:
             raise AccessDenied(f"the attack asked a victim with {self.access} access for {what}")
 
     def _admit(self, x: Tensor, owners: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Count the inputs against their owners' budgets; put the clean image in the others'.
-
-        Returns (N,) bool beside the inputs, which of them are admitted; None for all.
-        """
-        counters = self._counters
-        count = len(counters.y if owners is None else owners)
-        if len(x) != count:
-            raise ValueError(f"{len(x)} inputs for {count} examples: pass rows")
-        admitted = self._going if owners is None or self._going is None else self._going[owners]
-        if self._model.limited:
-            ranks = 0 if owners is None else _ranks(owners, len(counters.y))
-            allowed = (counters.allowance if owners is None else counters.allowance[owners]) > ranks
-            admitted = allowed if admitted is None else admitted & allowed
-        asked = _per_owner(owners, admitted, len(counters.y))
-        counters.counts["forward"] += asked
-        counters.counts["queries"] += asked
-        if self._model.limited:
-            assert admitted is not None
-            counters.allowance -= asked
-            clean = counters.ball.x if owners is None else counters.ball.x[owners]
-            x = torch.where(per_example(admitted, x), x, clean)
-        return x, admitted
+        """Count the inputs; what is asked for them, and which of them are admitted."""
+        return self._counters.admit(x, owners, self._going, limited=self._model.limited)
 
     def _settled(
         self, x: Tensor, logits: Tensor, admitted: Tensor | None, tolerance: float
@@ -296,14 +276,15 @@ class Oracle:
         chosen = table.where(hit)
         if not len(chosen):
             return
-        ranks = _ranks(owners, len(counters.y))[chosen] + 1
-        before = counters.counts["queries"] - _per_owner(owners, admitted, len(counters.y))
+        count = len(counters.y)
+        asked = counters.counts["queries"] - per_owner(owners, admitted, count)
+        asked = (asked[owners] + ranks_of(owners, count) + 1)[chosen]
         points, owners = x[chosen], owners[chosen]
         draws = self._draws and self._draws.take(owners)
         confirmed = self._rule.confirmed(points, counters.y[owners], draws)
         distance = torch.where(confirmed, counters.distance_of(points, owners), torch.inf)
         if self.access != "white-box":
-            counters.note_solved(owners, distance, before[owners] + ranks)
+            counters.note_solved(owners, distance, asked)
         counters.remember_probes(points, owners, distance)
 
 
@@ -319,20 +300,3 @@ def _mean(answers: Sequence[Answer]) -> Answer:
     )
     count = len(answers)
     return Answer(sum(gradients) / count, sum(losses) / count, sum(logits) / count)
-
-
-def _per_owner(owners: Tensor | None, admitted: Tensor | None, examples: int) -> Tensor | int:
-    """(B,) int64: how many inputs each example asks about; 1 when one for each."""
-    if owners is None:
-        return 1 if admitted is None else admitted.long()
-    return torch.bincount(owners if admitted is None else owners[admitted], minlength=examples)
-
-
-def _ranks(owners: Tensor, examples: int) -> Tensor:
-    """(N,) int64: how many inputs before this one have the same owner."""
-    order = owners.argsort(stable=True)
-    counts = torch.bincount(owners, minlength=examples)
-    starts = counts.cumsum(0) - counts
-    ranks = torch.empty_like(owners)
-    ranks[order] = torch.arange(len(owners), device=owners.device) - starts[owners[order]]
-    return ranks
