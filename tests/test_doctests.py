@@ -47,3 +47,12 @@ def test_a_wrong_example_is_noticed():
     """Negative control: that the runner compares what is printed."""
     test = doctest.DocTestParser().get_doctest(">>> 1 + 1\n3\n", {}, "wrong", None, None)
     assert doctest.DocTestRunner(verbose=False).run(test, out=lambda text: None).failed == 1
+
+
+def test_the_examples_of_getting_started_run(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("QUINTAIN_CACHE", str(tmp_path / "cache"))
+    page = ROOT / "docs" / "getting-started.md"
+    with torch.random.fork_rng(devices=[]):
+        failed, tried = doctest.testfile(str(page), module_relative=False)
+    assert failed == 0, capsys.readouterr().out
+    assert tried

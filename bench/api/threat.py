@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 _TINY = 1e-30
-_AT_ONCE = 1 << 15  # pixels whose float64 copies a processor's cache holds
+PIXELS_AT_ONCE = 1 << 15  # pixels whose float64 copies a processor's cache holds
 _INWARDS = 1.0 - 1e-12  # outweighs the rounding of a float64 sum of a million terms
 
 
@@ -147,7 +147,7 @@ class LinfBall(Ball):
         radii = epsilon.to(device=x.device, dtype=torch.float64)
         rows = max(1, len(x))
         if x.device.type == "cpu":
-            rows = max(1, _AT_ONCE // max(1, x[:1].numel()))
+            rows = max(1, PIXELS_AT_ONCE // max(1, x[:1].numel()))
         parts = [_linf_bounds(*part) for part in zip(x.split(rows), radii.split(rows), strict=True)]
         lower, upper = (torch.cat(side) for side in zip(*parts, strict=True))
         return cls(x, radii, torch.ones_like(radii), lower, upper)
@@ -218,7 +218,7 @@ class L1Ball(Ball):
 
     share: the part of the coordinates that one steepest step moves, in the manner of SLIDE
     (Tramer & Boneh 2019, arXiv:1904.13000), whose program moves 1%. That finds a little more in
-    many steps (docs/attacks-measured.md), but a single step of it, such as FGSM's, would move one
+    many steps (docs/measurements/attacks.md), but a single step of it, such as FGSM's, would move one
     pixel of a small image, and the box ends that. Coordinates that the box holds back do not count.
 
     The nearest point, not the scaled one: the smaller move is gone.

@@ -13,7 +13,9 @@ from ....bench.api.threat import Ball, LinfBall, Norm, make_ball
 from .objective import Batch
 
 _NEAR = 0.001  # on the [0, 1] scale, as TRADES and MART have it for every epsilon
-_SCALE = 2.0**10  # keeps gradients in float16 from vanishing; no direction of ascent depends on it
+GRADIENT_SCALE = (
+    2.0**10
+)  # keeps gradients in float16 from vanishing; no direction of ascent depends on it
 
 Start = Callable[[Ball, Batch], Tensor]
 Goal = Callable[[nn.Module, Batch], Callable[[Tensor], Tensor]]
@@ -80,7 +82,7 @@ class Adversary:
             loss = self.goal(model, batch)
             for _ in range(self.steps):
                 at = x_adv.requires_grad_()
-                (gradient,) = torch.autograd.grad(_SCALE * loss(model(at)), at)
+                (gradient,) = torch.autograd.grad(GRADIENT_SCALE * loss(model(at)), at)
                 at = at.detach()
                 x_adv = ball.project(at + step * ball.steepest(gradient, at))
         return x_adv
