@@ -34,11 +34,11 @@ def quintain() -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory. [runs/SUITE]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Instead of the suite's.")
-@click.option("--update", is_flag=True, help="Go on in a directory of an older version of SUITE.")
+@click.option("--update", is_flag=True, help="Resume in the directory of an older version of SUITE.")
 def run(suite: str, out: Path | None, device: str, seed: int | None, update: bool) -> int:
     """Run SUITE, a TOML file or a bundled name, and write its tables.
 
-    What is in the run directory already is not computed again: an interrupted run goes on.
+    Cells that are in the run directory are not computed again: an interrupted run resumes.
     """
     from .store.run_directory import refuse_strangers
     from .suite.config import read_suite
@@ -107,7 +107,7 @@ def list_plugins(kind: str | None, table: bool) -> int:
 @click.argument("name")
 @click.option("--kind", help="Which kind is meant, where a name is one of several.")
 def info(name: str, kind: str | None) -> int:
-    """Say what NAME is and takes: any plugin, or a bundled suite."""
+    """Say what NAME, a plugin or a bundled suite, is and which parameters it takes."""
     from .tools.information import describe
 
     show(describe(name, kind))
@@ -132,12 +132,12 @@ def info(name: str, kind: str | None) -> int:
 )
 @click.option("--plugin", "plugins", multiple=True, type=click.Path(path_type=Path))
 @click.option("--log-dir", type=click.Path(path_type=Path), help="Write curves for TensorBoard.")
-@click.option("--fresh", is_flag=True, help="Restart where a training was interrupted.")
+@click.option("--fresh", is_flag=True, help="Start again instead of resuming.")
 def train(out: Path | None, **options: Any) -> int:
     """Train one model with one defense into a checkpoint (safetensors).
 
-    While it trains its state is kept beside the checkpoint (.partial); the same command resumes
-    from there when it was interrupted.
+    The state of the training is kept beside the checkpoint (.partial): after an interruption the
+    same command resumes from it.
     """
     from .training.train import train_checkpoint
 
@@ -233,7 +233,7 @@ def show_leaderboard(directories: Sequence[Path], form: str | None, output: Path
 def plot(directories: Sequence[Path], output: Path) -> int:
     """Draw clean against robust accuracy, and robust accuracy against epsilon, of run directories.
 
-    Defenses whose labels differ in a last KEY=NUMBER alone are taken for a sweep, and joined.
+    Defenses whose labels differ only in a last KEY=NUMBER are a sweep, and joined by a line.
     """
     from .report.joint import plot_runs
 
@@ -259,7 +259,7 @@ def check(plugin: str) -> int:
 
 @quintain.group(no_args_is_help=False)
 def new() -> None:
-    """Write the beginnings of a plugin."""
+    """Write a plugin to start from."""
 
 
 @new.command(name="attack")

@@ -218,8 +218,9 @@ class L1Ball(Ball):
 
     share: the part of the coordinates that one steepest step moves, in the manner of SLIDE
     (Tramer & Boneh 2019, arXiv:1904.13000), whose program moves 1%. That finds a little more in
-    many steps (docs/measurements/attacks.md), but a single step of it, such as FGSM's, would move one
-    pixel of a small image, and the box ends that. Coordinates that the box holds back do not count.
+    many steps (docs/measurements/attacks.md), but a single step of it, such as FGSM's, would move
+    one pixel of a small image, and [0, 1] limits that move. Coordinates that cannot move within
+    [0, 1] do not count.
 
     The nearest point, not the scaled one: the smaller move is gone.
     >>> import torch

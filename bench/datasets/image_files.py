@@ -20,8 +20,8 @@ from ..api.shared.path_names import printable
 from .in_memory import TensorImages
 
 IN_MEMORY_BYTES = 2**30
-CHUNK = 16
-LARGE_FILE_BYTES = 16384
+_CHUNK = 16
+_LARGE_FILE_BYTES = 16384
 _EIGHT_BIT_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 
 
@@ -97,10 +97,10 @@ class FileImages:
         pixels = np.empty((len(paths), *self.shape), dtype=np.uint8)
 
         def fill(start: int) -> None:
-            for place, path in enumerate(paths[start : start + CHUNK], start):
+            for place, path in enumerate(paths[start : start + _CHUNK], start):
                 pixels[place] = self._expected(self.root / path)
 
-        starts = range(0, len(paths), CHUNK)
+        starts = range(0, len(paths), _CHUNK)
         if self.workers == 1:
             for start in starts:
                 fill(start)
@@ -148,7 +148,7 @@ def open_files(
     """
     channels, height, width = decoder(root / paths[0]).shape
     # Small files decode faster than threads can hand Python's lock to one another.
-    large = (root / paths[0]).stat().st_size > LARGE_FILE_BYTES
+    large = (root / paths[0]).stat().st_size > _LARGE_FILE_BYTES
     workers = min(8, os.cpu_count() or 1) if large else 1
     files = FileImages(root, tuple(paths), decoder, (channels, height, width), workers)
     if len(paths) * channels * height * width < IN_MEMORY_BYTES:

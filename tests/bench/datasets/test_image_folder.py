@@ -58,8 +58,8 @@ def test_pixels_labels_and_names(root, kept):
 
 def test_several_threads_read_the_same(root, monkeypatch):
     one = everything(ImageFolder(root=str(root)).load("test"))
-    monkeypatch.setattr(image_files, "LARGE_FILE_BYTES", 0)
-    monkeypatch.setattr(image_files, "CHUNK", 1)
+    monkeypatch.setattr(image_files, "_LARGE_FILE_BYTES", 0)
+    monkeypatch.setattr(image_files, "_CHUNK", 1)
     monkeypatch.setattr(image_files.os, "cpu_count", lambda: 4)
     assert torch.equal(everything(ImageFolder(root=str(root)).load("test")), one)
     (root / "test/dog/10.png").write_bytes(b"no")
