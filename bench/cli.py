@@ -34,7 +34,7 @@ def quintain() -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory. [runs/SUITE]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Instead of the suite's.")
-@click.option("--update", is_flag=True, help="Resume in the directory of an older version of SUITE.")
+@click.option("--update", is_flag=True, help="Go on in a directory of an older version of SUITE.")
 def run(suite: str, out: Path | None, device: str, seed: int | None, update: bool) -> int:
     """Run SUITE, a TOML file or a bundled name, and write its tables.
 

@@ -38,21 +38,6 @@ def plane(weight, bias):
     return nn.Sequential(nn.Flatten(), layer).eval()
 
 
-class Threshold(nn.Module):
-    """Class 1 where the first pixel is at least 0.7, else class 0."""
-
-    def forward(self, x):
-        pixel = x[:, 0, 0, :1]
-        return torch.cat([0.7 - pixel, pixel - 0.7], dim=1)
-
-
-def first_pixels(*values):
-    """(N, 1, 1, 2): images whose first pixels have these values; the others are grey."""
-    x = torch.full((len(values), 1, 1, 2), 0.5)
-    x[:, 0, 0, 0] = torch.tensor(values)
-    return x
-
-
 def random_images(*shape, seed=0):
     """Uniform over [0, 1]."""
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))

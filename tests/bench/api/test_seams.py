@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from builders import Iterate, Threshold, first_pixels
+from torch import nn
 
 from quintain.attacks.white_box.fgsm import fgsm
 from quintain.attacks.white_box.pgd import PGD
@@ -20,6 +20,14 @@ from quintain.bench.victim.oracle import Oracle
 RADII = (0.1, 0.25, 0.4)
 
 
+class Threshold(nn.Module):
+    """Class 1 where the first pixel is at least 0.7."""
+
+    def forward(self, x):
+        pixel = x[:, 0, 0, :1]
+        return torch.cat([0.7 - pixel, pixel - 0.7], dim=1)
+
+
 def asked(access, budget=UNLIMITED, count=2, module=None):
     x = torch.full((count, 1, 1, 2), 0.5)
     ball = make_ball("Linf", x, torch.full((count,), 0.4, dtype=torch.float64))
@@ -30,13 +38,19 @@ def asked(access, budget=UNLIMITED, count=2, module=None):
     return Oracle(network, counters, access, targeted=False), counters
 
 
+def pixels(*values):
+    x = torch.full((len(values), 1, 1, 2), 0.5)
+    x[:, 0, 0, 0] = torch.tensor(values)
+    return x
+
+
 def test_the_query_that_first_broke_each_radius_is_noted():
     victim, counters = asked("score")
-    victim.labels(first_pixels(0.6, 0.5))
+    victim.labels(pixels(0.6, 0.5))
     rows = torch.tensor([1, 0, 0, 1, 0, 1])
-    victim.scores(first_pixels(0.5, 0.88, 0.6, 0.8, 0.69, 0.78), rows)
+    victim.scores(pixels(0.5, 0.88, 0.6, 0.8, 0.69, 0.78), rows)
     assert counters.solved.tolist() == [[0, 0, 2], [0, 0, 3]]
-    victim.labels(first_pixels(0.72, 0.72))
+    victim.labels(pixels(0.72, 0.72))
     assert counters.queries.tolist() == [5, 5]
     assert counters.solved.tolist() == [[0, 5, 2], [0, 5, 3]]
 
@@ -44,14 +58,14 @@ def test_the_query_that_first_broke_each_radius_is_noted():
 def test_queries_beyond_the_budget_solve_nothing():
     victim, counters = asked("score", budget=2, count=1)
     rows = torch.zeros(4, dtype=torch.int64)
-    victim.labels(first_pixels(0.5, 0.6, 0.9, 0.8), rows)
+    victim.labels(pixels(0.5, 0.6, 0.9, 0.8), rows)
     assert counters.solved.tolist() == [[0, 0, 0]]
     assert counters.queries.tolist() == [2]
 
 
 def test_differentiable_logits_are_counted_when_asked_for_and_when_pulled_back():
     victim, counters = asked("white-box")
-    x = first_pixels(0.5, 0.8).requires_grad_()
+    x = pixels(0.5, 0.8).requires_grad_()
     logits = victim.differentiable(x)
     assert (counters.forward.tolist(), counters.backward.tolist()) == ([1, 1], [0, 0])
     (gradient,) = torch.autograd.grad(logits[:, 1].sum(), x)
@@ -63,7 +77,7 @@ def test_differentiable_logits_are_counted_when_asked_for_and_when_pulled_back()
 def test_a_score_attack_gets_no_graph():
     victim, _ = asked("score")
     with pytest.raises(AccessDenied, match="score access for gradients"):
-        victim.differentiable(first_pixels(0.5, 0.5))
+        victim.differentiable(pixels(0.5, 0.5))
 
 
 @dataclass(frozen=True)
@@ -85,7 +99,7 @@ class Shifted:
 def test_only_a_faithful_surrogate_gradient_tells_what_is_adversarial(faithful):
     victim, counters = asked("white-box")
     setting = torch.tensor([0.0, 1.0])
-    answer = victim.gradient(first_pixels(0.6, 0.6), lambda z: z[:, 1], Shifted(faithful), setting)
+    answer = victim.gradient(pixels(0.6, 0.6), lambda z: z[:, 1], Shifted(faithful), setting)
     assert answer.logits[:, 1].tolist() == pytest.approx([-0.1, 0.9])
     assert counters.distance.isfinite().tolist() == [False, faithful]
     assert counters.backward.tolist() == [1, 1]
@@ -93,11 +107,16 @@ def test_only_a_faithful_surrogate_gradient_tells_what_is_adversarial(faithful):
 
 def test_a_surrogate_gradient_keeps_each_setting_with_its_row_whatever_the_parts():
     network = Network(Threshold(), torch.device("cpu"), 16)
-    x = first_pixels(*[0.5] * 50)
+    x = pixels(*[0.5] * 50)
     setting = torch.arange(50.0)
     answer = network.gradient(x, lambda z: z[:, 1].square(), Shifted(), setting)
     assert answer.logits[:, 1].tolist() == pytest.approx((setting - 0.2).tolist(), abs=1e-5)
     assert answer.gradient[:, 0, 0, 0].tolist() == pytest.approx((2 * setting - 0.4).tolist())
+
+
+@dataclass
+class Iterate:
+    x_adv: torch.Tensor
 
 
 @dataclass(frozen=True)

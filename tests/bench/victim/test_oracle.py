@@ -2,7 +2,6 @@ from collections import Counter
 
 import pytest
 import torch
-from builders import first_logit, first_pixels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -39,6 +38,16 @@ def victim(outcomes, access="white-box", *, targeted=False, **named):
     return Oracle(network(), outcomes, access, targeted=targeted, **named)
 
 
+def images(*pixels):
+    x = torch.full((len(pixels), 1, 1, 2), 0.5)
+    x[:, 0, 0, 0] = torch.tensor(pixels)
+    return x
+
+
+def first_logit(logits):
+    return logits[:, 0]
+
+
 ALLOWED = {
     "white-box": {"gradient", "scores", "labels"},
     "score": {"scores", "labels"},
@@ -53,22 +62,22 @@ def test_the_access_level_is_enforced(access, question):
     asked = victim(outcomes, access)
     arguments = (first_logit,) if question == "gradient" else ()
     if question in ALLOWED[access]:
-        getattr(asked, question)(first_pixels(0.5, 0.5), *arguments)
+        getattr(asked, question)(images(0.5, 0.5), *arguments)
         assert outcomes.queries.tolist() == [1, 1]
     else:
         with pytest.raises(AccessDenied, match=f"with {access} access"):
-            getattr(asked, question)(first_pixels(0.5, 0.5), *arguments)
+            getattr(asked, question)(images(0.5, 0.5), *arguments)
         assert outcomes.queries.tolist() == [0, 0]
 
 
 def test_scores_carry_no_gradient():
-    x = first_pixels(0.5).requires_grad_()
+    x = images(0.5).requires_grad_()
     assert not victim(counters(1), "score").scores(x).requires_grad
 
 
 def test_answers_are_the_models():
     asked = victim(counters(3))
-    x = first_pixels(0.2, 0.75, 0.9)
+    x = images(0.2, 0.75, 0.9)
     assert torch.equal(asked.scores(x), Threshold()(x))
     assert asked.labels(x).tolist() == [0, 1, 1]
     answer = asked.gradient(x, first_logit)
@@ -79,9 +88,9 @@ def test_answers_are_the_models():
 def test_every_question_is_counted_for_its_example():
     outcomes = counters(3)
     asked = victim(outcomes)
-    asked.scores(first_pixels(*[0.5] * 5), torch.tensor([2, 0, 2, 2, 0]))
-    asked.labels(first_pixels(0.5), torch.tensor([1]))
-    asked.gradient(first_pixels(0.5, 0.5, 0.5), first_logit)
+    asked.scores(images(*[0.5] * 5), torch.tensor([2, 0, 2, 2, 0]))
+    asked.labels(images(0.5), torch.tensor([1]))
+    asked.gradient(images(0.5, 0.5, 0.5), first_logit)
     assert outcomes.queries.tolist() == outcomes.forward.tolist() == [3, 2, 4]
     assert outcomes.backward.tolist() == [1, 1, 1]
 
@@ -90,8 +99,8 @@ def test_every_question_is_counted_for_its_example():
 def test_examples_that_are_done_ask_nothing_more(limited):
     outcomes = counters(3, budget=3)
     asked = victim(outcomes, going=torch.tensor([True, False, True]), limited=limited)
-    asked.labels(first_pixels(0.9, 0.9, 0.9, 0.5), torch.tensor([0, 1, 1, 2]))
-    asked.gradient(first_pixels(0.8, 0.8, 0.5), first_logit)
+    asked.labels(images(0.9, 0.9, 0.9, 0.5), torch.tensor([0, 1, 1, 2]))
+    asked.gradient(images(0.8, 0.8, 0.5), first_logit)
     assert outcomes.queries.tolist() == outcomes.forward.tolist() == [2, 0, 2]
     assert outcomes.backward.tolist() == [1, 0, 1]
     assert outcomes.broken.tolist() == [True, False, False]
@@ -110,18 +119,18 @@ def test_where_a_fast_copy_cannot_tell_the_model_is_asked():
     outcomes = counters(5)
     asked = victim(outcomes, fast=fast)
     # the copy is ahead by 0.12, 0.09, 0.02, -0.02 and -0.3: the middle ones are too close to tell
-    asked.gradient(first_pixels(0.72, 0.705, 0.67, 0.65, 0.51), first_logit)
+    asked.gradient(images(0.72, 0.705, 0.67, 0.65, 0.51), first_logit)
     assert outcomes.broken.tolist() == [True, True, False, False, False]
     assert outcomes.forward.tolist() == outcomes.queries.tolist() == [1, 2, 2, 2, 1]
     assert outcomes.backward.tolist() == [1] * 5
     outcomes = counters(2, goal=1)
-    victim(outcomes, fast=fast, targeted=True).gradient(first_pixels(0.67, 0.72), first_logit)
+    victim(outcomes, fast=fast, targeted=True).gradient(images(0.67, 0.72), first_logit)
     assert outcomes.broken.tolist() == [False, True]
 
 
 def test_inputs_without_an_owner_are_refused():
     with pytest.raises(ValueError, match="3 inputs for 2 examples: pass rows"):
-        victim(counters(2)).scores(first_pixels(0.5, 0.5, 0.5))
+        victim(counters(2)).scores(images(0.5, 0.5, 0.5))
 
 
 questions = st.lists(
@@ -142,14 +151,12 @@ def test_no_budget_is_ever_exceeded(questions, budget):
     for question, owners in questions:
         if question == "gradient":
             owners = [0, 1, 2]
-            answer = asked.gradient(first_pixels(0.5, 0.5, 0.5), first_logit)
+            answer = asked.gradient(images(0.5, 0.5, 0.5), first_logit)
             refused = answer.gradient.isnan().flatten(1).all(1)
             assert torch.equal(refused, answer.logits.isnan().all(1))
             assert torch.equal(refused, answer.loss.isnan())
         else:
-            found = getattr(asked, question)(
-                first_pixels(*[0.5] * len(owners)), torch.tensor(owners)
-            )
+            found = getattr(asked, question)(images(*[0.5] * len(owners)), torch.tensor(owners))
             refused = found.isnan().all(1) if question == "scores" else found == -1
         expected = []
         for owner in owners:
@@ -166,9 +173,9 @@ def test_no_budget_is_ever_exceeded(questions, budget):
 def test_what_is_refused_is_not_shown_to_the_model():
     outcomes = counters(1, budget=1)
     asked = victim(outcomes)
-    asked.labels(first_pixels(0.5, 0.9), torch.tensor([0, 0]))
+    asked.labels(images(0.5, 0.9), torch.tensor([0, 0]))
     assert outcomes.distance.item() == float("inf")
-    asked.gradient(first_pixels(0.9), first_logit)
+    asked.gradient(images(0.9), first_logit)
     assert not outcomes.broken.any()
 
 
@@ -183,7 +190,7 @@ def test_the_nearest_adversarial_point_is_remembered(asked):
     for part in (asked[:4], asked[4:]):
         if part:
             owners, pixels = zip(*part, strict=True)
-            victim(outcomes, "decision").labels(first_pixels(*pixels), torch.tensor(owners))
+            victim(outcomes, "decision").labels(images(*pixels), torch.tensor(owners))
     for row in range(2):
         hits = [pixel for owner, pixel in asked if owner == row and 0.7 <= pixel <= 1.0]
         if hits:
@@ -197,7 +204,7 @@ def test_the_nearest_adversarial_point_is_remembered(asked):
 
 def test_of_equals_the_one_asked_first_is_kept():
     outcomes = counters(1)
-    x = first_pixels(0.9, 0.8, 0.8)
+    x = images(0.9, 0.8, 0.8)
     x[1, 0, 0, 1], x[2, 0, 0, 1] = 0.6, 0.4
     victim(outcomes).labels(x, torch.tensor([0, 0, 0]))
     assert outcomes.nearest[0, 0, 0].tolist() == pytest.approx([0.8, 0.6])
@@ -207,14 +214,14 @@ def test_of_equals_the_one_asked_first_is_kept():
 
 def test_points_asked_for_gradients_count_as_found():
     outcomes = counters(2)
-    victim(outcomes).gradient(first_pixels(0.8, 0.6), first_logit)
+    victim(outcomes).gradient(images(0.8, 0.6), first_logit)
     assert outcomes.broken.tolist() == [True, False]
 
 
 @pytest.mark.parametrize(("norm", "distance"), [("Linf", 0.4), ("L2", 0.5), ("L1", 0.7)])
 def test_distance_is_measured_in_the_norm_of_the_threat(norm, distance):
     outcomes = counters(1, norm=norm)
-    x = first_pixels(0.8)
+    x = images(0.8)
     x[0, 0, 0, 1] = 0.1
     victim(outcomes).labels(x)
     assert outcomes.distance.item() == pytest.approx(distance, abs=1e-7)
@@ -223,7 +230,7 @@ def test_distance_is_measured_in_the_norm_of_the_threat(norm, distance):
 def test_with_a_target_only_the_target_counts():
     outcomes = counters(2, goal=1)
     outcomes.y[1] = 2
-    victim(outcomes, targeted=True).labels(first_pixels(0.8, 0.8))
+    victim(outcomes, targeted=True).labels(images(0.8, 0.8))
     assert outcomes.broken.tolist() == [True, False]
 
 
