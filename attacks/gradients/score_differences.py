@@ -1,4 +1,4 @@
-"""Gradients from pairs of probes: what the victim's scores at two points around x tell.
+"""Gradients from pairs of probes: from the victim's scores at two points around x.
 
 Probes are images: where one would leave [0, 1] it stops at the border.
 """

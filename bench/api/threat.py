@@ -36,7 +36,7 @@ _INWARDS = 1.0 - 1e-12  # outweighs the rounding of a float64 sum of a million t
 
 
 def measure(delta: Tensor, norm: Norm, dtype: torch.dtype = torch.float64) -> Tensor:
-    """(B,): the norm of each perturbation (B, ...), summed in float64 unless told otherwise.
+    """(B,): the norm of each perturbation (B, ...), summed in float64 unless `dtype` says otherwise.
 
     >>> import torch
     >>> from quintain.bench.api.threat import measure
@@ -112,7 +112,7 @@ class Ball(ABC):
 
     @property
     def radius(self) -> Tensor:
-        """(B, 1, 1, 1) in x's dtype: epsilon times the pace, ready to scale a step."""
+        """(B, 1, 1, 1) in x's dtype: epsilon times the step multiplier, to scale a step with."""
         return per_example(self.epsilon * self.step_multiplier, self.x).to(self.x.dtype)
 
     @abstractmethod

@@ -59,7 +59,7 @@ class Adversary:
     With one step of 1.25 it is FGSM with random start (arXiv:2001.03994).
 
     epsilon: on the [0, 1] scale. step_size: as a part of epsilon.
-    start: where it begins. goal: what it makes grow, told the model in evaluation mode.
+    start: where it begins. goal: what it makes grow, a function of the model in evaluation mode.
 
     The model is in evaluation mode meanwhile, where both papers leave it in training mode: the
     attack then meets the network as it will be used, one network for all steps whatever the
