@@ -132,7 +132,7 @@ def info(name: str, kind: str | None) -> int:
 )
 @click.option("--plugin", "plugins", multiple=True, type=click.Path(path_type=Path))
 @click.option("--log-dir", type=click.Path(path_type=Path), help="Write curves for TensorBoard.")
-@click.option("--fresh", is_flag=True, help="Start again instead of resuming.")
+@click.option("--fresh", is_flag=True, help="Restart where a training was interrupted.")
 def train(out: Path | None, **options: Any) -> int:
     """Train one model with one defense into a checkpoint (safetensors).
 

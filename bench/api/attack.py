@@ -201,7 +201,7 @@ class Attack(Protocol[S]):
                                 and the curve follows from the distances that it finds
         baseline = False        True for one to compare others with: the conformance kit
                                 does not ask whether it does better than noise
-        attempts_per_restart = 1  how many attempts belong together, such as one for each target
+        attempts_per_restart = 1  how many attempts make up a restart, such as one for each target
                                 class
         boundary_search = True  whether its single steps, made long, go towards the boundary
         step_multiplier = steps / 4  what makes a single step long: the ball's radius is multiplied

@@ -36,7 +36,7 @@ _INWARDS = 1.0 - 1e-12  # outweighs the rounding of a float64 sum of a million t
 
 
 def measure(delta: Tensor, norm: Norm, dtype: torch.dtype = torch.float64) -> Tensor:
-    """(B,): the norm of each perturbation (B, ...), summed in float64 unless `dtype` says otherwise.
+    """(B,): the norm of each perturbation (B, ...), summed in `dtype`.
 
     >>> import torch
     >>> from quintain.bench.api.threat import measure
