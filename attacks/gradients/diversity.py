@@ -81,8 +81,8 @@ class InputDiversity:
         sizes = torch.where(draw[:, 1] < self.probability, sizes, height)
         wide = (sizes * width / height).round().long().clamp(1, width)
         return (
-            _resizing(height, sizes, draw[:, 2]).to(x.dtype),
-            _resizing(width, wide, draw[:, 3]).to(x.dtype),
+            resizing(height, sizes, draw[:, 2]).to(x.dtype),
+            resizing(width, wide, draw[:, 3]).to(x.dtype),
         )
 
 
@@ -90,7 +90,7 @@ def _resized(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return (rows @ x @ columns.mT).clamp(0, 1)  # a rounding error may lead out
 
 
-def _resizing(side: int, sizes: Tensor, places: Tensor) -> Tensor:
+def resizing(side: int, sizes: Tensor, places: Tensor) -> Tensor:
     """(B, 1, side, side): bilinear shrinking to sizes (B,), put among zeros.
 
     places: (B,) in [0, 1), where in the room that is left.

@@ -156,7 +156,7 @@ class APGD:
     def _windows(self, step: Tensor) -> Tensor:
         """(B,): how many steps there were since the last check where one is due now, else 0."""
         windows = torch.zeros(self.steps + 1, device=step.device)
-        for at, window in _checks(self.steps):
+        for at, window in checkpoints(self.steps):
             windows[at] = window
         return windows[step]
 
@@ -229,7 +229,7 @@ def apgd_margin(
     return APGD(steps, rho, random_start, Margin(), gradient)
 
 
-def _checks(steps: int) -> list[tuple[int, int]]:
+def checkpoints(steps: int) -> list[tuple[int, int]]:
     """Steps done when progress is checked, each with how many there were since the last check."""
     first, shorter, shortest = (
         max(int(share * steps), 1) for share in (_FIRST_CHECK, _SHORTER, _SHORTEST)
