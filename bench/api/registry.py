@@ -45,8 +45,8 @@ def register(kind: str, name: str) -> Callable[[F], F]:
     ... def linear(inputs, *, bias: bool = True):
     ...     layer = torch.nn.Linear(math.prod(inputs.shape), inputs.n_classes, bias=bias)
     ...     return torch.nn.Sequential(torch.nn.Flatten(), layer)
-    >>> registry.hyperparameters("models", "linear")
-    ('bias',)
+    >>> registry.parameters("models", "linear")
+    {'bias': (<class 'bool'>, True)}
     """
 
     def decorate(factory: F) -> F:
