@@ -42,11 +42,10 @@ class Verifier:
     """Verifies candidates, a batch at a time, and records those that hold.
 
     goals, examples: (N,) int64, by owner, as in Field. radii: of the grid. covers: whether what
-    breaks one point breaks all above it. stage: the attack's place in the cascade. keep: told
-    (owner, point, x_adv on the CPU) of each candidate that holds. not_reproduced: the owners of
-    those that did not. detector_unaware: whether the candidates are of having fooled the classifier
-    within a network that may
-    reject: to be rejected then does not reproduce nothing.
+    breaks one point breaks all above it. stage: the attack's place in the cascade. keep: gets
+    (owner, point, x_adv on the CPU) of each candidate that is verified. not_reproduced: the owners
+    of the others. detector_unaware: whether the attack saw the classifier alone, in a network with
+    a reject option: candidates that are rejected are then no success, and no failure either.
     """
 
     network: Network
