@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ..bench.api.attack import Access, Problem
-from ..bench.api.errors import BadParameter
 from ..bench.api.threat import Norm, per_example
+from .parts.parameters import at_least
 
 
 @dataclass
@@ -70,8 +70,7 @@ class Noise(_Shown):
     steps: int = 100
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise BadParameter(f"steps must be at least 1, not {self.steps}")
+        at_least(1, steps=self.steps)
 
     def point(self, problem: Problem) -> Tensor:
         """(B, C, H, W): a random point of the ball, moved out to its edge."""
@@ -108,8 +107,7 @@ class SaltAndPepper(_Shown):
     steps: int = 100
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise BadParameter(f"steps must be at least 1, not {self.steps}")
+        at_least(1, steps=self.steps)
 
     def point(self, problem: Problem) -> Tensor:
         """(B, C, H, W): the image with this step's amount of noise."""
@@ -145,8 +143,7 @@ class Grey(_Shown):
     steps: int = 100
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise BadParameter(f"steps must be at least 1, not {self.steps}")
+        at_least(1, steps=self.steps)
 
     def point(self, problem: Problem) -> Tensor:
         """(B, C, H, W): a step further towards grey."""

@@ -64,7 +64,7 @@ def run(
 ) -> int:
     """Run SUITE, a TOML file or a bundled name, and write its tables.
 
-    What is in the run directory already is not computed again: an interrupted run goes on.
+    Cells that are in the run directory are not computed again: an interrupted run resumes.
     """
     from .api.shared.options import read_jobs
     from .store.run_directory import refuse_strangers
@@ -149,7 +149,7 @@ def _list_kinds(kinds: Sequence[str]) -> None:
     "--kind", type=KIND, metavar="KIND", help="Which kind is meant, where a name is one of several."
 )
 def info(name: str, kind: str | None) -> int:
-    """Say what NAME is and takes: any plugin, or a bundled suite."""
+    """Say what NAME, a plugin or a bundled suite, is and which parameters it takes."""
     from .tools.information import describe
 
     show(describe(name, kind))
@@ -183,8 +183,8 @@ def info(name: str, kind: str | None) -> int:
 def train(out: Path | None, **options: Any) -> int:
     """Train one model with one defense into a checkpoint (safetensors).
 
-    While it trains its state is kept beside the checkpoint (.partial); the same command resumes
-    from there when it was interrupted.
+    The state of the training is kept beside the checkpoint (.partial): after an interruption the
+    same command resumes from it.
     """
     from .training.train import train_checkpoint
 
@@ -282,7 +282,7 @@ def show_leaderboard(
 def plot(directories: Sequence[Path], output: Path) -> int:
     """Draw clean against robust accuracy, and robust accuracy against epsilon, of run directories.
 
-    Defenses whose labels differ in a last KEY=NUMBER alone are taken for a sweep, and joined.
+    Defenses whose labels differ only in a last KEY=NUMBER are a sweep, and joined by a line.
     """
     from .report.joint import plot_runs
 
@@ -421,7 +421,7 @@ def check(plugin: str) -> int:
 
 @quintain.group(no_args_is_help=False)
 def new() -> None:
-    """Write the beginnings of a plugin."""
+    """Write a plugin to start from."""
 
 
 @new.command(name="attack")

@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from .api import registry
 from .api.data import ImageData
 from .api.epsilon import Epsilon, Norm, check_radii, checked_norm, parse_grid
-from .api.errors import BadData, BadParameter, CellError, closest
+from .api.errors import BadData, BadParameter, CellError, check_choice, closest
 from .api.paths import usable_cache
 from .api.progress import Progress, Silent
 from .api.shared.options import parse_device
@@ -297,16 +297,18 @@ def evaluate(
     check_images(images)
     rule = read_targets(targets) if isinstance(targets, (str, int)) else None
     given = None if targets is None or rule is not None else as_classes("targets", targets)
+    check_choice("search", search, get_args(SearchName))
+    check_choice("precision", precision, get_args(Precision))
     settings = CellConfig(
         norm=checked_norm(norm),
         grid=_grid(epsilons, norm, images),
         seed=whole_number("seed", seed, 0, 2**32 - 1),
-        search=_checked_search(search),
+        search=search,
         query_budget=_checked_count("query_budget", query_budget),
         early_leaving=early_leaving,
         targeted=targets is not None,
         targets=rule,
-        precision=_checked_precision(precision),
+        precision=precision,
         adaptation=Adaptation(samples=eot_samples)
         if adaptive
         else naive(ModelTraits.of_module(model)),
@@ -426,19 +428,6 @@ def _grid(epsilons: Iterable[str | float], norm: Norm, images: Tensor) -> Any:
         return grid
     except ValueError as error:
         raise BadParameter(str(error)) from None
-
-
-def _checked_search(search: str) -> Any:
-    if search not in ("bracket", "exhaustive"):
-        raise BadParameter(f"search {search!r} is not one of bracket, exhaustive")
-    return search
-
-
-def _checked_precision(precision: str) -> Any:
-    known = get_args(Precision)
-    if precision not in known:
-        raise BadParameter(f"precision {precision!r} is not one of {', '.join(known)}")
-    return precision
 
 
 def _checked_count(name: str, value: int | None) -> int | None:

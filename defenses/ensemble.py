@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ..bench.api import registry
 from ..bench.api.defense import Trained, Training
-from ..bench.api.errors import BadParameter
-from .training.loop.training_config import at_least, one_of, require
+from ..bench.api.errors import BadParameter, check_choice
+from .training.loop.training_config import at_least, require
 from .wrapper import Wrapper, wrapped
 
 Combination = Literal["probabilities", "logits"]
@@ -56,7 +56,7 @@ class Ensemble(Wrapper):
         at_least("size", self.size, 1)
         if (self.size or 1) > _MOST:
             raise BadParameter(f"size = {self.size} must be {_MOST} at most")
-        one_of("combination", self.combination, get_args(Combination))
+        check_choice("combination", self.combination, get_args(Combination))
         if not self.members and self.size == 1:
             raise BadParameter("an ensemble of one network is none: size must be 2 or more")
         require("base", self.base, not self.rejects, "a defense that does not reject")

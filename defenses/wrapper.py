@@ -11,7 +11,7 @@ from .none import Undefended
 
 @dataclass(frozen=True, kw_only=True)
 class Wrapper:
-    """A defense around another's network, whose nature it shares.
+    """A defense around another's network, whose traits it shares.
 
     base: the defense that trains, or wraps, the network within.
     """

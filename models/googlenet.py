@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ..bench.api.defense import InputSpec
-from ..bench.api.errors import BadParameter, closest
+from ..bench.api.errors import check_choice
 from .inception import Filters, Inception, NaiveInception, convolution
 from .layers import (
     LocalResponseNorm,
@@ -158,10 +158,7 @@ def googlenet(
     >>> network.eval()(torch.rand(2, 3, 32, 32)).shape
     torch.Size([2, 10])
     """
-    if modules not in MODULES:
-        there = ", ".join(MODULES)
-        near = closest(modules, MODULES)
-        raise BadParameter(f"googlenet: modules '{modules}' is not one of {there}{near}")
+    check_choice("googlenet: modules", modules, MODULES)
     chosen = choose_stem("googlenet", inputs, stem, imagenet_from=32)
     return GoogLeNet(
         inputs,

@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ..bench.api.defense import InputSpec
-from ..bench.api.errors import BadParameter, closest
+from ..bench.api.errors import BadParameter, check_choice
 
 Stem = Literal["auto", "imagenet", "small"]
 
@@ -86,11 +86,7 @@ def choose_stem(
 
     Raises: BadParameter for an unknown stem or images that are too small.
     """
-    if stem not in get_args(Stem):
-        raise BadParameter(
-            f"{network}: stem '{stem}' is not one of {', '.join(get_args(Stem))}"
-            f"{closest(str(stem), get_args(Stem))}"
-        )
+    check_choice(f"{network}: stem", stem, get_args(Stem))
     side = min(inputs.shape[1:])
     if side < SMALLEST_INPUT:
         height, width = inputs.shape[1:]

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from torch import nn
 
 from ..bench.api.defense import InputSpec
-from ..bench.api.errors import BadParameter, closest
+from ..bench.api.errors import BadParameter, check_choice
 from .blocks import (
     Block,
     Layout,
@@ -123,9 +123,7 @@ def resnet(
             f"resnet: depth {depth} is not one of {', '.join(map(str, valid))}; "
             f"the nearest is {nearest}"
         )
-    if block not in BLOCKS:
-        there = ", ".join(BLOCKS)
-        raise BadParameter(f"resnet: block '{block}' is not one of {there}{closest(block, BLOCKS)}")
+    check_choice("resnet: block", block, BLOCKS)
     plan = PLANS[depth]
     return assemble(
         "resnet",

@@ -114,7 +114,7 @@ def fabricate():
     Only the first attack is run: its result stands for all the others'.
     """
     from quintain.bench import cli
-    from quintain.bench.suite import tasks
+    from quintain.bench.engine import cell
 
     def make(folder, models, defenses, attacks, n_examples=100):
         (folder / "flat.py").write_text(FLAT)
@@ -126,7 +126,7 @@ def fabricate():
             + _entries("defenses", "as-is", "number", defenses)
             + _entries("attacks", "pgd", "steps", attacks)
         )
-        real, results = tasks.assess, []
+        real, results = cell.assess, []
 
         def canned(*arguments):
             if not results:
@@ -136,7 +136,7 @@ def fabricate():
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             patch.setenv("QUINTAIN_CACHE", str(folder / "cache"))
-            patch.setattr(tasks, "assess", canned)
+            patch.setattr(cell, "assess", canned)
             patch.setattr(os, "fsync", lambda handle: None)
             with pytest.raises(SystemExit) as ending:
                 cli.main(["run", suite.name, "--out", "out", "--device", "cpu"])

@@ -47,3 +47,25 @@ def test_a_wrong_example_is_noticed():
     """Negative control: that the runner compares what is printed."""
     test = doctest.DocTestParser().get_doctest(">>> 1 + 1\n3\n", {}, "wrong", None, None)
     assert doctest.DocTestRunner(verbose=False).run(test, out=lambda text: None).failed == 1
+
+
+CHECKOUT = Path(__file__).parents[1]
+PAGES = sorted((*CHECKOUT.glob("*.md"), *(CHECKOUT / "docs").rglob("*.md")))
+
+
+@pytest.mark.parametrize(
+    "page", [one for one in PAGES if PROMPT in one.read_text("utf-8")], ids=lambda one: one.name
+)
+def test_the_examples_on_a_page_run(page, monkeypatch, tmp_path, capsys):
+    """From the folder of the repository, where some of them read its results."""
+    monkeypatch.chdir(CHECKOUT)
+    monkeypatch.setenv("QUINTAIN_CACHE", str(tmp_path / "cache"))
+    with torch.random.fork_rng(devices=[]):
+        failed, tried = doctest.testfile(str(page), module_relative=False)
+    assert failed == 0, capsys.readouterr().out
+    assert tried
+
+
+def test_the_pages_have_examples():
+    have = {one.name for one in PAGES if PROMPT in one.read_text("utf-8")}
+    assert {"getting-started.md", "attacks.md", "models.md", "results.md"} <= have

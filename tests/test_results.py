@@ -1,4 +1,4 @@
-"""The checked-in results, README's tables and the suites that they come from are in step."""
+"""The checked-in results, the tables of the pages and the suites that they come from agree."""
 
 import json
 import tomllib
@@ -14,15 +14,19 @@ HOUSE = Path(__file__).parent.parent
 QUICKSTART = HOUSE / "results" / "quickstart"
 
 
-def between_marks(name):
-    """What README has between two marks."""
-    text = (HOUSE / "README.md").read_text(encoding="utf-8")
+def between_marks(page, name):
+    """What a page has between two marks."""
+    text = (HOUSE / page).read_text(encoding="utf-8")
     return text.partition(f"<!-- {name} -->\n")[2].partition(f"\n<!-- /{name} -->")[0]
 
 
-def test_readme_shows_what_the_quickstart_printed():
+def test_the_page_shows_what_the_quickstart_printed():
     tables = (read_table(QUICKSTART / f"{name}.csv") for name in ("tradeoff", "leaderboard"))
-    assert between_marks("quickstart") == run_summary(*tables)
+    printed = run_summary(*tables)
+    assert between_marks("docs/measurements/quickstart.md", "quickstart") == printed
+    leaderboard = between_marks("README.md", "quickstart")
+    assert leaderboard.count("|") > 10
+    assert leaderboard in printed
 
 
 def test_the_quickstarts_results_are_of_the_suite_as_it_is():
@@ -63,6 +67,6 @@ def test_the_quickstart_shows_what_it_is_there_to_show():
         assert broken["pgd-finite-differences"] < 0.5
 
 
-@pytest.mark.parametrize("table", ["quickstart", "search", "defenses"])
-def test_readme_has_its_marks(table):
-    assert between_marks(table).count("|") > 10
+@pytest.mark.parametrize("table", ["search", "defenses"])
+def test_the_measurements_have_their_marks(table):
+    assert between_marks(f"docs/measurements/{table}.md", table).count("|") > 10

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ...bench.api.attack import Access, Loss, Problem
-from ...bench.api.errors import BadParameter
 from ...bench.api.threat import Norm, measure, per_example
 from ..parts.losses import CrossEntropy
+from ..parts.parameters import at_least, positive
 
 _TINY = 1e-12
 _TILES = 50  # along a side, at most
@@ -75,14 +75,9 @@ class Bandits:
     loss: Loss = CrossEntropy()
 
     def __post_init__(self) -> None:
-        for name in ("steps", "tile"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise BadParameter(f"{name} must be at least 1, not {value}")
-        for name in ("step_size", "online_rate", "exploration", "reach"):
-            value = getattr(self, name)
-            if value is not None and not value > 0.0:
-                raise BadParameter(f"{name} must be positive, not {value}")
+        at_least(1, steps=self.steps, tile=self.tile)
+        positive(step_size=self.step_size, online_rate=self.online_rate)
+        positive(exploration=self.exploration, reach=self.reach)
 
     @property
     def access(self) -> Access:

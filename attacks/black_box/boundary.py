@@ -10,6 +10,7 @@ from ...bench.api.attack import Access, Problem
 from ...bench.api.errors import BadParameter
 from ...bench.api.threat import Norm, measure, per_example
 from ..parts.boundary_search import StartingPoints, among, bisect, blend
+from ..parts.parameters import at_least
 
 _TINY = 1e-12
 _WINDOW = 30  # steps between two looks at how often they succeed
@@ -73,8 +74,7 @@ class Boundary:
     starting_points: StartingPoints = StartingPoints()
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise BadParameter(f"steps must be at least 1, not {self.steps}")
+        at_least(1, steps=self.steps)
         for name in ("sideways", "forwards"):
             if not 0.0 < getattr(self, name) < 1.0:
                 raise BadParameter(f"{name} must lie between 0 and 1, not {getattr(self, name)}")

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ...bench.api.attack import Access, Problem
-from ...bench.api.errors import BadParameter
 from ...bench.api.threat import Norm, measure, per_example
 from ..parts.boundary_search import StartingPoints, adversarial, among, bisect, blend
+from ..parts.parameters import at_least, positive
 
 _PROBES_AT_ONCE = 1 << 22  # numbers held in one batch of probes
 _DRAWN_AT_ONCE = 1 << 15  # numbers of one draw for each example; part of what names a number
@@ -76,11 +76,9 @@ class HopSkipJump:
     starting_points: StartingPoints = StartingPoints()
 
     def __post_init__(self) -> None:
-        for name in ("steps", "first_samples", "most_samples"):
-            if getattr(self, name) < 1:
-                raise BadParameter(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not self.precision > 0.0:
-            raise BadParameter(f"precision must be positive, not {self.precision}")
+        at_least(1, steps=self.steps)
+        at_least(1, first_samples=self.first_samples, most_samples=self.most_samples)
+        positive(precision=self.precision)
 
     @property
     def access(self) -> Access:

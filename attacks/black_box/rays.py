@@ -11,6 +11,7 @@ from ...bench.api.attack import Access, Problem
 from ...bench.api.errors import BadParameter
 from ...bench.api.threat import Norm, per_example
 from ..parts.boundary_search import among, bisect
+from ..parts.parameters import at_least
 
 
 @dataclass
@@ -60,8 +61,7 @@ class RayS:
     tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise BadParameter(f"steps must be at least 1, not {self.steps}")
+        at_least(1, steps=self.steps)
         if not 0.0 < self.tolerance < 1.0:
             raise BadParameter(f"tolerance must lie between 0 and 1, not {self.tolerance}")
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from ...bench.api.attack import Access, Basis, Loss, Problem
-from ...bench.api.errors import BadParameter
 from ...bench.api.threat import Norm, per_example
 from ..gradients.bases import Pixels
 from ..parts.losses import CrossEntropy
+from ..parts.parameters import at_least, positive
 
 _STEP_SIZE: dict[Norm, float] = {"Linf": 1.0, "L2": 0.2}
 
@@ -59,10 +59,8 @@ class SimBA:
     loss: Loss = CrossEntropy()
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise BadParameter(f"steps must be at least 1, not {self.steps}")
-        if self.step_size is not None and not self.step_size > 0.0:
-            raise BadParameter(f"step_size must be positive, not {self.step_size}")
+        at_least(1, steps=self.steps)
+        positive(step_size=self.step_size)
 
     @property
     def access(self) -> Access:

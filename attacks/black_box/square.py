@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ...bench.api.attack import Access, Loss, Problem
-from ...bench.api.errors import BadParameter
 from ...bench.api.threat import Norm, per_example
 from ..parts.losses import CrossEntropy, Margin
+from ..parts.parameters import at_least, positive_up_to
 from ..parts.square_patches import place, place_windows, tiled_start, within
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 candidates
@@ -65,12 +65,9 @@ class Square:
     published: bool = False
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise BadParameter(f"steps must be at least 1, not {self.steps}")
-        if not 0.0 < self.first_share <= 1.0:
-            raise BadParameter(f"first_share must be above 0, at most 1, not {self.first_share}")
-        if self.scheduled_over is not None and self.scheduled_over < 1:
-            raise BadParameter(f"scheduled_over must be at least 1, not {self.scheduled_over}")
+        at_least(1, steps=self.steps)
+        positive_up_to(1.0, first_share=self.first_share)
+        at_least(1, scheduled_over=self.scheduled_over)
 
     @property
     def access(self) -> Access:

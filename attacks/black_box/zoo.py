@@ -11,6 +11,7 @@ from ...bench.api.errors import BadParameter
 from ...bench.api.threat import Norm, per_example
 from ..gradients.score_differences import PROBES_AT_ONCE, losses_at
 from ..parts.losses import Margin
+from ..parts.parameters import at_least, positive
 
 _DECAY, _DECAY_SQUARES, _TINY = 0.9, 0.999, 1e-8  # Adam's
 _GROWTH = 10.0  # of the weight, while no search has succeeded
@@ -73,12 +74,9 @@ class ZOO:
     first_weight: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("steps", "searches", "coordinates"):
-            if getattr(self, name) < 1:
-                raise BadParameter(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("learning_rate", "spacing", "first_weight"):
-            if not getattr(self, name) > 0.0:
-                raise BadParameter(f"{name} must be positive, not {getattr(self, name)}")
+        at_least(1, steps=self.steps, searches=self.searches, coordinates=self.coordinates)
+        positive(learning_rate=self.learning_rate, spacing=self.spacing)
+        positive(first_weight=self.first_weight)
         if self.searches > self.steps:
             raise BadParameter(f"{self.searches} searches need as many steps, not {self.steps}")
 

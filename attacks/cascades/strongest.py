@@ -14,7 +14,7 @@ from ..white_box.pgd import PGD
 def strongest(*, queries: int = 1000, turns: int = 500) -> Cascade:
     """Strong in little time: white-box attacks in a row, and black-box ones against masked models.
 
-    Ordered by examples broken per second, as measured in docs/attacks-measured.md: a short PGD
+    Ordered by examples broken per second, as measured in docs/measurements/attacks.md: a short PGD
     finds where each example stands, Auto-PGD on the margin breaks most of what can be broken,
     towards single classes most of the rest; the smoothed network sees past saturated units, and
     Square past gradients that point nowhere. What is left meets an attack that sees labels only,

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ...bench.api.attack import Preparation, Problem
 from ...bench.api.errors import BadParameter
+from ..parts.parameters import at_least, positive_up_to
 
 _ENOUGH = 2000  # images of the attacker's that principal components are computed from
 
@@ -59,8 +60,7 @@ class Cosines:
     share: float = 0.25
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.share <= 1.0:
-            raise BadParameter(f"share must be above 0 and at most 1, not {self.share}")
+        positive_up_to(1.0, share=self.share)
 
     def count(self, problem: Problem) -> int:
         """Channels times frequencies down times frequencies across."""
@@ -106,8 +106,7 @@ class RandomGroups:
     size: int = 8
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise BadParameter(f"size must be at least 1, not {self.size}")
+        at_least(1, size=self.size)
 
     def count(self, problem: Problem) -> int:
         """How many groups the coordinates make."""
@@ -146,8 +145,7 @@ class PrincipalComponents:
     _axes: Tensor | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.components < 1:
-            raise BadParameter(f"components must be at least 1, not {self.components}")
+        at_least(1, components=self.components)
 
     def prepare(self, preparation: Preparation) -> "PrincipalComponents":
         """Compute them, from at most 2,000 of the attacker's images.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ...bench.api.attack import Access, Basis, Loss, Problem
-from ...bench.api.errors import BadParameter
+from ..parts.parameters import at_least, positive_up_to
 from .bases import RandomGroups
 from .score_differences import PROBES_AT_ONCE, differences
 
@@ -42,10 +42,8 @@ class DirectionalDifferences:
     spacing: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.directions is not None and self.directions < 1:
-            raise BadParameter(f"directions must be at least 1, not {self.directions}")
-        if not 0.0 < self.spacing <= 1.0:
-            raise BadParameter(f"spacing must be above 0 and at most 1, not {self.spacing}")
+        at_least(1, directions=self.directions)
+        positive_up_to(1.0, spacing=self.spacing)
 
     @property
     def access(self) -> Access:

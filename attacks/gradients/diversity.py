@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...bench.api.attack import Access, GradientSource, Loss, Problem
 from ...bench.api.errors import BadParameter
+from ..parts.parameters import positive_up_to
 from .autograd import Autograd
 from .value_and_gradient import valued
 
@@ -44,8 +45,7 @@ class InputDiversity:
     def __post_init__(self) -> None:
         if not 0.0 <= self.probability <= 1.0:
             raise BadParameter(f"probability must lie in 0 to 1, not {self.probability}")
-        if not 0.0 < self.smallest <= 1.0:
-            raise BadParameter(f"smallest must be above 0 and at most 1, not {self.smallest}")
+        positive_up_to(1.0, smallest=self.smallest)
 
     @property
     def access(self) -> Access:
@@ -81,8 +81,8 @@ class InputDiversity:
         sizes = torch.where(draw[:, 1] < self.probability, sizes, height)
         wide = (sizes * width / height).round().long().clamp(1, width)
         return (
-            _resizing(height, sizes, draw[:, 2]).to(x.dtype),
-            _resizing(width, wide, draw[:, 3]).to(x.dtype),
+            resizing(height, sizes, draw[:, 2]).to(x.dtype),
+            resizing(width, wide, draw[:, 3]).to(x.dtype),
         )
 
 
@@ -90,7 +90,7 @@ def _resized(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return (rows @ x @ columns.mT).clamp(0, 1)  # a rounding error may lead out
 
 
-def _resizing(side: int, sizes: Tensor, places: Tensor) -> Tensor:
+def resizing(side: int, sizes: Tensor, places: Tensor) -> Tensor:
     """(B, 1, side, side): bilinear shrinking to sizes (B,), put among zeros.
 
     places: (B,) in [0, 1), where in the room that is left.

@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ...bench.api.attack import Access, GradientSource, Loss, Problem
-from ...bench.api.errors import BadParameter
+from ..parts.parameters import at_least
 from .autograd import Autograd
 from .value_and_gradient import valued
 
@@ -39,8 +39,7 @@ class EOT:
     gradient: GradientSource = Autograd()
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise BadParameter(f"samples must be at least 1, not {self.samples}")
+        at_least(1, samples=self.samples)
 
     @property
     def access(self) -> Access:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...bench.api.attack import Access, Loss, Problem
-from ...bench.api.errors import BadParameter
+from ..parts.parameters import at_least, positive_up_to
 from .score_differences import PROBES_AT_ONCE, differences
 
 
@@ -36,10 +36,8 @@ class FiniteDifferences:
     spacing: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.coordinates is not None and self.coordinates < 1:
-            raise BadParameter(f"coordinates must be at least 1, not {self.coordinates}")
-        if not 0.0 < self.spacing <= 0.5:
-            raise BadParameter(f"spacing must be above 0 and at most 0.5, not {self.spacing}")
+        at_least(1, coordinates=self.coordinates)
+        positive_up_to(0.5, spacing=self.spacing)
 
     @property
     def access(self) -> Access:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...bench.api.attack import Access, Loss, Problem
 from ...bench.api.errors import BadParameter
+from ..parts.parameters import positive_up_to
 from .score_differences import along_random
 
 
@@ -44,8 +45,7 @@ class NES:
     def __post_init__(self) -> None:
         if self.samples < 2 or self.samples % 2:
             raise BadParameter(f"samples must be even and at least 2, not {self.samples}")
-        if not 0.0 < self.sigma <= 0.5:
-            raise BadParameter(f"sigma must be above 0 and at most 0.5, not {self.sigma}")
+        positive_up_to(0.5, sigma=self.sigma)
 
     @property
     def access(self) -> Access:

@@ -12,6 +12,7 @@ from ...bench.api import registry
 from ...bench.api.attack import Access, Loss, Preparation, Problem
 from ...bench.api.data import ImageData
 from ...bench.api.errors import BadParameter
+from ..parts.parameters import at_least, positive_up_to
 from .surrogate_networks import Combination, Ensemble, TrainedProxy
 
 _AT_ONCE = 256  # images
@@ -72,14 +73,12 @@ class Proxy:
     training: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        if self.query_budget < 2:
-            raise BadParameter(f"query_budget must be at least 2, not {self.query_budget}")
+        at_least(2, query_budget=self.query_budget)
         if not 0.0 < self.held_out < 1.0:
             raise BadParameter(f"held_out must lie between 0 and 1, not {self.held_out}")
         if not 0 <= self.rounds <= 16:
             raise BadParameter(f"rounds must lie in 0 to 16, not {self.rounds}")
-        if not 0.0 < self.reach <= 1.0:
-            raise BadParameter(f"reach must be above 0 and at most 1, not {self.reach}")
+        positive_up_to(1.0, reach=self.reach)
         specs = self.architectures
         if not specs or any(one in specs[:place] for place, one in enumerate(specs)):
             raise BadParameter(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...bench.api.attack import Access, Loss, Problem
-from ...bench.api.errors import BadParameter
+from ..parts.parameters import at_least, positive_up_to
 from .score_differences import along_random_one_sided
 
 
@@ -41,10 +41,8 @@ class RGF:
     sigma: float = 1e-4
 
     def __post_init__(self) -> None:
-        if self.samples < 2:
-            raise BadParameter(f"samples must be at least 2, not {self.samples}")
-        if not 0.0 < self.sigma <= 0.5:
-            raise BadParameter(f"sigma must be above 0 and at most 0.5, not {self.sigma}")
+        at_least(2, samples=self.samples)
+        positive_up_to(0.5, sigma=self.sigma)
 
     @property
     def access(self) -> Access:

@@ -1,4 +1,4 @@
-"""Gradients from pairs of probes: what the victim's scores at two points around x tell.
+"""Gradients from pairs of probes: from the victim's scores at two points around x.
 
 Probes are images: where one would leave [0, 1] it stops at the border.
 """
@@ -12,7 +12,7 @@ from ...bench.api.attack import Loss, Problem
 
 PROBES_AT_ONCE = 1 << 22
 """Numbers held in one batch of probes: 16 MiB."""
-_DRAWN_AT_ONCE = 1 << 15  # numbers of one draw for each example; part of what names a number
+DRAWN_AT_ONCE = 1 << 15  # numbers of one draw for each example; part of what names a number
 
 
 def differences(problem: Problem, probes: Tensor, loss: Loss) -> Tensor:
@@ -91,7 +91,7 @@ def _weighted_mean(
     """
     batch, total = flat.shape
     estimate = torch.zeros_like(flat)
-    drawn = max(1, _DRAWN_AT_ONCE // total)
+    drawn = max(1, DRAWN_AT_ONCE // total)
     draws = range(0, count, drawn)
     together = max(1, PROBES_AT_ONCE // (sides * batch * total * drawn))
     for begin in range(0, len(draws), together):

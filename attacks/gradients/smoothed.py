@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from ...bench.api.attack import Access, Loss, Problem
-from ...bench.api.errors import BadParameter
+from ..parts.parameters import at_least, positive, positive_up_to
 
 _COLDEST = 1e-4  # below it a softplus in float32 is a ReLU
 
@@ -53,12 +53,9 @@ class Smoothed:
     check_every: int = 5
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0.0:
-            raise BadParameter(f"temperature must be positive, not {self.temperature}")
-        if not 0.0 < self.decay <= 1.0:
-            raise BadParameter(f"decay must be above 0 and at most 1, not {self.decay}")
-        if self.check_every < 1:
-            raise BadParameter(f"look_every must be at least 1, not {self.check_every}")
+        positive(temperature=self.temperature)
+        positive_up_to(1.0, decay=self.decay)
+        at_least(1, check_every=self.check_every)
 
     @property
     def access(self) -> Access:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ...bench.api.attack import Access, Loss, Problem
 from ...bench.api.errors import BadParameter
+from ..parts.parameters import positive_up_to
 from .score_differences import along_random
 
 
@@ -42,8 +43,7 @@ class SPSA:
     def __post_init__(self) -> None:
         if self.samples < 2 or self.samples % 2:
             raise BadParameter(f"samples must be even and at least 2, not {self.samples}")
-        if not 0.0 < self.delta <= 0.5:
-            raise BadParameter(f"delta must be above 0 and at most 0.5, not {self.delta}")
+        positive_up_to(0.5, delta=self.delta)
 
     @property
     def access(self) -> Access:

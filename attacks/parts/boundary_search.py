@@ -21,7 +21,7 @@ def adversarial(problem: Problem, points: Tensor, rows: Tensor) -> tuple[Tensor,
 
 
 def among(problem: Problem, points: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
-    """The same, for one point of each example where `asked`, (B,) bool, holds: (B,) and (B,)."""
+    """The same, for one point of each example where `asked`, (B,) bool, is true: (B,) and (B,)."""
     hit, answered = torch.zeros_like(asked), torch.zeros_like(asked)
     rows = torch.nonzero(asked).flatten()
     if len(rows):

@@ -13,7 +13,7 @@ _TINY = 1e-300
 def way_to_plane(x: Tensor, normal: Tensor, amount: Tensor, norm: Norm) -> Tensor:
     """(B, C, H, W) float64: the shortest move with <normal, move> = amount within [0, 1].
 
-    x + move lies in [0, 1]. Where the box holds no such move, the one in it that comes closest to
+    x + move lies in [0, 1]. Where the box has no such move, the one in it that comes closest to
     the plane. Exact up to rounding: a coordinate gains by moving along its normal's sign alone, so
     what is left is to share the amount out, by how much each gains for its move and how much room
     it has.

@@ -49,7 +49,7 @@ def place_windows(problem: Problem, x_adv: Tensor, side: Tensor, *, last: bool =
     new = within(top, left, side, height, width)[:, None]
     given_up = within(top_other, left_other, side, height, width)[:, None]
     signs = torch.where(drawn[:, 5:] < 0.5, -1.0, 1.0).reshape(batch, channels, 1, 1)
-    hills = _hills(top, left, side, drawn[:, 4] < 0.5, height, width, norm)[:, None]
+    hills = window_shapes(top, left, side, drawn[:, 4] < 0.5, height, width, norm)[:, None]
     old = delta * new
     shape = hills * signs + old / _by_channel(old, norm).clamp(min=_TINY)
     freed = _by_channel(delta * (new | given_up), norm)
@@ -71,7 +71,7 @@ def tiled_start(problem: Problem) -> Tensor:
     row, column = row - (height % side) // 2, column - (width % side) // 2
     zeros = torch.zeros(2, dtype=torch.int64, device=problem.x.device)
     turns = zeros == torch.arange(2, device=zeros.device)  # one upright, one turned
-    hills = _hills(zeros, zeros, zeros + side, turns, side, side, problem.ball.norm)
+    hills = window_shapes(zeros, zeros, zeros + side, turns, side, side, problem.ball.norm)
     down, across = height // side, width // side
     signs = problem.draws.signs((problem.x.shape[1], down, across), "tiles")
     turned = problem.draws.uniform((1, down, across), "turns") < 0.5
@@ -95,7 +95,7 @@ def _by_channel(delta: Tensor, norm: Norm) -> Tensor:
     return measure(delta.flatten(0, 1), norm).reshape(*delta.shape[:2], 1, 1)
 
 
-def _hills(
+def window_shapes(
     top: Tensor, left: Tensor, side: Tensor, across: Tensor, height: int, width: int, norm: Norm
 ) -> Tensor:
     """(B, H, W) float64: two hills of opposite sign, one above the other, in windows of norm 1.

@@ -112,7 +112,7 @@ def _access(name: str) -> Access:
 
 
 def _chosen(library: Any, name: str, norm: Norm) -> dict[str, Any]:
-    """What tells an attack of several norms which one is meant."""
+    """What says to an attack of several norms which one is meant."""
     taken = inspect.signature(getattr(library.attacks, name)).parameters
     if "distance" in taken:
         return {"distance": getattr(library.distances, norm.lower())}

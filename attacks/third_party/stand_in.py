@@ -28,7 +28,7 @@ class StandIn(nn.Module):
     attack works on one image after another, it is given one example at a time.
 
     An example without queries left gets zeros, so that other examples may go on. When none has any,
-    or after many questions in vain, `Spent` is raised.
+    or after many questions without an answer, `Spent` is raised.
 
     rows: (b,) int64, which examples of the problem the attack is given.
     """

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...bench.api.attack import Access, Problem
-from ...bench.api.errors import CellError, QuintainError
+from ...bench.api.errors import CellError, errors_as
 from ...bench.api.threat import Norm
 from .stand_in import NotFinite, Spent, StandIn
 
@@ -87,18 +87,15 @@ class ThirdPartyAttack(ABC):
         for rows in self._groups(problem):
             stand_in = StandIn(problem, rows, self.access)
             task = self._task(problem, rows)
-            try:
-                with seeded(task.seed, found.device), quiet():
-                    made = self.perturb(stand_in, task)
-            except Spent:
-                continue
-            except NotFinite:
-                raise CellError(f"{self.title} asked about images that are not finite") from None
-            except QuintainError:
-                raise
-            except Exception as error:
-                reason = " ".join(str(error).split()) or "no message"
-                raise CellError(f"{self.title}: {type(error).__name__}: {reason}") from error
+            with errors_as(CellError, self.title):
+                try:
+                    with seeded(task.seed, found.device), quiet():
+                        made = self.perturb(stand_in, task)
+                except Spent:
+                    continue
+                except NotFinite:
+                    seen = "images that are not finite"
+                    raise CellError(f"{self.title} asked about {seen}") from None
             if not made.isfinite().all():
                 raise CellError(f"{self.title} returned images that are not finite")
             found[rows] = made.detach().to(found)

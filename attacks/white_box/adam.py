@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from ...bench.api.attack import Access, GradientSource, Loss, Problem
-from ...bench.api.errors import BadParameter
 from ...bench.api.threat import Norm, per_example
 from ..gradients.autograd import Autograd
 from ..parts.losses import SummedHinge
+from ..parts.parameters import at_least, positive
 
 _FIRST, _SECOND = 0.9, 0.999  # decay of the moments
 _TINY = 1e-12
@@ -58,10 +58,8 @@ class Adam:
     gradient: GradientSource = Autograd()
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise BadParameter(f"steps must be at least 1, not {self.steps}")
-        if not self.step_size > 0.0:
-            raise BadParameter(f"step_size must be positive, not {self.step_size}")
+        at_least(1, steps=self.steps)
+        positive(step_size=self.step_size)
 
     @property
     def access(self) -> Access:

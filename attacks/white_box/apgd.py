@@ -13,6 +13,7 @@ from ...bench.api.threat import Norm, measure, per_example
 from ..gradients.autograd import Autograd
 from ..gradients.value_and_gradient import valued
 from ..parts.losses import DLR, CrossEntropy, Margin
+from ..parts.parameters import at_least
 
 _FIRST_STEP = 2.0  # in epsilons
 _MOMENTUM = 0.75  # weight of the new step beside the last move
@@ -73,8 +74,7 @@ class APGD:
     gradient: GradientSource = Autograd()
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise BadParameter(f"steps must be at least 1, not {self.steps}")
+        at_least(1, steps=self.steps)
         if not 0.0 <= self.rho <= 1.0:
             raise BadParameter(f"rho must lie between 0 and 1, not {self.rho}")
 
@@ -156,7 +156,7 @@ class APGD:
     def _windows(self, step: Tensor) -> Tensor:
         """(B,): how many steps there were since the last check where one is due now, else 0."""
         windows = torch.zeros(self.steps + 1, device=step.device)
-        for at, window in _checks(self.steps):
+        for at, window in checkpoints(self.steps):
             windows[at] = window
         return windows[step]
 
@@ -229,7 +229,7 @@ def apgd_margin(
     return APGD(steps, rho, random_start, Margin(), gradient)
 
 
-def _checks(steps: int) -> list[tuple[int, int]]:
+def checkpoints(steps: int) -> list[tuple[int, int]]:
     """Steps done when progress is checked, each with how many there were since the last check."""
     first, shorter, shortest = (
         max(int(share * steps), 1) for share in (_FIRST_CHECK, _SHORTER, _SHORTEST)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from ...bench.api.attack import Access, GradientSource, Preparation, Problem
-from ...bench.api.errors import BadParameter
 from ...bench.api.threat import Norm
 from ..gradients.autograd import Autograd
 from ..parts.losses import Towards
+from ..parts.parameters import at_least
 from .apgd import APGD, APGDState
 
 
@@ -60,8 +60,7 @@ class TargetedAPGD:
     gradient: GradientSource = Autograd()
 
     def __post_init__(self) -> None:
-        if self.targets < 1:
-            raise BadParameter(f"targets must be at least 1, not {self.targets}")
+        at_least(1, targets=self.targets)
         self._apgd  # noqa: B018  refuses what is wrong with the rest
 
     @property

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ...bench.api.attack import Access, Loss, Problem
-from ...bench.api.threat import Norm, measure, per_example
+from ...bench.api.threat import Norm, measure, per_example, unit
 from ..parts.losses import CrossEntropy, Margin
-from ..parts.minimum_norm import annealed, farthest, unit
+from ..parts.minimum_norm import annealed, farthest
 from ..parts.parameters import at_least, positive, share
 
 _STEP_SIZES = 1.0, 0.01  # first and last

@@ -29,8 +29,8 @@ class EAD:
     Source: Chen et al. 2018 (arXiv:1709.04114), algorithm 1, with confidence 0. As in the authors'
     code a shrinkage takes off beta, whatever the step size, which falls with the square root of the
     iterations left. Rounds and constants are those of CarliniWagnerL2, c begins at 0.1 instead of
-    1e-3. Which find is the smallest
-    is decided by its L1 norm, the paper's rule "L1".
+    1e-3. Which adversarial example is the
+    nearest is decided by the L1 norm, the paper's rule "L1".
 
     Checked against Foolbox, and known distances on small networks.
 

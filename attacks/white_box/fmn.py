@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from ...bench.api.attack import Access, Problem
-from ...bench.api.threat import make_ball, measure, per_example
+from ...bench.api.threat import make_ball, measure, per_example, unit
 from ..parts.linearised import DUAL
 from ..parts.losses import Margin
-from ..parts.minimum_norm import annealed, farthest, unit
+from ..parts.minimum_norm import annealed, farthest
 from ..parts.parameters import at_least, positive, share
 
 _LAST = 0.01  # of the first step size

@@ -11,6 +11,7 @@ from ...bench.api.errors import BadParameter
 from ...bench.api.threat import Norm, measure, per_example
 from ..gradients.autograd import Autograd
 from ..parts.losses import CrossEntropy
+from ..parts.parameters import at_least, positive
 
 _TINY = 1e-30
 _APART = 20  # bits of a step's number that are left to steps; above them neighbours are told apart
@@ -69,16 +70,13 @@ class MomentumIterative:
     gradient: GradientSource = Autograd()
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise BadParameter(f"steps must be at least 1, not {self.steps}")
-        if self.step_size is not None and not self.step_size > 0.0:
-            raise BadParameter(f"step_size must be positive, not {self.step_size}")
+        at_least(1, steps=self.steps)
+        positive(step_size=self.step_size)
         if not self.decay >= 0.0:
             raise BadParameter(f"decay must not be negative, not {self.decay}")
         if self.neighbours < 0:
             raise BadParameter(f"neighbours must not be negative, not {self.neighbours}")
-        if not self.reach > 0.0:
-            raise BadParameter(f"reach must be positive, not {self.reach}")
+        positive(reach=self.reach)
 
     @property
     def access(self) -> Access:

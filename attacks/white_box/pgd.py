@@ -6,10 +6,10 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from ...bench.api.attack import Access, GradientSource, Loss, Problem
-from ...bench.api.errors import BadParameter
 from ...bench.api.threat import Norm, per_example
 from ..gradients.autograd import Autograd
 from ..parts.losses import CrossEntropy
+from ..parts.parameters import at_least, positive
 
 _PATH: dict[Norm, float] = {"Linf": 2.5, "L2": 4.0, "L1": 4.0}  # in epsilons
 
@@ -60,10 +60,8 @@ class PGD:
     schedule: Literal["constant", "linear"] = "constant"
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise BadParameter(f"steps must be at least 1, not {self.steps}")
-        if self.step_size is not None and not self.step_size > 0.0:
-            raise BadParameter(f"step_size must be positive, not {self.step_size}")
+        at_least(1, steps=self.steps)
+        positive(step_size=self.step_size)
 
     @property
     def access(self) -> Access:

@@ -22,7 +22,7 @@ Access = Literal["white-box", "score", "decision"]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a white-box victim tells: gradient (B, C, H, W), loss (B,), logits (B, K)."""
+    """What a white-box victim answers: gradient (B, C, H, W), loss (B,), logits (B, K)."""
 
     gradient: Tensor
     loss: Tensor
@@ -33,7 +33,7 @@ class SurrogateGradient(Protocol):
     """Another way through a network, for the sake of its gradient: a frozen dataclass.
 
     Optional class attribute: faithful = False, whether the logits seen through it are the network's
-    own. Only then do they tell whether a point is adversarial.
+    own. Only then do they say whether a point is adversarial.
     """
 
     def applied(self, module: nn.Module, setting: Tensor | None) -> AbstractContextManager[None]:
@@ -94,7 +94,7 @@ class Victim(Protocol):
 
     @property
     def n_classes(self) -> int:
-        """How many classes the victim tells apart."""
+        """How many classes the victim has."""
 
     @property
     def remaining(self) -> Tensor:
@@ -187,23 +187,24 @@ S = TypeVar("S", bound=State)
 class Attack(Protocol[S]):
     """An attack: a frozen dataclass whose fields are its hyper-parameters.
 
-    Optional class attributes that the engine reads, with what holds without them:
+    Optional class attributes that the engine reads, with their defaults:
         version = "1"           change it whenever the numbers change
         norms = all three       which norms it can attack in
-        targetable = True       whether it can aim at a class
-        monotone = True         whether failing at an epsilon tells that smaller ones fail too;
-                                of a single step nothing is inferred in any case
+        targetable = True       whether it can be targeted at a class
+        monotone = True         whether failing at an epsilon means that smaller ones fail too;
+                                from a single step nothing is inferred in any case
         asks_iterates = False   True when the victim has been asked about every x_adv already
         stays_in_ball = True    False when x_adv may leave the ball on its way, as the iterates of
                                 minimum-norm attacks do; read by the conformance kit
-        minimum_norm = False    True for one that looks for the nearest adversarial point whatever
+        minimum_norm = False    True for one that looks for the nearest adversarial example whatever
                                 the epsilon: it is run once, in the largest ball still of interest,
-                                and the distances that it finds are read off at every epsilon
-        baseline = False        True for one that is there to be beaten: the conformance kit
+                                and the curve follows from the distances that it finds
+        baseline = False        True for one to compare others with: the conformance kit
                                 does not ask whether it does better than noise
-        tries = 1               how many restarts make it whole, such as one for each target class
-        walks = True            whether its single steps, made long, lead towards the boundary
-        pace = steps / 4        what makes a single step long: the ball's radius is multiplied
+        attempts_per_restart = 1  how many attempts make up a restart, such as one for each target
+                                class
+        boundary_search = True  whether its single steps, made long, go towards the boundary
+        step_multiplier = steps / 4  what makes a single step long: the ball's radius is multiplied
     """
 
     @property
@@ -290,7 +291,7 @@ class GradientSource(Protocol):
         """What it needs of the victim."""
 
     def __call__(self, problem: Problem, x: Tensor, loss: Loss) -> Tensor:
-        """(B, C, H, W): the gradient at x, (B, C, H, W), of the loss. May hold estimates."""
+        """(B, C, H, W): the gradient at x, (B, C, H, W), of the loss. May be an estimate."""
 
 
 class Basis(Protocol):

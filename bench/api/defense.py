@@ -48,7 +48,7 @@ class Training:
         where there is only the model at hand.
     keeper: where the state of a run is kept, so that one that is interrupted goes on; None for
     nowhere.
-    recorder: is told how each epoch went.
+    recorder: gets what each epoch adds to the history.
     """
 
     data: ImageData
@@ -98,7 +98,7 @@ class Keeper(Protocol):
 
 
 class Recorder(Protocol):
-    """Is told how training goes, for people to look at."""
+    """Records how training goes, for people to look at."""
 
     def record(self, row: Mapping[str, float]) -> None:
         """Take the row that an epoch adds to the history. A run that goes on may repeat one."""
@@ -163,7 +163,7 @@ class Certificates:
 
 @runtime_checkable
 class Certifier(Protocol):
-    """A module that proves how far its answers hold: what it has beside its forward pass.
+    """A module that proves how far its predictions are right: what it has beside its forward pass.
 
     certifies: the norm that its radii are measured in. Those in other norms follow.
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Literal, cast, get_args
 
-from .errors import BadParameter, closest
+from .errors import check_choice
 
 Norm = Literal["Linf", "L2", "L1"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
@@ -103,10 +103,8 @@ def check_radii(
 
 def checked_norm(norm: str) -> Norm:
     """Refuse an unknown norm. Raises: BadParameter."""
-    if norm not in NORMS:
-        near = closest(norm, NORMS) if isinstance(norm, str) else ""
-        raise BadParameter(f"norm {norm!r} is not one of {', '.join(NORMS)}{near}")
-    return norm
+    check_choice("norm", norm, NORMS)
+    return cast(Norm, norm)
 
 
 def parse_grid(written: object) -> tuple[Epsilon, ...]:

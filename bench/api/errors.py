@@ -1,7 +1,8 @@
 """What can go wrong that is not a bug of ours: each error is one line that names the remedy."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 _LONGEST = 200  # characters of a name that are looked at
 
@@ -56,6 +57,27 @@ def reason(error: BaseException) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
+def one_line(error: BaseException) -> str:
+    """An error in one line: the text of one of ours, of others with their type in front."""
+    text = " ".join(str(error).split()) or "no message"
+    return text if isinstance(error, QuintainError) else f"{type(error).__name__}: {text}"
+
+
+@contextmanager
+def errors_as(kind: type[QuintainError], title: str) -> Iterator[None]:
+    """Within, whatever a plugin's or a library's own code raises becomes an error of ours.
+
+    kind: of the error. title: what its one line begins with. Errors that are ours go on as they
+    are.
+    """
+    try:
+        yield
+    except QuintainError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise kind(f"{title}: {one_line(error)}") from error
+
+
 _SYNONYMS = (  # what other libraries and papers call things, each line one thing
     ("epsilons", "epsilon", "eps", "max_eps", "radius", "linf", "epsilon_list"),
     ("steps", "n_iter", "num_iter", "nb_iter", "max_iter", "iterations", "iters", "num_steps"),
@@ -101,6 +123,9 @@ def closest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean '{lowered[near[0]]}'?" if near else ""
 
 
-def one_line_reason(error: BaseException) -> str:
-    """An error\'s type and the first line of its text."""
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+def check_choice(name: str, value: object, known: Iterable[str]) -> None:
+    """Refuse what is none of a few words. Raises: BadParameter, naming the nearest and all."""
+    words = tuple(known)
+    if value not in words:
+        near = closest(str(value), words)
+        raise BadParameter(f"{name} = {value!r} is not one of {', '.join(words)}{near}")

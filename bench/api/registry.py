@@ -17,10 +17,9 @@ from .errors import (
     BadParameter,
     BadPlugin,
     DuplicatePlugin,
-    QuintainError,
     UnknownPlugin,
     closest,
-    reason,
+    errors_as,
     synonym,
 )
 from .plugins import third_party, user_files
@@ -46,8 +45,8 @@ def register(kind: str, name: str) -> Callable[[F], F]:
     ... def linear(inputs, *, bias: bool = True):
     ...     layer = torch.nn.Linear(math.prod(inputs.shape), inputs.n_classes, bias=bias)
     ...     return torch.nn.Sequential(torch.nn.Flatten(), layer)
-    >>> registry.hyperparameters("models", "linear")
-    ('bias',)
+    >>> registry.parameters("models", "linear")
+    {'bias': (<class 'bool'>, True)}
     """
 
     def decorate(factory: F) -> F:
@@ -320,14 +319,11 @@ def build(kind: str, spec: Spec, *, besides: Iterable[str] = (), from_data: bool
         refuse_code(spec)
     factory = bind(kind, spec, besides=besides)
     label = f"{KINDS[kind].singular} '{_split(kind, spec)[0]}'"
-    try:
-        return factory()
-    except ImportError as error:
-        raise BadPlugin(f"{label}: {error}") from error
-    except QuintainError:
-        raise
-    except (Exception, SystemExit) as error:  # the plugin's own code
-        raise BadParameter(f"{label}: {type(error).__name__}: {reason(error)}") from error
+    with errors_as(BadParameter, label):
+        try:
+            return factory()
+        except ImportError as error:
+            raise BadPlugin(f"{label}: {error}") from error
 
 
 def _beside(kind: str, key: str) -> str:

@@ -31,12 +31,12 @@ __all__ = [
 ]
 
 _TINY = 1e-30
-_AT_ONCE = 1 << 15  # pixels whose float64 copies a processor's cache holds
+PIXELS_AT_ONCE = 1 << 15  # pixels whose float64 copies a processor's cache holds
 _INWARDS = 1.0 - 1e-12  # outweighs the rounding of a float64 sum of a million terms
 
 
 def measure(delta: Tensor, norm: Norm, dtype: torch.dtype = torch.float64) -> Tensor:
-    """(B,): the norm of each perturbation (B, ...), summed in float64 unless told otherwise.
+    """(B,): the norm of each perturbation (B, ...), summed in `dtype`.
 
     >>> import torch
     >>> from quintain.bench.api.threat import measure
@@ -112,7 +112,7 @@ class Ball(ABC):
 
     @property
     def radius(self) -> Tensor:
-        """(B, 1, 1, 1) in x's dtype: epsilon times the pace, ready to scale a step."""
+        """(B, 1, 1, 1) in x's dtype: epsilon times the step multiplier, to scale a step with."""
         return per_example(self.epsilon * self.step_multiplier, self.x).to(self.x.dtype)
 
     @abstractmethod
@@ -147,7 +147,7 @@ class LinfBall(Ball):
         radii = epsilon.to(device=x.device, dtype=torch.float64)
         rows = max(1, len(x))
         if x.device.type == "cpu":
-            rows = max(1, _AT_ONCE // max(1, x[:1].numel()))
+            rows = max(1, PIXELS_AT_ONCE // max(1, x[:1].numel()))
         parts = [_linf_bounds(*part) for part in zip(x.split(rows), radii.split(rows), strict=True)]
         lower, upper = (torch.cat(side) for side in zip(*parts, strict=True))
         return cls(x, radii, torch.ones_like(radii), lower, upper)
@@ -164,6 +164,14 @@ class LinfBall(Ball):
         """Every coordinate uniform over [-epsilon, epsilon]."""
         noise = 2.0 * draws.uniform(self.x.shape[1:], "start") - 1.0
         return self.project(self.x + self.radius * noise)
+
+
+def unit(direction: Tensor) -> Tensor:
+    """(B, C, H, W) over its Euclidean length; zero where it is zero."""
+    largest = direction.abs().flatten(1).amax(dim=1).clamp(min=_TINY)
+    scaled = direction / per_example(largest, direction)  # the squares of 1e-30 would vanish
+    length = scaled.flatten(1).norm(dim=1).clamp(min=_TINY)
+    return scaled / per_example(length, direction)
 
 
 def _linf_bounds(x: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:
@@ -200,10 +208,7 @@ class L2Ball(Ball):
 
     def steepest(self, gradient: Tensor, points: Tensor) -> Tensor:
         """Return the gradient over its length; zero where the gradient is zero."""
-        largest = gradient.abs().flatten(1).amax(dim=1).clamp(min=_TINY)
-        scaled = gradient / per_example(largest, gradient)  # the squares of 1e-30 would vanish
-        length = scaled.flatten(1).norm(dim=1).clamp(min=_TINY)
-        return scaled / per_example(length, gradient)
+        return unit(gradient)
 
     def random(self, draws: Draws) -> Tensor:
         """Uniform over the ball: a normal direction, a radius by the d-th root."""
@@ -218,8 +223,9 @@ class L1Ball(Ball):
 
     share: the part of the coordinates that one steepest step moves, in the manner of SLIDE
     (Tramer & Boneh 2019, arXiv:1904.13000), whose program moves 1%. That finds a little more in
-    many steps (docs/attacks-measured.md), but a single step of it, such as FGSM's, would move one
-    pixel of a small image, and the box ends that. Coordinates that the box holds back do not count.
+    many steps (docs/measurements/attacks.md), but a single step of it, such as FGSM's, would move
+    one pixel of a small image, and [0, 1] limits that move. Coordinates that cannot move within
+    [0, 1] do not count.
 
     The nearest point, not the scaled one: the smaller move is gone.
     >>> import torch

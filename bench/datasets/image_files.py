@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..api.data import Images
-from ..api.errors import BadData
+from ..api.errors import BadData, reason
 from ..api.shared.file_checks import check_regular
 from ..api.shared.path_names import printable
+from ..api.shared.safe_text import short
 from .in_memory import TensorImages
 
 IN_MEMORY_BYTES = 2**30
@@ -173,7 +174,7 @@ def _check_header(path: Path, file: Any) -> None:
 
 
 def _unreadable(path: Path, error: BaseException) -> BadData:
-    return BadData(f"image {printable(path)} cannot be read: {one_line(error)}")
+    return BadData(f"image {printable(path)} cannot be read: {short(reason(error))}")
 
 
 def _different_size(
@@ -183,13 +184,6 @@ def _different_size(
         f"image {printable(path)} is {found[1]}x{found[0]} pixels, but {printable(first)} is "
         f"{expected[1]}x{expected[0]}; set size to bring all images to one size"
     )
-
-
-def one_line(error: BaseException) -> str:
-    """Put an error's text on one line of moderate length."""
-    text = " ".join(str(error).encode("utf-8", "backslashreplace").decode().split())
-    text = text or type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."
 
 
 def _check_sizes(files: FileImages) -> None:

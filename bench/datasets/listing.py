@@ -5,9 +5,8 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..api.errors import BadData
+from ..api.errors import BadData, reason
 from ..api.shared.path_names import printable
-from .image_files import one_line
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _SYSTEM = {  # folders that file managers, archives and file systems make, in lower case
@@ -92,8 +91,8 @@ def _entries(folder: Path) -> list["os.DirEntry[str]"]:
         with os.scandir(folder) as entries:
             shown = [one for one in entries if not _is_noise(one.name)]
     except OSError as error:
-        reason = one_line(error)
-        raise BadData(f"image folder {printable(folder)} cannot be read: {reason}") from error
+        why = reason(error)
+        raise BadData(f"image folder {printable(folder)} cannot be read: {why}") from error
     return sorted(shown, key=lambda one: one.name)
 
 

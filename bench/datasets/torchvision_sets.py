@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from ..api.data import ImageData
-from ..api.errors import BadData, BadParameter
+from ..api.errors import BadData, BadParameter, reason
 from ..api.paths import cache_folder
 from ..api.shared.path_names import located
-from .image_files import Decoder, one_line, open_files
+from ..api.shared.safe_text import short
+from .image_files import Decoder, open_files
 from .in_memory import in_memory
 from .validation import check_split
 
@@ -150,8 +151,8 @@ def _open(name: str, folder: Path, download: bool, which: Mapping[str, Any]) -> 
     except Exception as error:  # torchvision lets through what its parsers raise
         if not download:
             raise BadData(
-                f"{name} cannot be read from {folder}: {one_line(error)}; set download = true, "
-                f"or root to the folder that holds it"
+                f"{name} cannot be read from {folder}: {short(reason(error))}; "
+                f"set download = true, or root to the folder that holds it"
             ) from error
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -159,8 +160,9 @@ def _open(name: str, folder: Path, download: bool, which: Mapping[str, Any]) -> 
             return _quietly(kind, folder, download=True, **which)
     except Exception as error:  # as above, and whatever the network does
         raise BadData(
-            f"{name} is not in {folder} and cannot be downloaded: {one_line(error)}; check the "
-            f"network, delete {name} there if it is damaged, or set root to a folder that holds it"
+            f"{name} is not in {folder} and cannot be downloaded: {short(reason(error))}; "
+            f"check the network, delete {name} there if it is damaged, or set root to a folder "
+            "that holds it"
         ) from error
 
 
@@ -180,7 +182,7 @@ def _open_imagenet(folder: Path, split: Split) -> Any:
         return _quietly(datasets.ImageNet, folder, split=part)
     except Exception as error:  # as in _open
         raise BadData(
-            f"ImageNet cannot be read from {folder}: {one_line(error)}; register at image-net.org "
-            f"and put ILSVRC2012_devkit_t12.tar.gz and ILSVRC2012_img_{part}.tar there, or set "
-            f"root to the folder that holds them"
+            f"ImageNet cannot be read from {folder}: {short(reason(error))}; "
+            "register at image-net.org and put ILSVRC2012_devkit_t12.tar.gz and "
+            f"ILSVRC2012_img_{part}.tar there, or set root to the folder that holds them"
         ) from error

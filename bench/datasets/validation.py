@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..api.data import Dataset, ImageData
-from ..api.errors import BadData, QuintainError, one_line_reason
+from ..api.errors import BadData, errors_as
 
 _SUM_TOLERANCE = 1e-3
 Split = Literal["train", "test"]
@@ -125,12 +125,8 @@ def load_split(dataset: Dataset, name: str, split: Split) -> ImageData:
 
     Raises: BadData, or what the plugin raises of our own errors.
     """
-    try:
+    with errors_as(BadData, f"dataset '{name}', {split} split"):
         return dataset.load(split)
-    except QuintainError:
-        raise
-    except (Exception, SystemExit) as error:  # the plugin's own code
-        raise BadData(f"dataset '{name}', {split} split: {one_line_reason(error)}") from error
 
 
 def check_training(train: ImageData) -> None:

@@ -1,16 +1,22 @@
 """Which epsilon of the grid an example is tried at next, and what its attempts have shown."""
 
 import math
+from abc import ABC, abstractmethod
 from bisect import bisect_left
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Literal
 
 from torch import Tensor
 
 Order = Literal["bisect", "ascend", "descend", "sweep"]
-
-
 CLEAN: Literal["clean"] = "clean"
+
+# Of a boundary search.
+_SLOWEST = 0.4  # of the clean image's margin: when less has gone, proportion is a poor guide
+_BEYOND = 2.0  # times a radius: a boundary expected farther out will not come nearer in time
+_EASE = 0.5  # of a step's length, after each that failed just below what is broken
+_PATIENCE = 4  # steps that fail just below what is broken, when the boundary is expected nearer
+_STRIDE = 0.25  # in points, of full-budget attempts; doubled by each that succeeds, at least 1
 
 
 @dataclass(frozen=True)
@@ -31,11 +37,26 @@ class Attempt:
     enough: int | None = None
 
 
-class Search(Protocol):
-    """An example's way through the grid."""
+@dataclass
+class Search(ABC):
+    """An example's way through the grid, attempt by attempt.
+
+    images: point -> the adversarial example that breaks it, and those above without one. attacked:
+    points that were tried; the others are inferred.
+    """
+
+    grid: tuple[float, ...]
+    restarts: int
+    _: KW_ONLY
+    images: dict[int, Tensor] = field(default_factory=dict)
+    attacked: set[int] = field(default_factory=set)
+    _restart: int = 0
+    _current: int = -1  # the point of the attempt under way
+    _spent: bool = False
 
     def next(self) -> Attempt | None:
-        """Return the next attempt, or None when every point is decided."""
+        """Return the next attempt, or None when nothing more can or need be tried."""
+        return None if self._spent or self.decided else self._next()
 
     def report(
         self,
@@ -52,42 +73,46 @@ class Search(Protocol):
         asked about, if any. spent: the query budget is used up, nothing more can be tried.
         margin: how far the attack was from its goal when it asked last, in logits; NaN: unknown.
         """
+        self.attacked.add(self._current)
+        self._spent = spent
+        self._proceed(last, found, distance, margin)
 
     @property
-    def attacked(self) -> set[int]:
-        """Points that were tried; the others are inferred."""
-
-    @property
+    @abstractmethod
     def decided(self) -> bool:
         """Whether every point is broken, or failed full-budget attempts, there or above."""
 
     @property
+    @abstractmethod
     def broken(self) -> set[int]:
         """Points that are broken."""
 
-    @property
-    def images(self) -> dict[int, Tensor]:
-        """Point -> the adversarial example that breaks it, and those above without one."""
+    @abstractmethod
+    def _next(self) -> Attempt:
+        """The next attempt, where there is one."""
+
+    @abstractmethod
+    def _proceed(self, last: Tensor, found: Tensor | None, distance: float, margin: float) -> None:
+        """Take in how an attempt ended, and choose what is next."""
+
+    def _restarts_again(self) -> bool:
+        """Count the restart that failed; tell whether there is another, or begin from the first."""
+        self._restart = (self._restart + 1) % self.restarts
+        return self._restart > 0
 
 
 @dataclass
-class Descent:
+class Descent(Search):
     """What searches share that infer: whatever breaks one point breaks all above it.
 
     before: the smallest point that earlier attacks have broken. distance: norm of the smallest
     adversarial perturbation known; to begin with, theirs. images: a smaller one, at its point.
     """
 
-    grid: tuple[float, ...]
-    restarts: int
     before: int | None = None
     distance: float = float("inf")
-    images: dict[int, Tensor] = field(default_factory=dict)
-    attacked: set[int] = field(default_factory=set)
-    _restart: int = 0
-    _current: int = -1
     _last: Tensor | None = None
-    _spent: bool = False
+    _low: int = -1  # the largest point that a full-budget attempt failed at
 
     @property
     def high(self) -> int:
@@ -100,15 +125,18 @@ class Descent:
         """Every point from the smallest broken one on."""
         return set(range(self.high, len(self.grid)))
 
-    def _record(self, last: Tensor, found: Tensor | None, distance: float, *, spent: bool) -> bool:
-        """Take in how an attempt ended; tell whether its point is broken."""
-        self.attacked.add(self._current)
-        self._spent = spent
+    @property
+    def decided(self) -> bool:
+        """Whether a full-budget attempt has failed just below the smallest broken point."""
+        return self.high - self._low <= 1
+
+    def _record(self, last: Tensor, found: Tensor | None, distance: float) -> bool:
+        """Take in what an attempt has found; tell whether its point is broken."""
         self._last = last if found is None else found
         if found is not None and distance < self.distance:
             self.distance = distance
-            covered = [point for point, radius in enumerate(self.grid) if distance <= radius]
-            self.images = {covered[0]: found} if covered else self.images
+            covered = bisect_left(self.grid, distance)
+            self.images = {covered: found} if covered < len(self.grid) else self.images
         return self.high <= self._current
 
 
@@ -127,13 +155,8 @@ class Bracket(Descent):
 
     order: Order = "bisect"
     warm: bool = True
-    _low: int = -1
 
-    def next(self) -> Attempt | None:
-        """Return the next attempt, or None when every point is decided."""
-        undecided = self._next_down() if self.order == "sweep" else self.high - self._low - 2
-        if self._spent or undecided < 0:
-            return None
+    def _next(self) -> Attempt:
         if self._restart == 0:
             self._current = {
                 "bisect": (self._low + self.high) // 2,
@@ -144,40 +167,21 @@ class Bracket(Descent):
         warm = self.warm and self._restart == 0 and self.order != "ascend"
         return Attempt(self._current, self._restart, self._last if warm else None)
 
-    def report(
-        self,
-        last: Tensor,
-        found: Tensor | None,
-        distance: float,
-        *,
-        spent: bool,
-        margin: float = math.nan,
-    ) -> None:
+    def _proceed(self, last: Tensor, found: Tensor | None, distance: float, margin: float) -> None:
         """Lower the upper end to the norm found, or raise the lower end after the last restart."""
-        if self._record(last, found, distance, spent=spent) or spent:
+        if self._record(last, found, distance) or self._spent:
             self._restart = 0
-        elif self._restart + 1 < self.restarts:
-            self._restart += 1
-        else:
-            self._restart = 0
+        elif not self._restarts_again():
             self._low = self._current
 
     @property
     def decided(self) -> bool:
         """Whether no point is left that the budget kept from being tried."""
-        if self.order == "sweep":
-            return self._next_down() < 0
-        return self.high - self._low <= 1
+        return self._next_down() < 0 if self.order == "sweep" else super().decided
 
     def _next_down(self) -> int:
         """Return the largest point not broken and below the last failure of a sweep, or -1."""
         return min(self.high, self._low if self._low >= 0 else self.high) - 1
-
-
-_SLOWEST = 0.4  # of the clean image's margin: when less has gone, proportion is a poor guide
-_BEYOND = 2.0  # times a radius: a boundary expected farther out will not come nearer in time
-_EASE = 0.5  # of a step's length, after each that failed just below what is broken
-_PATIENCE = 4  # steps that fail just below what is broken, when the boundary is expected nearer
 
 
 @dataclass
@@ -200,8 +204,7 @@ class BoundarySearch(Descent):
 
     probe_steps: int = 10
     _single_stepping: bool = True
-    _low: int = -1  # the largest point that a full-budget attempt failed at
-    _stride: float | None = 0.25  # of full-budget attempts, at least 1; None: halve what is between
+    _stride: float | None = _STRIDE  # None: halve what is between
     _taken: int = 0  # steps of this walk
     _idle: int = 0  # of these, the last ones that failed just below what is broken
     _margin: float = math.nan  # at the clean image
@@ -210,36 +213,22 @@ class BoundarySearch(Descent):
     def __post_init__(self) -> None:
         self._single_stepping = self.before is None and len(self.grid) > 1
 
-    def next(self) -> Attempt | None:
-        """Return the next attempt, or None when every point is decided."""
-        if self._spent or self.decided:
-            return None
+    def _next(self) -> Attempt:
         if self._single_stepping:
             aimed = bisect_left(self.grid, self._aim)
             self._current = max(self._low + 1, min(aimed, self.high - 1))
             start = CLEAN if self._last is None else self._last
             return Attempt(self._current, 0, start, single_step=True, ease=_EASE**self._idle)
         if self._restart == 0:
-            self._current = _below(self.high, self._low, self._stride)
+            halfway = (self._low + self.high) // 2
+            below = self.high - max(int(self._stride), 1) if self._stride else halfway
+            self._current = max(below, self._low + 1)
         return Attempt(self._current, self._restart, None)
 
-    @property
-    def decided(self) -> bool:
-        """Whether a full-budget attempt has failed just below the smallest broken point."""
-        return self.high - self._low <= 1
-
-    def report(
-        self,
-        last: Tensor,
-        found: Tensor | None,
-        distance: float,
-        *,
-        spent: bool,
-        margin: float = math.nan,
-    ) -> None:
+    def _proceed(self, last: Tensor, found: Tensor | None, distance: float, margin: float) -> None:
         """Go on by the rules above."""
         first, lowest = self._last is None, self.high - 1
-        broken = self._record(last, found, distance, spent=spent)
+        broken = self._record(last, found, distance)
         if self._single_stepping:
             self._last = last
             self._taken += 1
@@ -249,9 +238,7 @@ class BoundarySearch(Descent):
             else:
                 self._learn(margin, failed=not broken and self._current == lowest)
             self._single_stepping = self._taken < self.probe_steps and self._idle < _PATIENCE
-        elif not broken and self._restart + 1 < self.restarts:
-            self._restart += 1
-        else:
+        elif broken or not self._restarts_again():
             self._decide(broken=broken)
 
     def _learn(self, margin: float, *, failed: bool) -> None:
@@ -275,11 +262,6 @@ class BoundarySearch(Descent):
         self._aim = math.inf
 
 
-def _below(high: int, low: int, stride: float | None) -> int:
-    """Return a point between two others: a stride below the upper one, or halfway without one."""
-    return max(high - max(int(stride), 1) if stride else (low + high) // 2, low + 1)
-
-
 @dataclass
 class MinimumNormSearch(Descent):
     """One attempt with each restart for the whole grid: for minimum-norm attacks.
@@ -290,10 +272,8 @@ class MinimumNormSearch(Descent):
 
     _done: int = 0  # restarts
 
-    def next(self) -> Attempt | None:
-        """Return the next restart, in the largest ball that is not broken yet."""
-        if self._spent or self.decided:
-            return None
+    def _next(self) -> Attempt:
+        """The next restart, in the largest ball that is not broken yet."""
         self._current = self.high - 1
         return Attempt(self._current, self._done, None, enough=0)
 
@@ -302,38 +282,24 @@ class MinimumNormSearch(Descent):
         """Whether every restart was made or the smallest point is broken."""
         return self.high == 0 or self._done >= self.restarts
 
-    def report(
-        self,
-        last: Tensor,
-        found: Tensor | None,
-        distance: float,
-        *,
-        spent: bool,
-        margin: float = math.nan,
-    ) -> None:
+    def _proceed(self, last: Tensor, found: Tensor | None, distance: float, margin: float) -> None:
         """Keep the nearest adversarial example; all that was below the ball has been tried."""
         self.attacked.update(range(self._current))
-        self._record(last, found, distance, spent=spent)
+        self._record(last, found, distance)
         self._done += 1
 
 
 @dataclass
-class Exhaustive:
+class Exhaustive(Search):
     """Try every point on its own, from the clean image, and infer nothing.
 
     before: points that earlier attacks have broken. shared: whether the points share a query
     budget; then the largest is tried first, and none after the budget is spent.
     """
 
-    grid: tuple[float, ...]
-    restarts: int
     before: frozenset[int] = frozenset()
     shared: bool = False
-    images: dict[int, Tensor] = field(default_factory=dict)
-    attacked: set[int] = field(default_factory=set)
-    _done: int = 0  # points
-    _restart: int = 0
-    _spent: bool = False
+    _failed: set[int] = field(default_factory=set)
 
     @property
     def broken(self) -> set[int]:
@@ -341,43 +307,26 @@ class Exhaustive:
         return {*self.before, *self.images}
 
     @property
-    def decided(self) -> bool:
-        """Whether every point was tried, as far as it was not broken before."""
-        self._skip()
-        return self._done >= len(self.grid)
+    def _left(self) -> list[int]:
+        done = self.broken | self._failed
+        return [point for point in range(len(self.grid)) if point not in done]
 
     @property
-    def _point(self) -> int:
-        return len(self.grid) - 1 - self._done if self.shared else self._done
+    def decided(self) -> bool:
+        """Whether every point was tried, as far as it was not broken before."""
+        return not self._left
 
-    def _skip(self) -> None:
-        """Pass over points that are broken."""
-        while self._done < len(self.grid) and self._point in self.broken:
-            self._done += 1
+    def _next(self) -> Attempt:
+        """The next restart, else the next point that is not broken yet."""
+        self._current = self._left[-1 if self.shared else 0]
+        return Attempt(self._current, self._restart, None)
 
-    def next(self) -> Attempt | None:
-        """Return the next restart, else the next point that is not broken yet."""
-        return None if self._spent or self.decided else Attempt(self._point, self._restart, None)
-
-    def report(
-        self,
-        last: Tensor,
-        found: Tensor | None,
-        distance: float,
-        *,
-        spent: bool,
-        margin: float = math.nan,
-    ) -> None:
+    def _proceed(self, last: Tensor, found: Tensor | None, distance: float, margin: float) -> None:
         """Go on to the next point when this one is broken or out of restarts or queries."""
-        self.attacked.add(self._point)
-        self._spent = spent and self.shared
-        if found is not None and distance <= self.grid[self._point]:
-            self.images[self._point] = found
+        spent, self._spent = self._spent, self._spent and self.shared
+        if found is not None and distance <= self.grid[self._current]:
+            self.images[self._current] = found
             self._restart = 0
-        elif self._spent:
-            return
-        elif not spent and self._restart + 1 < self.restarts:
-            self._restart += 1
-        else:
+        elif not self._spent and (spent or not self._restarts_again()):
             self._restart = 0
-            self._done += 1
+            self._failed.add(self._current)

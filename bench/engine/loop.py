@@ -22,15 +22,16 @@ from ..api.progress import Progress
 from ..api.rng import Draws
 from ..victim import rows as table
 from ..victim.counters import UNLIMITED, AttackCounters
+from ..victim.decision import decision_of
 from ..victim.model import SMALLEST_BATCH, Network
-from ..victim.oracle import Oracle
+from ..victim.oracle import AttackedModel, Oracle
 from ..victim.traits import adapts
 from .batch import ActiveBatch, PendingAttempt, open_batch
-from .config import CellConfig
+from .config import CellConfig, nearest
 from .cuda_graphs import Captured, capture_graph, repeat
 from .diagnostics.missing_gradients import Stage
 from .diagnostics.unchanged_inputs import refuse_change, watched
-from .epsilon_search import Attempt, Search
+from .epsilon_search import Search
 from .outcomes import Outcomes
 from .verifier import Candidate, Verifier
 
@@ -68,19 +69,10 @@ class _OneStep:
     """A whole attack as an attack of a single step."""
 
     attack: WholeAttack
+    access: Access
+    monotone: bool
+    minimum_norm: bool
     steps: int = 1
-
-    @property
-    def access(self) -> Access:
-        return self.attack.access
-
-    @property
-    def monotone(self) -> bool:
-        return bool(getattr(self.attack, "monotone", True))
-
-    @property
-    def minimum_norm(self) -> bool:
-        return bool(getattr(self.attack, "minimum_norm", False))
 
     def start(self, problem: Problem) -> _Whole:
         return _Whole(problem.x)
@@ -91,7 +83,9 @@ class _OneStep:
 
 def in_steps(attack: Any) -> Any:
     """Return the attack, as one of a single step when it comes in one piece."""
-    return _OneStep(attack) if isinstance(attack, WholeAttack) else attack
+    if not isinstance(attack, WholeAttack):
+        return attack
+    return _OneStep(attack, attack.access, getattr(attack, "monotone", True), nearest(attack))
 
 
 class AttackLoop:
@@ -117,8 +111,19 @@ class AttackLoop:
         self.gradient_model = gradient_model
         self.settings = inputs.settings
         self.attack = attack
-        random = inputs.network.stochastic and "stochastic" not in adapts(attack)
-        self.samples = inputs.settings.adaptation.samples if random else 1
+        random = "stochastic" in inputs.network.traits.needs - adapts(attack)
+        self.rule = decision_of(
+            inputs.network,
+            targeted=self.settings.targeted,
+            detector_unaware=self.settings.detector_unaware,
+        )
+        self.model = AttackedModel(
+            self.rule,
+            attack.access,
+            fast=gradient_model,
+            samples=self.settings.adaptation.samples if random else 1,
+            limited=self.settings.query_budget is not None,
+        )
         self.begin = begin
         self.fresh = iter(owners)
         self.outcomes = outcomes
@@ -134,6 +139,18 @@ class AttackLoop:
             on_cuda = inputs.network.device.type == "cuda"
             self.advance = Captured(self._advance_some, capture_graph if on_cuda else repeat)
         self.stage = Stage()
+        minimum_norm, asks_iterates = nearest(attack), getattr(attack, "asks_iterates", False)
+        # Whether x_adv is where the attack is: not the best that it has found, nor an answer.
+        self.follows = not ((minimum_norm and asks_iterates) or isinstance(attack, _OneStep))
+        # Whether it is where an attempt ends that the model judges, not what was found on the way:
+        # who overlooks the detector cannot know which of its adversarial examples would pass.
+        self.hands_over_ends = self.rule.overlooks_rejection and not minimum_norm
+        self.asks_iterates = asks_iterates
+        # Whether the verifier is to see what the detector makes of where full attempts ended.
+        self.scores_ends = inputs.network.rejects and not self.rule.overlooks_rejection
+        # Whether an attempt ends when it has won: not where it counts how sure the detector is.
+        ranked = inputs.network.rejects and self.settings.search == "exhaustive"
+        self.early_leaving = self.settings.early_leaving and not ranked
         self.total = len(owners)
         self.decided = 0
 
@@ -148,7 +165,8 @@ class AttackLoop:
         while batch is not None:
             self.advance(batch, 1 if self._single_stepping else self.inputs.check_every)
             self._check(batch)
-            finished = self._finished_rows(batch)
+            done = table.where(self._done(batch)).tolist()
+            finished = [row for row in done if self.active[row] is not None]
             if finished:
                 rows = torch.tensor(finished, device=batch.step.device)
                 pending = [one for row in finished if (one := self.active[row]) is not None]
@@ -217,32 +235,26 @@ class AttackLoop:
         return self.settings.query_budget - int(spent.sum())
 
     def _problem(self, batch: ActiveBatch, going: Tensor | None = None) -> Problem:
-        counters, targeted = batch.counters, self.settings.targeted
-        draws = Draws(self.settings.seed, batch.example, batch.restart, batch.step)
         return Problem(
-            x=counters.ball.x,
-            y=counters.y,
-            targeted=targeted,
-            ball=counters.ball,
-            victim=Oracle(
-                self.inputs.network,
-                counters,
-                self.attack.access,
-                targeted=targeted,
-                fast=self.gradient_model,
-                limited=self.settings.query_budget is not None,
-                track_margin=self._single_stepping
-                or self.inputs.check_every > 1,  # a captured step is for all
-                going=going,
-                draws=draws,
-                samples=self.samples,
-                detector_unaware=self.settings.detector_unaware,
-            ),
-            draws=draws,
+            x=batch.counters.ball.x,
+            y=batch.counters.y,
+            targeted=self.settings.targeted,
+            ball=batch.counters.ball,
+            victim=self._oracle(batch, going),
+            draws=self._draws(batch),
             step=batch.step,
             start_points=batch.start_points,
             warm=batch.warm,
         )
+
+    def _oracle(self, batch: ActiveBatch, going: Tensor | None = None) -> Oracle:
+        # A captured step is for all attempts, whether they are single steps or not.
+        tracking = self._single_stepping or self.inputs.check_every > 1
+        draws = self._draws(batch)
+        return Oracle(self.model, batch.counters, draws, going, track_margin=tracking)
+
+    def _draws(self, batch: ActiveBatch) -> Draws:
+        return Draws(self.settings.seed, batch.example, batch.restart, batch.step)
 
     @property
     def _single_stepping(self) -> bool:
@@ -264,47 +276,18 @@ class AttackLoop:
         batch.step = batch.step + going
         batch.check()
 
-    @property
-    def _hands_over_ends(self) -> bool:
-        """Whether it is where an attempt ends that the model judges, not what was found on the way.
-
-        An attack that overlooks the detector cannot know which of its adversarial examples would
-        pass.
-        """
-        overlooking = self.settings.detector_unaware and self.inputs.network.rejects
-        return overlooking and not getattr(self.attack, "minimum_norm", False)
-
-    @property
-    def _follows(self) -> bool:
-        """Whether x_adv is where the attack is: not the best that it has found, nor an answer."""
-        keeps_best = all(
-            getattr(self.attack, one, False) for one in ("minimum_norm", "asks_iterates")
-        )
-        return not (keeps_best or isinstance(self.attack, _OneStep))
-
     def _done(self, batch: ActiveBatch) -> Tensor:
         """(B,) bool: rows that take no further step."""
         done = batch.over | batch.counters.exhausted
-        return done | batch.won if self._early_leaving else done
-
-    @property
-    def _early_leaving(self) -> bool:
-        """Whether an attempt ends when it has won: not where it counts how sure the detector is."""
-        ranked = self.inputs.network.rejects and self.settings.search == "exhaustive"
-        return self.settings.early_leaving and not ranked
-
-    def _finished_rows(self, batch: ActiveBatch) -> list[int]:
-        """Rows that are done."""
-        done = table.where(self._done(batch)).tolist()
-        return [row for row in done if self.active[row] is not None]
+        return done | batch.won if self.early_leaving else done
 
     def _release(self, gone: ActiveBatch, pending: Sequence[PendingAttempt]) -> None:
         """Let rows leave: at once when they are decided, else when their iterates are judged."""
         counters = gone.counters
         open_ended = gone.over & ~gone.single_step & ~gone.won & ~counters.exhausted
-        if self._hands_over_ends:
+        if self.hands_over_ends:
             open_ended = ~counters.exhausted
-        elif getattr(self.attack, "asks_iterates", False):
+        elif self.asks_iterates:
             open_ended = torch.zeros_like(open_ended)
         for wanted, act in ((False, self._record), (True, self._await_check)):
             rows = table.where(open_ended == wanted)
@@ -321,19 +304,17 @@ class AttackLoop:
         parts, self.unchecked = self.unchecked, []
         gone = table.join([batch for batch, _ in parts])
         found = gone.counters.distance.clone(), gone.counters.nearest.clone()
-        if self._hands_over_ends:
+        if self.hands_over_ends:
             gone.counters.distance.fill_(torch.inf)
-        victim = self._problem(gone).victim
-        assert isinstance(victim, Oracle)
-        victim.check_points(gone.iterates)
-        if self._hands_over_ends:
+        self._oracle(gone).check_points(gone.iterates)
+        if self.hands_over_ends:
             gone.counters.fall_back(*found)
         self._record(gone, [one for _, pending in parts for one in pending])
 
     def _record(self, gone: ActiveBatch, pending: Sequence[PendingAttempt]) -> None:
         """Record what rows that leave have shown, and queue the attempts that they ask for next."""
         counters, outcomes = gone.counters, self.outcomes
-        last, nearest = gone.iterates, counters.nearest
+        last, points = gone.iterates, counters.nearest
         if not last[~counters.exhausted].isfinite().all():
             raise CellError(_NOT_AN_IMAGE)
         self._compare(counters, pending)
@@ -343,14 +324,17 @@ class AttackLoop:
         for place, (one, distance, margin, spent, fault) in enumerate(
             zip(pending, *(column.tolist() for column in columns), strict=True)
         ):
-            if not one.attempt.single_step:
-                self.stage.note(one.owner, self._stated(one.attempt), fault, spent=spent)
-            hit = nearest[place].clone() if distance < float("inf") else None
-            if self._follows and not (one.attempt.single_step or spent):
+            full, point = not one.attempt.single_step, one.attempt.point
+            if full:  # who looks for the nearest adversarial point states that there is no nearer
+                stated = 0 if nearest(self.attack) else point
+                self.stage.note(one.owner, stated, fault, spent=spent)
+            hit = points[place].clone() if distance < float("inf") else None
+            if self.follows and full and not spent:
                 ended = outcomes.stayed if still[place] and hit is None else outcomes.moved
                 ended[one.owner] = True
-            if self.inputs.network.rejects and not (self.settings.detector_unaware or spent):
-                self._score_end(one, last[place])
+            if self.scores_ends and full and not spent:
+                end = Candidate(one.owner, point, one.clean, last[place].clone(), found=False)
+                self.verifier.add(end)
             one.search.report(last[place].clone(), hit, distance, spent=spent, margin=margin)
             attempt = one.search.next()
             if attempt is not None:
@@ -384,19 +368,6 @@ class AttackLoop:
                 ),
             }
         )
-
-    def _stated(self, attempt: Attempt) -> int:
-        """The smallest point that counts as robust when this attempt fails there.
-
-        An attack that looks for the nearest adversarial point states that there is no nearer one.
-        """
-        return 0 if getattr(self.attack, "minimum_norm", False) else attempt.point
-
-    def _score_end(self, one: PendingAttempt, last: Tensor) -> None:
-        """Let the verifier see what the detector makes of where a full-budget attempt ended."""
-        if not one.attempt.single_step:
-            end = Candidate(one.owner, one.attempt.point, one.clean, last.clone(), found=False)
-            self.verifier.add(end)
 
     def _finish(self, one: PendingAttempt, *, spent: bool) -> None:
         """Record a search that has ended; its adversarial examples are only candidates yet."""

@@ -12,11 +12,16 @@ from ..api.attack import Problem
 from ..api.epsilon import Epsilon, Norm
 from ..api.errors import BadParameter
 from ..api.rng import Draws
-from ..api.threat import Ball, make_ball, per_example
+from ..api.threat import make_ball, per_example
 from ..victim.counters import UNLIMITED, AttackCounters
+from ..victim.decision import decision_of
 from ..victim.model import Network, frozen
-from ..victim.oracle import Oracle, fooled
+from ..victim.oracle import AttackedModel, Oracle
+from ..victim.traits import ModelTraits
 from .loop import in_steps
+from .preparation import surrogates
+
+_DRAWS = 10  # of a stochastic model, that each gradient is the mean over
 
 
 def perturb(
@@ -42,51 +47,57 @@ def perturb(
     """
     if hasattr(attack, "attacks"):
         raise BadParameter("a cascade ends in many attacks: name one of them")
-    stepping = in_steps(attack)
-    device = images.device
+    surrogate = surrogates(ModelTraits.of_module(module))
     with frozen(module):
-        network = Network(module, device, batch_size)
-        made = []
-        for rows in torch.arange(len(images)).split(batch_size):
-            x, y = images[rows], goals[rows].to(device)
-            radius = torch.full((len(x),), epsilon.value, dtype=torch.float64, device=device)
-            ball = make_ball(norm, x, radius)
-            counters = AttackCounters.open(
-                ball, y, torch.full_like(y, UNLIMITED), radius[:, None].clone()
-            )
-            made.append(_end(stepping, network, ball, counters, rows.to(device), seed, targeted))
-    return torch.cat(made)
+        network = Network(module, images.device, batch_size, surrogates=surrogate)
+        model = AttackedModel(
+            decision_of(network, targeted=targeted),
+            attack.access,
+            samples=_DRAWS if network.stochastic else 1,
+            limited=False,
+        )
+        rows = torch.arange(len(images), device=images.device).split(batch_size)
+        return torch.cat(
+            [
+                _end(in_steps(attack), model, images[some], goals[some], some, epsilon, norm, seed)
+                for some in rows
+            ]
+        )
 
 
 def _end(
     attack: Any,
-    network: Network,
-    ball: Ball,
-    counters: AttackCounters,
+    model: AttackedModel,
+    x: Tensor,
+    y: Tensor,
     example: Tensor,
+    epsilon: Epsilon,
+    norm: Norm,
     seed: int,
-    targeted: bool,
 ) -> Tensor:
-    """Take the attack's steps, (B, C, H, W)."""
-    state = None
+    """Take the attack's steps on one batch."""
+    radius = torch.full((len(x),), epsilon.value, dtype=torch.float64, device=x.device)
+    ball = make_ball(norm, x, radius)
+    unlimited = torch.full_like(y, UNLIMITED)
+    counters = AttackCounters.open(ball, y, unlimited, radius[:, None].clone())
+    zeros = torch.zeros_like(example)
+    state, end = None, x
     for number in range(attack.steps):
-        step = torch.full_like(example, number)
-        draws = Draws(seed, example, torch.zeros_like(example), step)
+        draws = Draws(seed, example, zeros, torch.full_like(example, number))
         problem = Problem(
-            x=ball.x,
-            y=counters.y,
-            targeted=targeted,
+            x=x,
+            y=y,
+            targeted=model.rule.targeted,
             ball=ball,
-            victim=Oracle(
-                network, counters, attack.access, targeted=targeted, limited=False, draws=draws
-            ),
+            victim=Oracle(model, counters, draws),
             draws=draws,
-            step=step,
-            start_points=ball.x,
+            step=draws.step,
+            start_points=x,
             warm=torch.zeros_like(example, dtype=torch.bool),
         )
         state = attack.step(problem, attack.start(problem) if state is None else state)
-        end: Tensor = state.x_adv.detach()
-    logits = network.logits(end)
-    lost = counters.broken & ~fooled(logits, counters.y, targeted=targeted)
+        end = state.x_adv.detach()
+    rule = model.rule
+    answers, sure = rule.judged(end, y, Draws(seed, example, zeros, zeros))
+    lost = ~(rule.adversarial(answers, y) & sure) & counters.broken
     return torch.where(per_example(lost, end), counters.nearest, end)

@@ -15,7 +15,7 @@ from ..api.rng import Draws
 from ..api.shared.module_state import evaluation_mode
 from ..datasets.in_memory import in_memory, select
 from ..victim.model import Network
-from ..victim.rejection import Classifier, bare
+from ..victim.rejection import Classifier
 from ..victim.traits import ModelTraits
 from .config import AttackStage
 
@@ -53,8 +53,7 @@ def prepare(
         zero = torch.zeros_like(rows)
         noise = Draws(seed, rows + int(report["setup_queries"]), zero, zero)
         report["setup_queries"] += len(x)
-        logits = network.logits(x, noise if network.stochastic else None).cpu()
-        logits = bare(logits) if network.rejects else logits
+        logits = network.logits(x, noise).cpu()[:, : network.n_classes]
         return logits.argmax(1) if access == "decision" else logits
 
     def train(

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from ..api.epsilon import Norm
 from ..api.threat import measure
+from ..victim.decision import decision_of
 from ..victim.model import Network
-from ..victim.oracle import fooled
-from ..victim.rejection import reading, rejection_margin
-from ..victim.voting import SECOND, prediction
+from ..victim.voting import SECOND, Votes, prediction
 from .outcomes import Outcomes
 
 Keep = Callable[[int, int, Tensor, float], None]
@@ -45,8 +44,8 @@ class Verifier:
     goals, examples: (N,) int64, by owner, as in Field. radii: of the grid. covers: whether what
     breaks one point breaks all above it. stage: the attack's place in the cascade. keep: gets
     (owner, point, x_adv on the CPU, its norm) of each candidate that is verified. not_reproduced:
-    the owners of the others. detector_unaware: whether the candidates are of having fooled the
-    classifier within a network that may reject: to be rejected then does not reproduce nothing.
+    the owners of the others. detector_unaware: whether the attack saw the classifier alone, in a
+    network with a reject option: what is rejected is then no success, and no failure either.
     """
 
     network: Network
@@ -87,12 +86,11 @@ class Verifier:
             examples=self.examples[torch.tensor([one.owner for one in candidates])],
         )
         columns = (column.tolist() for column in predictions)
+        scores = self.outcomes.candidate_rejection_margin
         for candidate, verified, size, score in zip(candidates, *columns, strict=True):
             last = None if self.covers and candidate.found else candidate.point + 1
             points = candidate.owner, slice(candidate.point, last)
-            if self.network.rejects:
-                scores = self.outcomes.candidate_rejection_margin
-                scores[points] = np.fmin(scores[points], score)
+            scores[points] = np.fmin(scores[points], score)
             if verified and candidate.found:
                 self._record(candidate, points, size)
             elif candidate.found and not (self.detector_unaware and score > 0):
@@ -142,7 +140,7 @@ def verify(
     clean, x_adv: (n, C, H, W). goals: (n,), the labels to leave or the classes to reach. examples:
     (n,) int64, what the votes of a stochastic model depend on; by default the positions.
     """
-    read = reading(rejecting=network.rejects, detector_unaware=False, targeted=targeted)
+    rule = decision_of(network, targeted=targeted)
     inside = ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(dim=1)  # false for NaN
     distance = measure(x_adv.double() - clean.double(), norm)
     inside &= distance <= epsilon.double()
@@ -154,9 +152,7 @@ def verify(
     size = 3 * network.batch_size // 2 + 1  # never the attack's own batches
     for rows, images in zip(order.split(size), asked.split(size), strict=True):
         found = prediction(network, images, examples[rows], SECOND)
-        whole, classifier = found.whole.cpu(), found.classifier.cpu()
-        wrong[rows] = fooled(read(whole, goals[rows]), goals[rows], targeted=targeted)
-        if network.rejects:
-            let_down = inside[rows] & fooled(classifier, goals[rows], targeted=targeted)
-            scores[rows] = rejection_margin(whole).double().masked_fill(~let_down, torch.nan)
+        answer, y = Votes(*(one.cpu() for one in found)), goals[rows]
+        wrong[rows] = rule.adversarial(rule.read(answer.whole, y), y)
+        scores[rows] = rule.candidate_margin(answer, y).masked_fill(~inside[rows], torch.nan)
     return Verified(inside & wrong, distance, scores)

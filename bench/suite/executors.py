@@ -17,6 +17,7 @@ NextJob = Callable[[int | None], Job | None]
 Answers = Generator[tuple[Job, Answer]]
 
 _ATTEMPTS = 3  # at a job, where the process that was at work on it was killed
+_CONTEXT = get_context("spawn")  # nothing of this process, such as CUDA, is in a worker
 _PATIENCE = 5.0  # seconds that a worker has to end when it is told to
 
 
@@ -88,9 +89,8 @@ class _Worker:
         self._start()
 
     def _start(self) -> None:
-        context = get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self._process = context.Process(
+        self.connection, theirs = _CONTEXT.Pipe()
+        self._process = _CONTEXT.Process(
             target=_work, args=(theirs, torch.get_num_threads()), name="quintain worker"
         )
         with _interrupts_ignored():
@@ -109,7 +109,7 @@ class _Worker:
             self.connection.send(self.job)
 
     def answer(self) -> tuple[Job, Answer] | None:
-        """Take the answer. None where the process has ended, and a new one tries again."""
+        """Take the answer. None where the process has ended, and a new one begins the job again."""
         job = self.job
         assert job is not None
         try:
@@ -170,7 +170,8 @@ def _work(jobs: Connection, threads: int) -> None:
             job = jobs.recv()
         except EOFError:
             return
-        jobs.send(run_job(job))
+        with suppress(BrokenPipeError):  # the parent has gone
+            jobs.send(run_job(job))
 
 
 def _end_with_parent() -> None:

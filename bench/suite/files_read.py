@@ -19,6 +19,7 @@ from ..store.hashing import hash_file
 
 _OURS = str(Path(__file__).parents[2]) + os.sep  # the folder of all of quintain
 _CODE = (".py", ".pyc", ".so", ".pyd")
+_METADATA = (".dist-info", ".egg-info")  # of what is installed, which keys name by its version
 _installed = False
 _listening: set[str] | None = None
 
@@ -75,7 +76,8 @@ def _opened(event: str, arguments: tuple[Any, ...]) -> None:
     if writing or not isinstance(path, (str, bytes, os.PathLike)):
         return
     name = os.path.abspath(os.fsdecode(path))
-    if name.endswith(_CODE) or not os.path.isfile(name):
+    folder = os.path.dirname(name)
+    if name.endswith(_CODE) or folder.endswith(_METADATA) or not os.path.isfile(name):
         return
     files, _listening = _listening, None  # what is opened to find out is not meant
     try:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -23,7 +23,9 @@ from ..training.networks import train_or_load, train_proxy
 from ..victim.model import frozen
 from ..victim.precision_selection import PrecisionChoice, recall
 from .files_read import recorded
-from .keys import Keys
+
+if TYPE_CHECKING:
+    from .keys import Keys
 
 _KEPT = 2  # networks in memory: that under attack, and one whose gradients are borrowed
 
@@ -57,7 +59,9 @@ class OpenNetwork:
 class Networks:
     """Makes the networks of a plan when they are asked for, and keeps the last ones."""
 
-    def __init__(self, keys: Keys, cache: Path | None, progress: Callable[[str], Progress]) -> None:
+    def __init__(
+        self, keys: "Keys", cache: Path | None, progress: Callable[[str], Progress]
+    ) -> None:
         self._keys = keys
         self._plan = keys.plan
         self._device = keys.device

@@ -62,6 +62,14 @@ class Plan:
         numbers = range(len(self.defended_models))
         return [(number, task) for number in numbers for task in self.tasks_on(number)]
 
+    @cached_property
+    def kinds(self) -> dict[str, list[int]]:
+        """The tasks of each kind."""
+        found: dict[str, list[int]] = {}
+        for task, one in enumerate(self.tasks):
+            found.setdefault(one.kind, []).append(task)
+        return found
+
     def networks(self, place: Place) -> tuple[int, ...]:
         """The defended models whose networks a cell takes: its own, and one that it borrows."""
         source = self.tasks[place[1]].source

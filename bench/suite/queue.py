@@ -1,5 +1,6 @@
 """What is left to do in a run, handed out when what it needs is there."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from enum import Enum, auto
 
@@ -23,6 +24,7 @@ class Queue:
         self._networks: dict[int, _State] = {}
         self._waiting: dict[int, list[int]] = {}  # defended model -> tasks
         self._at_work: set[Place] = set()
+        self._pending: Counter[tuple[int, str]] = Counter()  # defended model, kind of task
 
     def want(self, number: int) -> None:
         """Have a network made, unless it is or will be."""
@@ -33,6 +35,7 @@ class Queue:
         for number, task in sorted(places):
             self.want(number)
             self._waiting.setdefault(number, []).append(task)
+            self._pending[number, self._plan.tasks[task].kind] += 1
 
     def take(self, held: int | None = None) -> int | Place | None:
         """Hand out what can be done now; None where everything waits for what is at work.
@@ -58,17 +61,17 @@ class Queue:
     def failed(self, number: int) -> list[Place]:
         """Note that a network cannot be had; the cells that will not be computed for it."""
         self._networks[number] = _State.THERE  # not asked for again
-        lost = [place for place in self._places() if number in self._plan.networks(place)]
-        for at, task in lost:
-            self._waiting[at].remove(task)
+        waiting = ((at, task) for at, tasks in self._waiting.items() for task in tasks)
+        lost = [place for place in waiting if number in self._plan.networks(place)]
+        for place in lost:
+            self._waiting[place[0]].remove(place[1])
+            self.ended(place)
         return lost
 
     def ended(self, place: Place) -> None:
         """Note that a cell is done, or failed."""
         self._at_work.discard(place)
-
-    def _places(self) -> Iterator[Place]:
-        return ((number, task) for number, tasks in self._waiting.items() for task in tasks)
+        self._pending[place[0], self._plan.tasks[place[1]].kind] -= 1
 
     def _in_order(self, held: int | None) -> Iterator[int]:
         """The networks with something to do, those first that are best taken now."""
@@ -84,14 +87,10 @@ class Queue:
         """What can be done for a network: itself, a cell, or a network that a cell borrows."""
         if self._networks[number] is not _State.THERE:
             return number if self._networks[number] is _State.WANTED else None
-        waiting = self._waiting.get(number, [])
-        tasks = self._plan.tasks
-        pending = {tasks[one].kind for one in waiting}
-        pending |= {tasks[one].kind for at, one in self._at_work if at == number}
-        for task in waiting:
-            if pending.intersection(tasks[task].after):
+        for task in self._waiting.get(number, []):
+            if any(self._pending[number, kind] for kind in self._plan.tasks[task].after):
                 continue
-            source = tasks[task].source
+            source = self._plan.tasks[task].source
             state = _State.THERE if source is None else self._networks.get(source, _State.WANTED)
             if state is _State.THERE:
                 return number, task

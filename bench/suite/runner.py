@@ -1,5 +1,6 @@
 """The runner: from a suite to its tables, in one pass over what is missing."""
 
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,7 @@ class Runner:
         self._queue = Queue(keys.plan)
         self._files = frozenset(files)  # that code of the user's read to make the plan
         self._networks: dict[int, NetworkFound] = {}
+        self._unavailable: dict[int, str] = {}  # networks that cannot be had, and why
         self._lines = Lines()
 
     def run(self, executor: Executor) -> Outcome:
@@ -150,18 +152,17 @@ class Runner:
             network={name: found[0].about[name] for name in ("weights_hash", "probe", "precision")},
             source_weights=weights[1] if len(weights) > 1 else None,
             files=self._files.union(*(one.files for one in found)),
-            earlier={kind: self._earlier(place[0], kind) for kind in self._after(place)},
+            earlier={
+                kind: self._earlier(place[0], kind) for kind in self._plan.tasks[place[1]].after
+            },
             titles=titles,
         )
 
-    def _after(self, place: Place) -> tuple[str, ...]:
-        return self._plan.tasks[place[1]].after
-
     def _earlier(self, number: int, kind: str) -> tuple[Path, ...]:
         """The records of a defended model's cells of a kind."""
-        tasks = (one for one in self._plan.tasks_on(number) if self._plan.tasks[one].kind == kind)
-        done = self._manifest.done
-        return tuple(done[number, one].path for one in tasks if (number, one) in done)
+        done, tasks = self._manifest.done, self._plan.kinds.get(kind, [])
+        found = [done[number, task].path for task in tasks if (number, task) in done]
+        return tuple(path.absolute() for path in found)
 
     def _note(self, job: Job, answer: Answer) -> None:
         """Take what came of a job into the manifest; what it makes necessary is queued."""
@@ -181,11 +182,21 @@ class Runner:
         if isinstance(answer, NetworkFound):
             self._networks[job.number] = answer
             self._queue.made(job.number)
-            self._queue.add(self._manifest.network(job.number, answer.about))
+            self._compute_again(self._manifest.network(job.number, answer.about))
             if answer.seconds > 1.0 and self._plan.defended_models[job.number].defense is not None:
                 self._lines.say(f"{title}: trained")
         elif isinstance(answer, Failed):
+            self._unavailable[job.number] = answer.reason
             own = {(job.number, task) for task in self._plan.tasks_on(job.number)}
             for place in own.union(self._queue.failed(job.number)):
                 self._manifest.fail(place, answer.reason)
             self._lines.say(f"{title}: FAILED: {answer.reason}")
+
+    def _compute_again(self, places: Iterable[Place]) -> None:
+        """Queue cells whose networks have changed, but for those that borrow one that failed."""
+        for place in places:
+            lost = [one for one in self._plan.networks(place) if one in self._unavailable]
+            if lost:
+                self._manifest.fail(place, self._unavailable[lost[0]])
+            else:
+                self._queue.add([place])

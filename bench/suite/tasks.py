@@ -5,18 +5,12 @@ A task of another kind is one more class here, and a line in `matrix` that says 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..api import registry
 from ..api.epsilon import Epsilon
 from ..api.flags import CERTIFIED
 from ..api.progress import Progress
-from ..engine.adversarials import AdversarialStore
-from ..engine.case import Case, CellResult
-from ..engine.cell import assess
-from ..engine.certify import certify, remembered
 from ..engine.config import (
     AttackStage,
     CellConfig,
@@ -24,12 +18,18 @@ from ..engine.config import (
     follows_gradients,
     isolated,
 )
-from ..engine.preparation import Attackers
 from ..report.certificates import CERTIFICATE
 from ..report.tables import curve_of
 from ..store.hashing import configuration, hash_json
-from ..victim.precision_selection import PrecisionChoice
 from .config import AttackEntry
+
+if TYPE_CHECKING:  # plans are made without what computes their cells
+    import pandas as pd
+
+    from ..engine.adversarials import AdversarialStore
+    from ..engine.case import Case, CellResult
+    from ..engine.preparation import Attackers
+    from ..victim.precision_selection import PrecisionChoice
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Resources:
 
     progress: Progress
     batch_size: int | None
-    store: AdversarialStore | None
-    precision: PrecisionChoice | None
-    attackers: Attackers
-    earlier: Callable[[str], Sequence[pd.DataFrame]]
+    store: "AdversarialStore | None"
+    precision: "PrecisionChoice | None"
+    attackers: "Attackers"
+    earlier: "Callable[[str], Sequence[pd.DataFrame]]"
 
 
 class Task(Protocol):
@@ -92,13 +92,13 @@ class Task(Protocol):
     def describe(self) -> Mapping[str, Any]:
         """What a record says of it: access, configuration, restarts, naive."""
 
-    def run(self, case: Case, resources: Resources) -> CellResult:
+    def run(self, case: "Case", resources: Resources) -> "CellResult":
         """Compute the cell's records.
 
         Raises: CellError, BadData, BadParameter, and whatever the user's code does.
         """
 
-    def summary(self, result: CellResult, headline: Epsilon) -> str:
+    def summary(self, result: "CellResult", headline: Epsilon) -> str:
         """What a progress line says of the result."""
 
 
@@ -174,8 +174,11 @@ class AttackTask:
             "naive": self.naive,
         }
 
-    def run(self, case: Case, resources: Resources) -> CellResult:
+    def run(self, case: "Case", resources: Resources) -> "CellResult":
         """Attack; what the model has proved is held against the adversarial examples."""
+        from ..engine.cell import assess
+        from ..engine.certify import remembered
+
         proofs = resources.earlier(CERTIFICATE)
         certificates = remembered(proofs[0]) if proofs else None
         return assess(
@@ -188,7 +191,7 @@ class AttackTask:
             resources.precision,
         )
 
-    def summary(self, result: CellResult, headline: Epsilon) -> str:
+    def summary(self, result: "CellResult", headline: Epsilon) -> str:
         """The robust accuracy."""
         return f"robust accuracy {_accuracy(result, headline):.3f} at {headline.text}"
 
@@ -224,15 +227,17 @@ class CertificateTask:
         """That it is no attack."""
         return {"access": CERTIFICATE, "configuration": {}, "restarts": 1, "naive": False}
 
-    def run(self, case: Case, resources: Resources) -> CellResult:
+    def run(self, case: "Case", resources: Resources) -> "CellResult":
         """Have the network prove what it can of every example."""
+        from ..engine.certify import certify
+
         return certify(case, self.settings, resources.progress, resources.batch_size)
 
-    def summary(self, result: CellResult, headline: Epsilon) -> str:
+    def summary(self, result: "CellResult", headline: Epsilon) -> str:
         """The certified accuracy."""
         return f"certified accuracy {_accuracy(result, headline):.3f} at {headline.text}"
 
 
-def _accuracy(result: CellResult, headline: Epsilon) -> float:
+def _accuracy(result: "CellResult", headline: Epsilon) -> float:
     curve = curve_of(result.records, [one.text for one in result.grid]).set_index("epsilon")
     return float(curve.loc[headline.text, "robust_accuracy"])

@@ -13,9 +13,9 @@ from ..api.errors import (
     BadCheckpoint,
     BadData,
     BadParameter,
-    QuintainError,
     UnknownPlugin,
-    one_line_reason,
+    errors_as,
+    one_line,
 )
 from ..api.shared.module_state import dtype_of, evaluation_mode
 from ..api.shared.safe_text import short
@@ -32,7 +32,7 @@ def check_model(model: dict[str, Any], train: ImageData, checkpoint: Path | None
     Raises: BadParameter, UnknownPlugin, BadCheckpoint, BadData.
     """
     name, shape = model["name"], "x".join(map(str, train.shape))
-    try:
+    with errors_as(BadParameter, f"'{name}' cannot take {shape} images"):
         if checkpoint is not None:
             network = open_ready(checkpoint, model, train)
         else:
@@ -42,12 +42,6 @@ def check_model(model: dict[str, Any], train: ImageData, checkpoint: Path | None
         with torch.no_grad():
             images = train.images.read(torch.tensor([0, 0]))
             logits = evaluation_mode(network)(images.to(dtype_of(network)))
-    except QuintainError:
-        raise
-    except (Exception, SystemExit) as error:  # the plugin's own code
-        raise BadParameter(
-            f"'{name}' cannot take {shape} images: {one_line_reason(error)}"
-        ) from error
     found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if found != (2, train.n_classes + rejects(network)):
         more = " and a rejection" if rejects(network) else ""
@@ -97,7 +91,6 @@ def wrapper_of(path: Path) -> Defense | None:
             '--plugin FILE.py (in a suite: plugins = ["FILE.py"])'
         ) from None
     except Exception as error:  # a spec that somebody else has written
-        reason = str(error) if isinstance(error, QuintainError) else one_line_reason(error)
-        reason = short(reason, _SHOWN)
+        reason = short(one_line(error), _SHOWN)
         raise BadCheckpoint(f"checkpoint {path}: its defense cannot be used: {reason}") from None
     return defense

@@ -105,7 +105,7 @@ def architecture(model: Mapping[str, Any]) -> dict[str, Any]:
 def build_network(model: Mapping[str, Any], inputs: InputSpec, seed: int) -> nn.Module:
     """Build a fresh network from its spec, without touching torch's global random state.
 
-    Its attribute `built_for` holds the inputs, for defenses that build others beside it.
+    Its attribute `built_for` is the inputs, for defenses that build others beside it.
 
     Raises: UnknownPlugin; BadParameter.
     """
@@ -207,7 +207,7 @@ def _say(text: str) -> None:
 
 
 def cached_weights(key: str, cache: Path | None) -> str | None:
-    """Name the weights that the cache says it holds for an order; None where it holds none."""
+    """Name the weights that the cache says it has for an order; None where it has none."""
     if cache is None or not _cached(key, cache).is_file():
         return None
     try:
@@ -246,7 +246,7 @@ def _train(
     keeper: Keeper | None,
     key: str,
 ) -> tuple[Trained, bool]:
-    """Train, and tell whether the cache could make the same module again."""
+    """Train, and say whether the cache could make the same module again."""
 
     def another(
         defense: Defense, *, seed: int | None = None, model: Mapping[str, Any] | None = None

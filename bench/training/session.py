@@ -88,7 +88,7 @@ class TrainingSession:
         return keeper
 
     def recorder(self, key: str) -> Recorder | None:
-        """Who is told of the training of this key.
+        """Who records the training of this key.
 
         Raises: BadParameter when TensorBoard is not installed or the folder cannot be written.
         """

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 _CONVOLUTIONS: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv1d: nn.BatchNorm1d,
@@ -105,22 +106,17 @@ def _fit(graph: fx.GraphModule, before: fx.Node, norm: fx.Node, calls: Counter[i
 
 def _merged(layer: Any, norm: Any) -> Any:
     """Make the layer that does the work of both. The arithmetic is float64."""
-    mean, variance = norm.running_mean.double(), norm.running_var.double()
-    scale = (variance + norm.eps).rsqrt()
-    shift = -mean * scale
-    if norm.weight is not None:
-        scale, shift = (
-            scale * norm.weight.double(),
-            shift * norm.weight.double() + norm.bias.double(),
-        )
-    weight = layer.weight
-    bias = shift if layer.bias is None else layer.bias.double() * scale + shift
-    merged = copy.deepcopy(layer)
-    merged.weight = nn.Parameter(
-        (weight.double() * scale.reshape(-1, *[1] * (weight.dim() - 1))).to(weight.dtype)
+    merged, exact = copy.deepcopy(layer).double(), copy.deepcopy(norm).double()
+    merged.weight, merged.bias = fuse_conv_bn_weights(
+        merged.weight,
+        merged.bias,
+        exact.running_mean,
+        exact.running_var,
+        exact.eps,
+        exact.weight,
+        exact.bias,
     )
-    merged.bias = nn.Parameter(bias.to(weight.dtype))
-    return merged
+    return merged.to(layer.weight.dtype)
 
 
 def _hooked(module: nn.Module) -> bool:

@@ -59,6 +59,33 @@ class AttackCounters:
         """(B,) bool: nothing left of the query budget."""
         return self.allowance <= 0
 
+    def admit(
+        self, x: Tensor, owners: Tensor | None, going: Tensor | None, *, limited: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Count inputs (N, C, H, W) against their owners' budgets; the clean image for the others.
+
+        owners: (N,), whose they are; None when one for each. going: (B,) bool, the examples that
+        may ask; None for all. limited: whether there are budgets to keep. Returns (N,) bool beside
+        the inputs, which of them are admitted; None for all.
+        """
+        examples = len(self.y)
+        count = examples if owners is None else len(owners)
+        if len(x) != count:
+            raise ValueError(f"{len(x)} inputs for {count} examples: pass rows")
+        admitted = going if owners is None or going is None else going[owners]
+        if limited:
+            before = 0 if owners is None else ranks_of(owners, examples)
+            allowed = (self.allowance if owners is None else self.allowance[owners]) > before
+            admitted = allowed if admitted is None else admitted & allowed
+        asked = per_owner(owners, admitted, examples)
+        self.counts["forward"] += asked
+        self.counts["queries"] += asked
+        if limited and admitted is not None:
+            self.allowance -= asked
+            clean = self.ball.x if owners is None else self.ball.x[owners]
+            x = torch.where(per_example(admitted, x), x, clean)
+        return x, admitted
+
     def distance_of(self, points: Tensor, rows: Tensor) -> Tensor:
         """(n,) float64: how far points (n, C, H, W) are off the rows' clean images.
 
@@ -81,19 +108,64 @@ class AttackCounters:
         new = (solved == 0) & (first < UNLIMITED)
         solved.copy_(torch.where(new, first, solved))
 
-    def note_fault(self, gradient: Tensor, slope: Tensor, asked: Tensor | None) -> None:
-        """Note whose gradients (B, C, H, W) were not finite; slope: of the loss, by the logits.
+    def usable(
+        self,
+        gradient: Tensor,
+        slope: Tensor,
+        admitted: Tensor | None,
+        owners: Tensor | None = None,
+    ) -> Tensor:
+        """A gradient (N, C, H, W), zero where it is not finite, which is noted of the example.
 
-        asked: (B,) bool, the rows that count; None for all.
+        So an attack goes on along the pixels that have one, and its other examples as ever.
+        slope: (N, K), of the loss by the logits. admitted: (N,) bool, the inputs that count; None
+        for all. owners: (N,), whose they are; None when one for each.
         """
-        fault = _fault(gradient, slope)
-        fault = fault if asked is None else fault * asked
-        self.fault.copy_(self.fault.maximum(fault))
+        if not gradient.is_cuda and gradient.detach().sum().isfinite():
+            return gradient  # one pass; a GPU would be waited for
+        whose = torch.where(slope.isfinite().all(dim=1), MODEL, LOSS)
+        fault = torch.where(gradient.isfinite().flatten(1).all(dim=1), 0, whose)
+        fault = fault if admitted is None else fault * admitted
+        if owners is None:
+            self.fault.copy_(self.fault.maximum(fault))
+        else:
+            self.fault.scatter_reduce_(0, owners, fault, "amax")
+        return gradient.nan_to_num(0.0, 0.0, 0.0)
 
-    def note_faults(self, gradient: Tensor, slope: Tensor, asked: Tensor, owners: Tensor) -> None:
-        """The same of any number of inputs, whose owners are (N,)."""
-        fault = _fault(gradient, slope) * asked
-        self.fault.scatter_reduce_(0, owners, fault, "amax")
+    def note_margin(self, margin: Tensor, admitted: Tensor | None, owners: Tensor | None) -> None:
+        """Note how far inputs (N,) were from the goal, of each example's the nearest.
+
+        admitted, owners: as for `usable`.
+        """
+        if owners is not None:
+            margin = margin if admitted is None else margin.masked_fill(~admitted, torch.inf)
+            self.margin.scatter_reduce_(0, owners, margin, "amin", include_self=False)
+        elif admitted is not None:
+            self.margin.copy_(torch.where(admitted, margin, self.margin))
+        else:
+            self.margin.copy_(margin)
+
+    def remember(self, points: Tensor, rows: Tensor, distance: Tensor) -> None:
+        """Keep the points (n, C, H, W) that are nearer than what was known of their rows (n,).
+
+        distance: (n,), infinite where they are not adversarial. One point a row at most.
+        """
+        before = self.distance[rows]
+        nearer = distance < before
+        kept = torch.where(per_example(nearer, points), points, self.nearest[rows])
+        self.nearest.index_copy_(0, rows, kept)
+        self.distance.index_copy_(0, rows, torch.where(nearer, distance, before))
+
+    def remember_probes(self, points: Tensor, owners: Tensor, distance: Tensor) -> None:
+        """The same of any number of points for each example; of equals, the one asked first."""
+        nearest = self.distance.scatter_reduce(0, owners, distance, "amin")
+        better = (distance == nearest[owners]) & (distance < self.distance[owners])
+        (better,) = better.nonzero(as_tuple=True)
+        first = torch.full_like(self.y, len(points))
+        first = first.scatter_reduce(0, owners[better], better, "amin")
+        (improved,) = (first < len(points)).nonzero(as_tuple=True)
+        self.nearest[improved] = points[first[improved]]
+        self.distance.copy_(nearest)
 
     def fall_back(self, distance: Tensor, nearest: Tensor) -> None:
         """Take earlier finds, (B,) and (B, C, H, W), where none within the ball is known now."""
@@ -115,8 +187,18 @@ class AttackCounters:
         return first | (rough < known * (1.0 - _ROUGH))
 
 
-def _fault(gradient: Tensor, slope: Tensor) -> Tensor:
-    """(N,) int64: 0 where the gradient is finite, else whose fault it is that it is not."""
-    lost = ~gradient.isfinite().flatten(1).all(dim=1)
-    whose = torch.where(slope.isfinite().all(dim=1), MODEL, LOSS)
-    return torch.where(lost, whose, 0)
+def per_owner(owners: Tensor | None, admitted: Tensor | None, examples: int) -> Tensor | int:
+    """(B,) int64: how many inputs each example asks about; 1 when one for each."""
+    if owners is None:
+        return 1 if admitted is None else admitted.long()
+    return torch.bincount(owners if admitted is None else owners[admitted], minlength=examples)
+
+
+def ranks_of(owners: Tensor, examples: int) -> Tensor:
+    """(N,) int64: how many inputs before this one have the same owner."""
+    order = owners.argsort(stable=True)
+    counts = torch.bincount(owners, minlength=examples)
+    starts = counts.cumsum(0) - counts
+    ranks = torch.empty_like(owners)
+    ranks[order] = torch.arange(len(owners), device=owners.device) - starts[owners[order]]
+    return ranks

@@ -74,7 +74,7 @@ class Network:
         self._finite: Tensor | None = None
 
     def logits(self, x: Tensor, noise: Draws | None = None) -> Tensor:
-        """(N, C, H, W) -> (N, K), without gradient. noise: for a stochastic module."""
+        """(N, C, H, W) -> (N, K), without gradient. noise: for a stochastic module, if it is."""
         x = x.to(self.device)
         with torch.no_grad():
             parts = self._in_parts(
@@ -187,7 +187,7 @@ class Network:
             given = x.clone()  # a model may write into its input
         if self.dtype != torch.float32:
             given = given.to(self.dtype)
-        if noise is None:
+        if noise is None or not self.stochastic:
             logits = self.module(given)
         else:
             rows = (_filled(one) for one in (noise.example, noise.restart, noise.step))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..api.shared.multiply_adds import multiply_adds
+from .decision import margin
 from .fast_copy import (
     Dtype,
     FastCopy,
@@ -128,31 +129,27 @@ def recall(about: Mapping[str, Any], module: nn.Module, images: Tensor) -> Preci
 def check_faithful(module: nn.Module, copied: FastCopy, x: Tensor, *, closely: bool) -> float:
     """Refuse a copy that breaks down on x or, when asked closely, tells another direction.
 
-    Returns by how much the copy's logits are off the module's at most: in the lead of the best
-    other class over the one that the module sees.
+    Returns by how much the copy's logits are off the module's at most: in how far the class
+    that the module sees is above the best other.
 
     Raises: Refused.
     """
-    wanted, theirs = input_gradient(module, x)
+    wanted, uphill = input_gradient(module, x)
     y = wanted.argmax(dim=1)
     with copied.arithmetic():
         logits, ours = input_gradient(copied, x, y)
-    off = float((_margin(logits, y) - _margin(wanted, y)).abs().max())
+    margins = [margin(one, y, targeted=False) for one in (logits, wanted)]
+    off = float((margins[0] - margins[1]).abs().max())
     if not closely:
         return off
     agreement = float((logits.argmax(dim=1) == y).float().mean())
-    likeness = alike(ours, theirs)
+    likeness = alike(ours, uphill)
     if not (agreement >= _AGREE and likeness >= _ALIKE):
         raise Refused(
             f"not faithful: {agreement:.0%} of the classes agree, "
             f"the median cosine of the gradients is {likeness:.3f}"
         )
     return off
-
-
-def _margin(logits: Tensor, y: Tensor) -> Tensor:
-    others = logits.scatter(1, y[:, None], -torch.inf).amax(dim=1)
-    return others - logits.gather(1, y[:, None])[:, 0]
 
 
 def time_ratio(

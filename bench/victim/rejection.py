@@ -4,12 +4,8 @@ A module with an attribute `rejects = True` returns logits (N, K + 1), the last 
 input is rejected where that logit is above those of all K classes. Nothing here knows of networks.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
-
-Reading = Callable[[Tensor, Tensor], Tensor]  # logits (N, K + 1), goals (N,) -> (N, K)
 
 
 def merged(logits: Tensor, y: Tensor, *, targeted: bool) -> Tensor:
@@ -43,19 +39,6 @@ def rejection_margin(logits: Tensor) -> Tensor:
     It grows with the detector's score, and so ranks inputs as that does.
     """
     return logits[:, -1] - logits[:, :-1].amax(dim=1)
-
-
-def reading(*, rejecting: bool, detector_unaware: bool, targeted: bool) -> Reading:
-    """What an attack, and the judge of its goals, take a network's logits for.
-
-    rejecting: whether the last logit is a rejection. detector_unaware: whether the attack does not
-    know.
-    """
-    if not rejecting:
-        return lambda logits, _: logits
-    if detector_unaware:
-        return lambda logits, _: bare(logits)
-    return lambda logits, y: merged(logits, y, targeted=targeted)
 
 
 class Classifier(nn.Module):

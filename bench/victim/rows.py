@@ -63,12 +63,11 @@ def _each(act: Callable[..., Tensor], table: T, *others: Any) -> T:
     if isinstance(table, Tensor):
         made = act(table, *others)
     elif isinstance(table, dict):
-        made = {key: _each(act, one, *(o[key] for o in others)) for key, one in table.items()}
+        made = {key: _each(act, one, *[o[key] for o in others]) for key, one in table.items()}
     elif is_dataclass(table) and not isinstance(table, type):
         names = [one.name for one in fields(table)]
-        parts = ((getattr(one, name) for one in (table, *others)) for name in names)
-        values = [_each(act, *some) for some in parts]
-        made = replace(table, **dict(zip(names, values, strict=True)))
+        made = {n: _each(act, getattr(table, n), *[getattr(o, n) for o in others]) for n in names}
+        made = replace(table, **made)
     else:
         raise TypeError(f"a state holds tensors and dataclasses of tensors, not {table!r}")
     return cast(T, made)

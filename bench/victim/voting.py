@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ..api.rng import Draws
 from .model import Network
-from .rejection import bare
 
 VOTES = 20  # as many as the randomised form of AutoAttack averages over, and no fewer than
 FIRST, SECOND = 0, 1  # of the search and clean images; of adversarial examples again
@@ -44,7 +43,7 @@ def prediction(network: Network, x: Tensor, examples: Tensor, vote_set: int = FI
         votes = vote(network, x, examples, vote_set)
         return Votes(*(one / one.sum(dim=1, keepdim=True) for one in votes))
     logits = network.logits(x)
-    return Votes(logits, bare(logits) if network.rejects else logits)
+    return Votes(logits, logits[:, : network.n_classes])
 
 
 def vote(
@@ -59,9 +58,7 @@ def vote(
     rows = torch.arange(len(x), device=network.device)
     for begin in range(VOTES, network.votes, VOTES):
         some = Votes(*(one[rows] for one in votes))
-        undecided = _margin(some.whole) < _CLEAR * begin**0.5
-        if network.rejects:
-            undecided |= _margin(some.classifier) < _CLEAR * begin**0.5
+        undecided = torch.minimum(*map(_margin, some)) < _CLEAR * begin**0.5
         if lost is not None:
             undecided &= ~lost(some, rows)
         rows = rows[undecided]
@@ -69,9 +66,8 @@ def vote(
             break
         numbers = range(begin, min(begin + VOTES, network.votes))
         more = _count(network, x[rows], examples[rows], vote_set, numbers)
-        votes.whole.index_add_(0, rows, more.whole)
-        if network.rejects:
-            votes.classifier.index_add_(0, rows, more.classifier)
+        for tally, counted in zip(votes, more, strict=True):
+            tally.index_add_(0, rows, counted)
     return votes
 
 
@@ -89,11 +85,11 @@ def _count(network: Network, x: Tensor, examples: Tensor, vote_set: int, numbers
             steps.repeat_interleave(len(x)),
         )
         logits = network.logits(x[rows], draws)
-        answers = [logits, bare(logits)] if network.rejects else [logits]
+        answers = logits, logits[:, : network.n_classes]
         tallies = tallies or [torch.zeros_like(one[: len(x)]) for one in answers]
         for tally, answer in zip(tallies, answers, strict=True):
             tally.index_put_((rows, answer.argmax(1)), torch.ones_like(answer[:, 0]), True)
-    return Votes(tallies[0], tallies[-1])
+    return Votes(*tallies)
 
 
 def _margin(votes: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ def propagate(network: nn.Module, box: Interval) -> Interval:
 
 
 def margins(logits: Interval, y: Tensor) -> Tensor:
-    """(B, K): lower bounds of the lead of the logit of y (B,) over each other; 0 for y itself.
+    """(B, K): lower bounds of the margin of y (B,) over each other class; 0 for y itself.
 
     Where a linear layer comes last its bounds are taken of the differences of its rows, which are
     tighter than those of the two logits (section 3 of the paper).

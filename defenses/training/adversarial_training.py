@@ -6,11 +6,11 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from ...bench.api.defense import Trained, Training
-from ...bench.api.errors import BadParameter
+from ...bench.api.errors import BadParameter, check_choice
 from .loop.adversarial_config import FGSM_REACH, PGD_REACH, Threatened
 from .loop.inner_attack import Adversary
 from .loop.objective import Batch, Forward, Objective, classified
-from .loop.training_config import at_least, one_of, positive
+from .loop.training_config import at_least, positive
 
 AttackName = Literal["pgd", "fgsm"]
 
@@ -52,7 +52,7 @@ class AdversarialTraining(Threatened):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("method", self.method, get_args(AttackName))
+        check_choice("method", self.method, get_args(AttackName))
         at_least("steps", self.steps, 1)
         positive("step_size", self.step_size)
         if self.method == "fgsm" and self.steps not in (None, 1):

@@ -16,7 +16,7 @@ class InputTransformation(Wrapper, ABC):
 
     @abstractmethod
     def layer(self) -> nn.Module:
-        """Make the layer: (B, C, H, W) in [0, 1] to the same. It declares its own nature."""
+        """Make the layer: (B, C, H, W) in [0, 1] to the same. It declares its own traits."""
 
     @property
     def differentiable(self) -> bool:

@@ -17,7 +17,7 @@ class MedianFilter(InputTransformation):
     lower right, and of the two values in the middle the larger) or 3x3, the image mirrored at its
     edges. The same numbers as scipy's `median_filter`. It has a gradient almost everywhere, that of
     the pixel chosen, and attacks follow it: on digits it led further than BPDA with the identity or
-    with the window's mean (docs/defenses.md).
+    with the window's mean (docs/measurements/defenses.md).
 
     window: side of the window in pixels. base: what trains the network, on unfiltered images.
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ...bench.api.errors import BadParameter
-from .layers import Call, calls, checked_classes, drawing, draws_of, last_map, read
+from .layers import Call, calls, check_images, checked_classes, drawing, draws_of, last_map, read
 
 _USE_GRAD_CAM = "use grad_cam, which takes any network with convolutions"
 _ROUNDING = 30  # units in the last place of the largest value: how far two means may be apart
@@ -52,14 +52,22 @@ class ActivationMaps:
         )[:, 0]
 
 
-def cam(model: nn.Module, x: Tensor, classes: Tensor | int | None = None) -> ActivationMaps:
+def cam(
+    model: nn.Module,
+    x: Tensor,
+    classes: Tensor | int | None = None,
+    *,
+    draws: int | None = None,
+    seed: int = 0,
+) -> ActivationMaps:
     """CAM (arXiv:1512.04150, section 2): CAM_c(i, j) = sum_k w_kc f_k(i, j).
 
     Only for networks whose last maps f are averaged over all positions and go through one linear
     layer: there the class's logit is its bias plus the mean of the map, exactly. Whether a network
     is one is decided by what its layers give for `x`, so that its code may be of any make.
 
-    x: (B, C, H, W) in [0, 1]. classes: (B,) or one for all; by default the predicted ones.
+    x: (B, C, H, W) in [0, 1]. classes: (B,) or one for all; by default the predicted ones. draws:
+    values and logits are means over so many passes, by default 16 of a stochastic network.
 
     Raises: BadParameter for a network of another form, with the reason, or a class out of range;
     BadData for images that the network does not take.
@@ -74,12 +82,16 @@ def cam(model: nn.Module, x: Tensor, classes: Tensor | int | None = None) -> Act
     >>> torch.allclose(rebuilt, maps.logits[:, 3], atol=1e-12)
     True
     """
+    check_images(x)
     head = _pooled_head(model, x[:2])
+    rows = torch.arange(len(x), device=x.device)
     with torch.no_grad():
-        logits, found = read(model, x, [head.layer])
+        batch = _Batch(model, x, rows, head.layer, draws_of(model, draws), seed)
+        passes = list(batch.passes())
+        logits, features = (torch.stack(one).mean(dim=0) for one in zip(*passes, strict=True))
         wanted = logits.argmax(dim=1) if classes is None else classes
         chosen = checked_classes(wanted, len(x), logits.shape[1]).to(x.device)
-        values = torch.einsum("bk,bkhw->bhw", head.linear.weight[chosen], found[head.layer])
+        values = torch.einsum("bk,bkhw->bhw", head.linear.weight[chosen], features)
     return ActivationMaps(values, chosen, logits, head.layer)
 
 
@@ -102,7 +114,8 @@ def grad_cam(
     x: (B, C, H, W) in [0, 1]. classes: (B,) or one for all; by default the predicted ones. layer:
     by default the last whose maps have at least 4x4 pixels; `note` says where smaller ones follow.
     Within a detector or an ensemble it is named through the wrapper, "networks.0.stage3": the map
-    then tells of the logit of the whole, by the features of that network.
+    then tells of the logit of the whole, by the features of that network; by default it is a layer
+    of an ensemble's last network.
     draws: values and logits are means over so many passes, by default 16 of a stochastic network.
 
     Raises: BadParameter for an unknown layer, one without maps or without influence on the logits,
@@ -114,24 +127,23 @@ def grad_cam(
     >>> maps.layer, maps.values.shape, maps.upsampled((8, 8)).shape
     ('1', torch.Size([2, 6, 6]), torch.Size([2, 8, 8]))
     """
-    note = ""
-    if layer is None:
-        layer, note = last_map(model, x)
+    check_images(x)
+    chosen_layer, note = last_map(model, x) if layer is None else (layer, "")
     count = draws_of(model, draws)
-    parts = []
-    for rows in torch.arange(len(x), device=x.device).split(batch_size):
-        batch = _Batch(model, x[rows], rows, layer, count, seed)
-        logits = batch.logits()
-        wanted = logits.argmax(dim=1) if classes is None else classes
-        if isinstance(wanted, Tensor) and wanted.dim() and classes is not None:
-            wanted = checked_classes(wanted, len(x), logits.shape[1])[rows.cpu()]
-        chosen = checked_classes(wanted, len(rows), logits.shape[1]).to(x.device)
-        parts.append((batch.values(chosen), chosen, logits))
-    values, chosen, logits = (torch.cat(one) for one in zip(*parts, strict=True))
-    return ActivationMaps(values, chosen, logits, layer, note)
+    batches = [
+        _Batch(model, x[rows], rows, chosen_layer, count, seed)
+        for rows in torch.arange(len(x), device=x.device).split(batch_size)
+    ]
+    logits = torch.cat([batch.logits() for batch in batches])
+    wanted = logits.argmax(dim=1) if classes is None else classes
+    chosen = checked_classes(wanted, len(x), logits.shape[1]).to(x.device)
+    values = torch.cat([batch.values(chosen[batch.rows]) for batch in batches])
+    return ActivationMaps(values, chosen, logits, chosen_layer, note)
 
 
 class _Batch(NamedTuple):
+    """Some of the images, and what is to be done with them. rows: (B,), their numbers among all."""
+
     model: nn.Module
     x: Tensor
     rows: Tensor

@@ -122,14 +122,16 @@ def calls(model: nn.Module, x: Tensor) -> tuple[Call, ...]:
 def last_map(model: nn.Module, x: Tensor) -> tuple[str, str]:
     """The last layer whose maps have at least 4x4 pixels, and a note where smaller ones follow it.
 
-    x: (B, C, H, W). The note is empty unless convolutions give smaller maps after that layer.
+    x: (B, C, H, W). The note is empty unless convolutions give smaller maps after that layer. Left
+    out are layers that the first class's logit does not depend on, such as those of a second pass
+    through the network that serves a detector alone.
 
     Raises: BadParameter for a network without convolutions, or whose maps are all smaller.
     """
     if not has_convolutions(model):
         raise BadParameter("the network has no convolution, so that no layer of it has maps")
     maps = [call for call in calls(model, x[:1]) if call.is_map]
-    large = [call for call in maps if call.side >= SMALLEST_MAP]
+    large = _that_count(model, x[:1], [call for call in maps if call.side >= SMALLEST_MAP])
     if not large:
         raise BadParameter(f"no layer of the network has maps of {SMALLEST_MAP}x{SMALLEST_MAP}")
     chosen, last = large[-1], [call for call in maps if has_convolutions(call.module)][-1]
@@ -140,6 +142,26 @@ def last_map(model: nn.Module, x: Tensor) -> tuple[str, str]:
         f"the last maps, of '{last.name}', have {there} pixels; "
         f"those of '{chosen.name}' were taken, with {here}"
     )
+
+
+def _that_count(model: nn.Module, x: Tensor, some: list[Call]) -> list[Call]:
+    """Those that the first class's logit depends on; all where there is no gradient to tell."""
+    with torch.enable_grad():
+        logits, found = read(model, x.detach().requires_grad_(), [call.name for call in some])
+        graded = [call for call in some if found[call.name].requires_grad]
+        if not graded or not logits.requires_grad:
+            return some
+        slopes = torch.autograd.grad(
+            logits[:, 0].sum(), [found[call.name] for call in graded], materialize_grads=True
+        )
+    return [call for call, one in zip(graded, slopes, strict=True) if bool(one.any())] or some
+
+
+def check_images(x: Tensor) -> None:
+    """Raises: BadData for what is no batch of images, (B, C, H, W) of floats."""
+    if x.dim() != _MAP_AXES or not x.is_floating_point() or not len(x):
+        have = f"{tuple(x.shape)} of {x.dtype}"
+        raise BadData(f"images must be (B, C, H, W) of floats; these are {have}")
 
 
 def has_convolutions(module: nn.Module) -> bool:
@@ -205,9 +227,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _taking(x: Tensor) -> Iterator[None]:
     """Say of images that the network cannot take what their shape is."""
-    if x.dim() != _MAP_AXES or not x.is_floating_point() or not len(x):
-        have = f"{tuple(x.shape)} of {x.dtype}"
-        raise BadData(f"images must be (B, C, H, W) of floats; these are {have}")
+    check_images(x)
     try:
         yield
     except QuintainError:

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...bench.api.defense import InputSpec
-from ...bench.api.errors import BadParameter, QuintainError
+from ...bench.api.errors import BadParameter, errors_as
 from ..layers import Normalise
 
 _COLOURS = 3
@@ -43,13 +43,8 @@ def loaded(title: str, load: Callable[[], nn.Module]) -> nn.Module:
 
     Raises: BadParameter, when it fails, with the reason.
     """
-    try:
-        return load()
-    except QuintainError:
-        raise
-    except Exception as error:  # no network, no such weights, an option that it does not know, ...
-        reason = " ".join(str(error).split()) or "no message"
-        raise BadParameter(f"{title} cannot be made: {type(error).__name__}: {reason}") from error
+    with errors_as(BadParameter, f"{title} cannot be made"):
+        return load()  # no network, no such weights, an option that it does not know, ...
 
 
 def telling(

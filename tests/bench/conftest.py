@@ -152,9 +152,10 @@ def tables_fixture():
 
 
 _FORGE = """
-import json, os, sys
+import json, multiprocessing, os, sys
 import quintain.bench.evaluate_model, quintain.bench.suite.runner, quintain.bench.report.render
 from quintain.bench import cli
+from quintain.bench.suite import executors
 print("ready", flush=True)
 for line in sys.stdin:
     child = os.fork()
@@ -164,6 +165,8 @@ for line in sys.stdin:
         os.dup2(out, 2)
         arguments, environment = json.loads(line)
         os.environ.update(environment)
+        if "QUINTAIN_TEST_START" in environment:
+            executors._CONTEXT = multiprocessing.get_context(environment["QUINTAIN_TEST_START"])
         try:
             cli.main(arguments)
         except SystemExit as ending:

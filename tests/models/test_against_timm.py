@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from builders import input_spec
 from torch import nn
 
-from quintain.bench.api.defense import InputSpec
 from quintain.models.resnet import resnet
 from quintain.models.wide_resnet import wide_resnet
 
-INPUTS = InputSpec((3, 32, 32), 10, (0.5,) * 3, (0.25,) * 3)
+INPUTS = input_spec(32)
 
 
 def in_the_order_of_timm(network):

@@ -1,18 +1,14 @@
+from functools import partial
+
 import pytest
 import torch
+from builders import input_spec, parameters
 from torch import nn
 
-from quintain.bench.api.defense import InputSpec
 from quintain.bench.api.errors import BadParameter
 from quintain.models.alexnet import alexnet
 
-
-def spec(side, channels=3, n_classes=1000):
-    return InputSpec((channels, side, side), n_classes, (0.5,) * channels, (0.25,) * channels)
-
-
-def parameters(network):
-    return sum(one.numel() for one in network.parameters())
+spec = partial(input_spec, n_classes=1000)
 
 
 def shapes(network, x):

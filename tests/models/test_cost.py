@@ -5,10 +5,10 @@ from functools import partial
 import pytest
 import torch
 import torchvision
+from builders import input_spec
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from quintain.bench.api.defense import InputSpec
 from quintain.bench.api.errors import BadParameter
 from quintain.models.alexnet import alexnet
 from quintain.models.cost import cost
@@ -17,9 +17,7 @@ from quintain.models.resnet import resnet
 from quintain.models.small_cnn import small_cnn
 from quintain.models.wide_resnet import wide_resnet
 
-
-def spec(side, channels=3, n_classes=1000):
-    return InputSpec((channels, side, side), n_classes, (0.5,) * channels, (0.25,) * channels)
+spec = partial(input_spec, n_classes=1000)
 
 
 def counted(factory, side=224, **options):

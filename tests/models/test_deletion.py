@@ -4,8 +4,8 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from builders import input_spec, random_images
 
-from quintain.bench.api.defense import InputSpec
 from quintain.bench.api.errors import BadParameter
 from quintain.bench.victim.batchnorm_folding import fold
 from quintain.models.cost import cost
@@ -14,7 +14,7 @@ from quintain.models.googlenet import googlenet
 from quintain.models.resnet import resnet
 from quintain.models.wide_resnet import wide_resnet
 
-INPUTS = InputSpec((3, 16, 16), 5, (0.5,) * 3, (0.25,) * 3)
+INPUTS = input_spec(16, n_classes=5)
 KINDS = {
     "residual": partial(resnet, block="residual"),
     "pre-activation": partial(resnet, block="pre-activation"),
@@ -24,7 +24,7 @@ KINDS = {
 
 @pytest.fixture
 def x():
-    return torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    return random_images(8, 3, 16, 16)
 
 
 @pytest.fixture(params=KINDS)

@@ -5,15 +5,17 @@ from functools import partial
 
 import pytest
 import torch
+from builders import input_spec
 from torch.nn.functional import cross_entropy
 
 from quintain.bench.api import registry
-from quintain.bench.api.defense import InputSpec
 from quintain.bench.api.errors import BadParameter
 from quintain.models.alexnet import alexnet
 from quintain.models.googlenet import googlenet
 from quintain.models.resnet import resnet
 from quintain.models.wide_resnet import wide_resnet
+
+spec = partial(input_spec, n_classes=7)
 
 NETWORKS = {
     "alexnet": partial(alexnet, width=0.125),
@@ -28,11 +30,6 @@ NETWORKS = {
     "googlenet-naive": partial(googlenet, width=0.0625, modules="naive"),
     "wide-resnet": partial(wide_resnet, depth=10, width=0.5),
 }
-
-
-def spec(height, width=None, channels=3):
-    shape = (channels, height, width or height)
-    return InputSpec(shape, 7, (0.5,) * channels, (0.25,) * channels)
 
 
 @pytest.fixture(params=NETWORKS)

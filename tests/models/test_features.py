@@ -3,15 +3,15 @@
 import pytest
 import torch
 import torchvision
+from builders import input_spec, random_images
 from torch import nn
 
-from quintain.bench.api.defense import InputSpec
 from quintain.bench.api.errors import BadParameter
 from quintain.models.features import features
 from quintain.models.googlenet import googlenet
 from quintain.models.resnet import resnet
 
-INPUTS = InputSpec((3, 16, 16), 5, (0.5,) * 3, (0.25,) * 3)
+INPUTS = input_spec(16, n_classes=5)
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def network():
 
 @pytest.fixture
 def x():
-    return torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    return random_images(4, 3, 16, 16)
 
 
 def test_each_layer_gives_what_running_the_layers_by_hand_gives(network, x):

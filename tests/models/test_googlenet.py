@@ -1,21 +1,17 @@
+from functools import partial
+
 import pytest
 import torch
+from builders import input_spec, parameters
 from torch import nn
 from torchvision.models import GoogLeNet as Torchvision
 from torchvision.models.googlenet import BasicConv2d
 
-from quintain.bench.api.defense import InputSpec
 from quintain.bench.api.errors import BadParameter
 from quintain.models.googlenet import TABLE, googlenet
 from quintain.models.inception import Inception, NaiveInception
 
-
-def spec(side, channels=3, n_classes=1000):
-    return InputSpec((channels, side, side), n_classes, (0.5,) * channels, (0.25,) * channels)
-
-
-def parameters(network):
-    return sum(one.numel() for one in network.parameters())
+spec = partial(input_spec, n_classes=1000)
 
 
 def small(**options):
@@ -195,5 +191,5 @@ def test_naive_modules_stand_where_the_reduced_ones_do(batch_norm):
 
 
 def test_other_modules_are_refused():
-    with pytest.raises(BadParameter, match="modules 'naif' is not one of reduced, naive; did you"):
+    with pytest.raises(BadParameter, match="'naif' is not one of reduced, naive; did you"):
         small(modules="naif")

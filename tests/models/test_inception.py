@@ -1,12 +1,9 @@
 import torch
+from builders import parameters
 from torch import nn
 
 from quintain.models.googlenet import TABLE
 from quintain.models.inception import Filters, Inception, NaiveInception
-
-
-def parameters(network):
-    return sum(one.numel() for one in network.parameters())
 
 
 def test_reductions_cut_the_cost_and_the_growth_of_a_module():

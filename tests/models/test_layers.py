@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from builders import input_spec
 from torch import nn
 
 from quintain.bench.api.defense import InputSpec
@@ -15,10 +16,6 @@ from quintain.models.layers import (
     input_layer,
     scaled,
 )
-
-
-def spec(height, width=None):
-    return InputSpec((3, height, width or height), 10, (0.5,) * 3, (0.25,) * 3)
 
 
 def test_normalise_gives_each_channel_zero_mean_and_unit_spread():
@@ -91,22 +88,22 @@ def test_bad_dropout_is_refused(probability):
     ],
 )
 def test_stem_goes_by_the_size_unless_named(side, stem, chosen):
-    assert choose_stem("net", spec(side), stem, imagenet_from=32) == chosen
+    assert choose_stem("net", input_spec(side), stem, imagenet_from=32) == chosen
 
 
 def test_the_smaller_side_decides():
-    assert choose_stem("net", spec(32, 224), "auto", imagenet_from=32) == "small"
+    assert choose_stem("net", input_spec(32, 224), "auto", imagenet_from=32) == "small"
     with pytest.raises(BadParameter, match="224x15"):
-        choose_stem("net", spec(224, 15), "auto", imagenet_from=32)
+        choose_stem("net", input_spec(224, 15), "auto", imagenet_from=32)
 
 
 def test_refusals_say_what_was_given_and_what_would_do():
     with pytest.raises(BadParameter, match=r"net: images of 15x15 are too small.*16x16"):
-        choose_stem("net", spec(15), "small", imagenet_from=32)
+        choose_stem("net", input_spec(15), "small", imagenet_from=32)
     with pytest.raises(BadParameter, match=r"31x31.*32x32.*use stem 'small'"):
-        choose_stem("net", spec(31), "imagenet", imagenet_from=32)
+        choose_stem("net", input_spec(31), "imagenet", imagenet_from=32)
     with pytest.raises(BadParameter, match=r"'imagnet' is not one of.*did you mean 'imagenet'"):
-        choose_stem("net", spec(32), "imagnet", imagenet_from=32)
+        choose_stem("net", input_spec(32), "imagnet", imagenet_from=32)
 
 
 def test_initial_weights_keep_the_second_moment_through_relu_layers():

@@ -1,15 +1,14 @@
+from functools import partial
+
 import pytest
 import torch
+from builders import input_spec
 
 from quintain.bench.api import registry
-from quintain.bench.api.defense import InputSpec
 from quintain.bench.api.errors import BadParameter
 from quintain.models.small_cnn import small_cnn
 
-
-def spec(height, breadth=None, channels=1):
-    shape = (channels, height, breadth or height)
-    return InputSpec(shape, 10, (0.5,) * channels, (0.25,) * channels)
+spec = partial(input_spec, channels=1)
 
 
 def test_parameter_count_is_that_of_the_papers_code():

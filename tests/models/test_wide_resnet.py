@@ -1,18 +1,10 @@
 import pytest
 import torch
+from builders import input_spec, parameters
 from torch import nn
 
-from quintain.bench.api.defense import InputSpec
 from quintain.bench.api.errors import BadParameter
 from quintain.models.wide_resnet import wide_resnet
-
-
-def spec(side=32, n_classes=10):
-    return InputSpec((3, side, side), n_classes, (0.5,) * 3, (0.25,) * 3)
-
-
-def parameters(network):
-    return sum(one.numel() for one in network.parameters())
 
 
 @pytest.mark.parametrize(
@@ -32,26 +24,26 @@ def parameters(network):
 )
 def test_parameter_counts_are_those_of_table_4(depth, width, millions):
     with torch.device("meta"):
-        network = wide_resnet(spec(), depth=depth, width=width)
+        network = wide_resnet(input_spec(32), depth=depth, width=width)
     assert round(parameters(network) / 1e6, 1) == millions
 
 
 def test_the_networks_that_robust_training_uses():
     with torch.device("meta"):
-        assert parameters(wide_resnet(spec())) == 36_479_194
-        assert parameters(wide_resnet(spec(), depth=34)) == 46_160_474
+        assert parameters(wide_resnet(input_spec(32))) == 36_479_194
+        assert parameters(wide_resnet(input_spec(32), depth=34)) == 46_160_474
 
 
 @pytest.mark.parametrize("depth", [10, 16, 28, 40])
 def test_depth_counts_the_convolutions(depth):
     with torch.device("meta"):
-        network = wide_resnet(spec(), depth=depth, width=2)
+        network = wide_resnet(input_spec(32), depth=depth, width=2)
     assert sum(isinstance(one, nn.Conv2d) for one in network.modules()) == depth
 
 
 def test_dropout_reaches_every_block():
     with torch.device("meta"):
-        network = wide_resnet(spec(), depth=16, width=1, dropout=0.3)
+        network = wide_resnet(input_spec(32), depth=16, width=1, dropout=0.3)
     assert [one.p for one in network.modules() if isinstance(one, nn.Dropout)] == [0.3] * 6
 
 
@@ -64,4 +56,4 @@ def test_dropout_reaches_every_block():
 ])  # fmt: skip
 def test_what_cannot_be_built_is_refused(options, says):
     with pytest.raises(BadParameter, match=says):
-        wide_resnet(spec(), **options)
+        wide_resnet(input_spec(32), **options)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from ..errors import BadParameter, closest
+from ..errors import BadParameter, check_choice
 from .plugin import KINDS, Plugin, Spec
 from .user_files import reference
 
@@ -89,11 +89,7 @@ def converted(
     except (ValidationError, TypeError) as error:
         names = typing.get_args(annotation) if typing.get_origin(annotation) is Literal else ()
         if names and isinstance(value, str):
-            known = [str(one) for one in names]
-            near = closest(value, known)
-            raise BadParameter(
-                f"{label}: {key} = {value!r} is not one of {', '.join(known)}{near}"
-            ) from None
+            check_choice(f"{label}: {key}", value, map(str, names))
         problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         shown = inspect.formatannotation(annotation)
         raise BadParameter(f"{label}: {key} = {value!r} is not {shown}: {problem}") from None

@@ -5,10 +5,11 @@ import importlib.util
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import BadParameter, BadPlugin, reason
+from ..errors import BadParameter, BadPlugin, errors_as, one_line
 from ..shared.toml import BadTOML, read_toml
 from .source_digest import installed_digest, source_digest
 
@@ -83,14 +84,9 @@ class Plugin:
         if self.factory is not None:
             return self.factory
         module, _, attribute = self.target.partition(":")
-        try:
-            found = getattr(importlib.import_module(module), attribute)
-        except (Exception, SystemExit) as error:
-            raise BadPlugin(
-                f"{self.title} ({self.source}) cannot be loaded from "
-                f"{self.target}: {type(error).__name__}: {error}"
-            ) from error
-        return typing.cast(Callable[..., Any], found)
+        title = f"{self.title} ({self.source}) cannot be loaded from {self.target}"
+        with errors_as(BadPlugin, title):
+            return typing.cast(Callable[..., Any], getattr(import_module(module), attribute))
 
     def summary(self) -> str:
         """First line of the factory's docstring, read from its source without importing it.
@@ -106,7 +102,7 @@ class Plugin:
                 else None
             )
         except (Exception, SystemExit) as error:  # a package's own code may raise anything
-            return f"cannot be loaded from {self.target}: {type(error).__name__}: {reason(error)}"
+            return f"cannot be loaded from {self.target}: {one_line(error)}"
         for node in tree.body if tree else ():
             if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == attribute:
                 return (ast.get_docstring(node) or "").partition("\n")[0]

@@ -7,7 +7,7 @@ from functools import cache
 from importlib import metadata
 from typing import Any, Protocol
 
-from ..errors import BadPlugin, DuplicatePlugin, QuintainError, UnknownPlugin, closest
+from ..errors import BadPlugin, DuplicatePlugin, UnknownPlugin, closest, errors_as
 from . import user_files
 from .plugin import KINDS, Plugin
 from .source_digest import installed_digest
@@ -74,14 +74,12 @@ def _provider(kind: str, name: str) -> metadata.EntryPoint:
 def _of_library(entry: metadata.EntryPoint, kind: str, full_name: str) -> Plugin:
     title = f"{KINDS[kind].singular} '{full_name}'"
     name = full_name.partition(":")[2]
-    try:
+    with errors_as(BadPlugin, f"{title}: its provider fails"):
         provider = entry.load()()
-    except (Exception, SystemExit) as error:
-        raise BadPlugin(f"{title}: its provider fails: {type(error).__name__}: {error}") from error
     package = provider.package
     if not _is_there(package):
         raise BadPlugin(f"{title} needs the package {package}, not installed: {provider.install}")
-    try:
+    with errors_as(BadPlugin, title):
         names = sorted(provider.names())
         if name not in names:
             shown = ", ".join(names[:_SHOWN]) + ", ..." * (len(names) > _SHOWN)
@@ -96,10 +94,6 @@ def _of_library(entry: metadata.EntryPoint, kind: str, full_name: str) -> Plugin
             factory=provider.factory(name),
             release=installed_digest(package) or release,
         )
-    except QuintainError:
-        raise
-    except (Exception, SystemExit) as error:  # the library's own code, or what it needs
-        raise BadPlugin(f"{title}: {type(error).__name__}: {error}") from error
 
 
 def forget() -> None:

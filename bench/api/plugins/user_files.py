@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from ..errors import BadPlugin, DuplicatePlugin, reason
+from ..errors import BadPlugin, DuplicatePlugin, one_line, reason
 from ..shared.file_checks import check_regular
 from ..shared.path_names import located
 
@@ -74,5 +74,5 @@ def run(path: Path) -> ModuleType:
         sys.modules.pop(name, None)
         if isinstance(error, (DuplicatePlugin, KeyboardInterrupt)):
             raise
-        raise BadPlugin(f"plugin file {path}: {type(error).__name__}: {error}") from error
+        raise BadPlugin(f"plugin file {path}: {one_line(error)}") from error
     return module

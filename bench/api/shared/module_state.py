@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ..errors import CellError, reason
+from ..errors import CellError, errors_as
 
 _COMPUTED_IN = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -22,16 +22,14 @@ def evaluation_mode(module: nn.Module) -> nn.Module:
 
     Raises: CellError when a module of another kind fails.
     """
-    try:
-        return module.eval()
-    except (NotImplementedError, AttributeError):
-        for one in module.modules():
-            if getattr(one, "training", False):
-                one.training = False
-        return module
-    except Exception as error:  # the module's own code
-        why = f"{type(error).__name__}: {reason(error)}"
-        raise CellError(f"the model cannot be put in evaluation mode: {why}") from error
+    with errors_as(CellError, "the model cannot be put in evaluation mode"):
+        try:
+            return module.eval()
+        except (NotImplementedError, AttributeError):
+            for one in module.modules():
+                if getattr(one, "training", False):
+                    one.training = False
+            return module
 
 
 def needs_a_pass(module: nn.Module) -> bool:
@@ -55,11 +53,8 @@ def state_hash(state: Mapping[str, Any]) -> str:
     """
     digest = hashlib.sha256()
     for name, value in sorted(state.items()):
-        try:
+        with errors_as(CellError, f"the model's state {name} cannot be read"):
             _add(digest, name, value)
-        except Exception as error:
-            why = f"{type(error).__name__}: {reason(error)}"
-            raise CellError(f"the model's state {name} cannot be read: {why}") from error
     return digest.hexdigest()
 
 

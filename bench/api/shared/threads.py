@@ -5,8 +5,7 @@ its cores changes how sums are rounded, and a small network takes as long beside
 without it. Threads that wait for one another also keep their cores busy while they do.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from ..rng import Draws, ambient
 from .module_state import evaluation_mode
 from .multiply_adds import multiply_adds
+from .torch_switches import number_of_threads
 
 # multiply-adds of one image; docs/performance.md says what a second thread gains below it
 ONE_THREAD_BELOW = 10e6
@@ -42,12 +42,8 @@ def threads_for(module: nn.Module, image: Tensor, device: torch.device) -> int:
     return 1 if small else now
 
 
-@contextmanager
-def suited_threads(module: nn.Module, image: Tensor, device: torch.device) -> Iterator[None]:
+def suited_threads(
+    module: nn.Module, image: Tensor, device: torch.device
+) -> AbstractContextManager[None]:
     """Within, torch has as many threads as the network gets; afterwards as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads_for(module, image, device))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return number_of_threads(threads_for(module, image, device))

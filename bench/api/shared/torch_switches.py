@@ -1,10 +1,12 @@
 """Torch's switches of the process: what the caller has on must not change a number of ours."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TypeVar
 
 import torch
 
+T = TypeVar("T")
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -25,19 +27,10 @@ def torch_defaults() -> Iterator[None]:
             stack.enter_context(torch.autograd.set_detect_anomaly(False))
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
-        stack.enter_context(_default_dtype())
+        dtype = switched(torch.get_default_dtype, torch.set_default_dtype, torch.float32)
+        stack.enter_context(dtype)
         stack.enter_context(_any_algorithms())
         yield
-
-
-@contextmanager
-def _default_dtype() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 @contextmanager
@@ -57,12 +50,31 @@ def _any_algorithms() -> Iterator[None]:
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Within, float32 is float32, and cuDNN takes the same kernels every time."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    cudnn = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    with matmul_precision("highest"), cudnn:
+        yield
+
+
+def matmul_precision(precision: str) -> AbstractContextManager[None]:
+    """Within, matrix products of float32 are as precise as asked for: "highest", "high", ..."""
+    return switched(
+        torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, precision
+    )
+
+
+def number_of_threads(count: int) -> AbstractContextManager[None]:
+    """Within, torch has so many threads on a CPU."""
+    return switched(torch.get_num_threads, torch.set_num_threads, count)
+
+
+@contextmanager
+def switched(read: Callable[[], T], write: Callable[[T], object], value: T) -> Iterator[None]:
+    """Within, a switch of the process has another value; afterwards what it had."""
+    before = read()
+    write(value)
     try:
-        with torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-        ):
-            yield
+        yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        write(before)

@@ -17,8 +17,8 @@ from torch import Tensor
 from ...api.data import Images
 from ...api.flags import KINDS, Flag, raised
 from ...api.rng import Draws
+from ...victim.decision import Decision, decision_of
 from ...victim.model import Network
-from ...victim.rejection import Reading, bare, reading
 from ...victim.traits import Adaptation
 
 Checked = dict[tuple[Adaptation, bool], tuple[Flag, ...]]  # with and without gradients
@@ -48,18 +48,18 @@ class Sample:
     """What a model is asked, and how attacks read its answers.
 
     x: (n, C, H, W) in [0, 1]. y: (n,), the labels. directions: (n, C, H, W) of signs. noise: of a
-    stochastic model, the same at every question. reading: as a victim's.
+    stochastic model, the same at every question. rule: as a victim's.
     """
 
     x: Tensor
     y: Tensor
     directions: Tensor
-    noise: Draws | None
-    reading: Reading
+    noise: Draws
+    rule: Decision
 
     def read(self, logits: Tensor) -> Tensor:
         """(n, K): what attacks take logits for."""
-        return self.reading(logits, self.y)
+        return self.rule.read(logits, self.y)
 
 
 def flags_of_model(
@@ -84,16 +84,14 @@ def flags_of_model(
         return ()
     asked = adaptation, gradients
     if asked not in known:
-        read = reading(
-            rejecting=network.rejects, detector_unaware=adaptation.detector_unaware, targeted=False
-        )
-        sample = take_sample(network, images, labels, examples, read)
+        rule = decision_of(network, targeted=False, detector_unaware=adaptation.detector_unaware)
+        sample = take_sample(network, images, labels, examples, rule)
         known[asked] = check_model(network, sample, gradients=gradients)
     return known[asked]
 
 
 def take_sample(
-    network: Network, images: Images, labels: Tensor, examples: Tensor, reading: Reading
+    network: Network, images: Images, labels: Tensor, examples: Tensor, rule: Decision
 ) -> Sample:
     """Choose images, evenly spread, and move each a little, as its number says."""
     rows = torch.linspace(0, len(images) - 1, min(len(images), _IMAGES)).round().long()
@@ -104,7 +102,7 @@ def take_sample(
     x = _JITTER + (1.0 - 2.0 * _JITTER) * x + _JITTER * (draws.uniform(shape, "beside") - 0.5)
     y = labels[rows].to(network.device)
     directions = draws.signs(shape, "direction")
-    return Sample(x, y, directions, draws if network.stochastic else None, reading)
+    return Sample(x, y, directions, draws, rule)
 
 
 def check_model(network: Network, sample: Sample, *, gradients: bool) -> tuple[Flag, ...]:
@@ -118,7 +116,7 @@ def check_model(network: Network, sample: Sample, *, gradients: bool) -> tuple[F
     if differing.any():
         again = _differ(logits, network.logits(sample.x, sample.noise), network)
         found[UNREPEATABLE if again.any() else BATCH] = differing | again
-    outputs = bare(logits) if network.rejects else logits
+    outputs = logits[:, : network.n_classes]
     found[PROBABILITIES] = _probabilities(outputs)
     if _unit(network) <= _FLOAT32:  # half precision rounds by itself
         found[ROUNDED] = _rounded(outputs)
@@ -180,9 +178,8 @@ def _in_other_batches(network: Network, sample: Sample) -> Tensor:
     """(n, K) logits, asked in two smaller batches, with other neighbours."""
     every = torch.arange(len(sample.x), device=sample.x.device)
     order = torch.cat([every[0::2], every[1::2]])
-    noise = sample.noise
     parts = [
-        network.logits(sample.x[rows], None if noise is None else noise.take(rows))
+        network.logits(sample.x[rows], sample.noise.take(rows))
         for rows in (every[0::2], every[1::2])
         if len(rows)
     ]

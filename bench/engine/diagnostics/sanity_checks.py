@@ -102,7 +102,7 @@ def _vanishing(
         y = labels[part].to(network.device)
         objective = partial(functional.cross_entropy, target=y, reduction="none")
         named = names[part].to(network.device)
-        noise = Draws(0, named, 0 * named, 0 * named) if network.stochastic else None
+        noise = Draws(0, named, 0 * named, 0 * named)
         gradient = network.gradient(images.read(part), objective, noise=noise).gradient
         dead += int((gradient.flatten(1).abs().amax(1) == 0).sum())
     return dead / len(rows)

@@ -14,7 +14,7 @@ from ...api.data import ImageData
 from ...api.rng import Draws
 from ...api.threat import Norm, make_ball
 from ...datasets.in_memory import fingerprint, select
-from ...victim.oracle import fooled
+from ...victim.decision import fooled
 
 EXAMPLES = 24
 NOISE_DRAWS = 25

@@ -1,14 +1,12 @@
 """The kit: every check on one plugin, or on all attacks of a file."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
-
 from ...api import registry
 from ...api.attack import Cascade
+from ...api.shared.torch_switches import number_of_threads
 from ...engine.config import AttackStage, flatten_cascade
 from ...suite.lookup import attacks_named
 from .checks import CHECKS
@@ -53,7 +51,7 @@ def check_attack(name: str, build: Callable[[], Any], source: str = "") -> Repor
 
     source: the file or the distribution that it comes from.
     """
-    with _one_thread():
+    with number_of_threads(1):  # on images this small, more only wait for one another
         return Report(name, source, tuple(_outcomes(Trial(build, source))))
 
 
@@ -65,17 +63,6 @@ def _outcomes(trial: Trial) -> list[Outcome]:
         else:
             outcomes.append(_outcome(check, trial))
     return outcomes
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """On images this small, more threads only wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _outcome(check: Callable[[Trial], None], trial: Trial) -> Outcome:

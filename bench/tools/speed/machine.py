@@ -1,8 +1,7 @@
 """What the benchmark runs on, and how fast it could be."""
 
 import platform
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -11,6 +10,7 @@ import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from ...api.shared.torch_switches import matmul_precision
 from .contenders import Job
 from .timing import Clock, Spread
 
@@ -51,23 +51,13 @@ def matmul_rate(device: torch.device, clock: Clock, dtype: Arithmetic, side: int
     kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
     a, b = torch.rand(2, side, side, device=device).to(kind)
     seconds = []
-    with _matmul_precision("high" if dtype == "tf32" else "highest"):
+    with matmul_precision("high" if dtype == "tf32" else "highest"):
         torch.mm(a, b)
         for _ in range(_PRODUCTS):
             began = clock()
             torch.mm(a, b)
             seconds.append(clock() - began)
     return 2.0 * side**3 / Spread.of(seconds).median
-
-
-@contextmanager
-def _matmul_precision(wanted: str) -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(wanted)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def flops_per_step(job: Job) -> float:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from torch import nn
 
 from ....bench.api.defense import Trained, Training
-from ....bench.api.errors import BadParameter
+from ....bench.api.errors import BadParameter, check_choice
 from ....bench.api.threat import NORMS, Epsilon, Norm, check_radii
 from ..weight_perturbation import WeightPerturbation
 from .adversarial_objective import AdversarialLoss, Attacker, Hardening
 from .inner_attack import Adversary
 from .loop import train
-from .training_config import Recipe, at_least, one_of, positive, require
+from .training_config import Recipe, at_least, positive, require
 
 PGD_REACH = 2.5  # epsilons that all steps together could cover
 FGSM_REACH = 1.25
@@ -48,7 +48,7 @@ class Threatened(Recipe):
         super().__post_init__()
         at_least("validation_steps", self.validation_steps, 1)
         if self.norm is not None:
-            one_of("norm", self.norm, NORMS)
+            check_choice("norm", self.norm, NORMS)
         if self.epsilon is not None:
             radius(self.epsilon, self.norm)
         size = self.weight_perturbation

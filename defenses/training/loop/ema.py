@@ -17,7 +17,7 @@ class Average:
     averaged like the weights: they then are those of the networks averaged over. Constant ones stay
     as they are to the bit, and counters are copied.
 
-    model: a network that holds the average. It is not to be trained.
+    model: a network with the average as its weights. Do not train it.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

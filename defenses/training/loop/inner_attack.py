@@ -13,7 +13,9 @@ from ....bench.api.threat import Ball, LinfBall, Norm, make_ball
 from .objective import Batch
 
 _NEAR = 0.001  # on the [0, 1] scale, as TRADES and MART have it for every epsilon
-_SCALE = 2.0**10  # keeps gradients in float16 from vanishing; no direction of ascent depends on it
+GRADIENT_SCALE = (
+    2.0**10
+)  # keeps gradients in float16 from vanishing; no direction of ascent depends on it
 
 Start = Callable[[Ball, Batch], Tensor]
 Goal = Callable[[nn.Module, Batch], Callable[[Tensor], Tensor]]
@@ -57,7 +59,7 @@ class Adversary:
     With one step of 1.25 it is FGSM with random start (arXiv:2001.03994).
 
     epsilon: on the [0, 1] scale. step_size: as a part of epsilon.
-    start: where it begins. goal: what it makes grow, told the model in evaluation mode.
+    start: where it begins. goal: what it makes grow, a function of the model in evaluation mode.
 
     The model is in evaluation mode meanwhile, where both papers leave it in training mode: the
     attack then meets the network as it will be used, one network for all steps whatever the
@@ -80,7 +82,7 @@ class Adversary:
             loss = self.goal(model, batch)
             for _ in range(self.steps):
                 at = x_adv.requires_grad_()
-                (gradient,) = torch.autograd.grad(_SCALE * loss(model(at)), at)
+                (gradient,) = torch.autograd.grad(GRADIENT_SCALE * loss(model(at)), at)
                 at = at.detach()
                 x_adv = ball.project(at + step * ball.steepest(gradient, at))
         return x_adv

@@ -41,7 +41,7 @@ class Objective(NamedTuple):
 class Method(Protocol):
     """How a defense trains and is validated.
 
-    Optional, with what holds without them:
+    Optional, with their defaults:
         replays = 1             how many times in a row each batch is given, a step each time
         state_dict()            what is carried from batch to batch, tensors, numbers and texts by
                                 name, which a run that was interrupted and goes on gets back, on the

@@ -9,7 +9,7 @@ from torch import Tensor
 from ....bench.api.errors import BadParameter
 from .train_data import Examples
 
-_CHUNK = 1024
+CHUNK = 1024
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class PrincipalColours:
         squares = torch.zeros(3, 3, dtype=torch.float64)
         pixels = 0
         rows = torch.arange(len(examples), device=examples.home)
-        for part in rows.tensor_split(math.ceil(len(rows) / _CHUNK)):
+        for part in rows.tensor_split(math.ceil(len(rows) / CHUNK)):
             x, _ = examples.read(part)
             if x.shape[1] != 3:
                 raise BadParameter(

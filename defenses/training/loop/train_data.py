@@ -9,7 +9,7 @@ from ....bench.api.data import ImageData
 from ....bench.api.errors import BadData
 
 HELD_BYTES = 4 * 2**30
-_CHUNK = 1024
+CHUNK = 1024
 
 
 class Examples:
@@ -54,7 +54,7 @@ class Examples:
         if size > HELD_BYTES:
             return None
         pixels = torch.empty(shape, dtype=torch.uint8)
-        for part in torch.arange(len(self)).tensor_split(math.ceil(len(self) / _CHUNK)):
+        for part in torch.arange(len(self)).tensor_split(math.ceil(len(self) / CHUNK)):
             images = self._data.images.read(self._indices[part])
             if pixels.dtype == torch.uint8:
                 grey = (images * 255.0).round().to(torch.uint8)

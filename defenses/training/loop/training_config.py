@@ -1,11 +1,10 @@
 """The hyper-parameters of training that every defense by training shares."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import get_args
 
-from ....bench.api.errors import BadParameter, closest
+from ....bench.api.errors import BadParameter, check_choice
 from .amp import PrecisionName
 from .augmentation import AugmentationName
 from .schedules import ScheduleName
@@ -79,9 +78,9 @@ class Recipe:
             require(name, value, 0.0 <= value < math.inf, "0 or positive")
         ema = 0.5 if self.ema is None else self.ema
         require("ema", self.ema, 0.0 < ema < 1.0, "above 0 and below 1")
-        one_of("schedule", self.schedule, get_args(ScheduleName))
-        one_of("augmentation", self.augmentation, get_args(AugmentationName))
-        one_of("precision", self.precision, get_args(PrecisionName))
+        check_choice("schedule", self.schedule, get_args(ScheduleName))
+        check_choice("augmentation", self.augmentation, get_args(AugmentationName))
+        check_choice("precision", self.precision, get_args(PrecisionName))
         self._check_schedule()
 
     def _check_schedule(self) -> None:
@@ -110,11 +109,3 @@ def at_least(name: str, value: int | None, least: int) -> None:
 def positive(name: str, value: float | None) -> None:
     """Raise BadParameter unless the value is absent or positive and finite."""
     require(name, value, value is None or 0.0 < value < math.inf, "positive and finite")
-
-
-def one_of(name: str, value: object, known: Iterable[str]) -> None:
-    """Raise BadParameter, naming the closest match, unless the value is known."""
-    known = tuple(known)
-    if value not in known:
-        near = closest(str(value), known)
-        raise BadParameter(f"{name} = {value!r} is not one of {', '.join(known)}{near}")

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from builders import problem_at
 from torch.nn import functional
 
 from quintain.attacks.black_box.bandits import Bandits
@@ -12,10 +13,9 @@ from quintain.attacks.black_box.simba import SimBA
 from quintain.attacks.black_box.zoo import ZOO
 from quintain.attacks.gradients.bases import Cosines
 from quintain.bench import evaluate
-from quintain.bench.api.attack import Problem
 from quintain.bench.api.errors import BadParameter
 from quintain.bench.api.rng import Draws
-from quintain.bench.api.threat import make_ball, measure
+from quintain.bench.api.threat import measure
 
 WEIGHT = torch.randn(16, generator=torch.Generator().manual_seed(5))
 
@@ -39,13 +39,7 @@ class Plane:
 
 def problem(norm="L2", count=3, epsilon=0.4):
     x = torch.full((count, 1, 4, 4), 0.5)
-    zeros = torch.zeros(count, dtype=torch.int64)
-    return Problem(
-        x=x, y=zeros, targeted=False,
-        ball=make_ball(norm, x, torch.full((count,), epsilon, dtype=torch.float64)),
-        victim=Plane(), draws=Draws(0, torch.arange(count), zeros, zeros), step=zeros,
-        start_points=x, warm=zeros.bool(),
-    )  # fmt: skip
+    return problem_at(x, Plane(), norm=norm, epsilon=epsilon)
 
 
 def path(attack, at, steps):

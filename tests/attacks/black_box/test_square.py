@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from builders import problem_at
 
 from quintain.attacks.black_box.square import Square
-from quintain.attacks.parts.square_patches import _hills, place_windows, tiled_start, within
+from quintain.attacks.parts.square_patches import place_windows, tiled_start, window_shapes, within
 from quintain.bench import evaluate
-from quintain.bench.api.attack import Problem
 from quintain.bench.api.errors import BadParameter
 from quintain.bench.api.rng import Draws
-from quintain.bench.api.threat import NORMS, make_ball, measure
+from quintain.bench.api.threat import NORMS, measure
 
 
 class FirstPixels:
@@ -31,18 +31,7 @@ class FirstPixels:
 
 def problem(norm="Linf", count=3, step=0, epsilon=0.1, shape=(3, 8, 8)):
     x = torch.full((count, *shape), 0.5)
-    zeros = torch.zeros(count, dtype=torch.int64)
-    return Problem(
-        x=x,
-        y=zeros,
-        targeted=False,
-        ball=make_ball(norm, x, torch.full((count,), epsilon, dtype=torch.float64)),
-        victim=FirstPixels(count),
-        draws=Draws(0, torch.arange(count), zeros, zeros + step),
-        step=zeros + step,
-        start_points=x,
-        warm=zeros.bool(),
-    )
+    return problem_at(x, FirstPixels(count), norm=norm, epsilon=epsilon, step=step)
 
 
 # The paper's schedule: of 10,000 candidates, from which one on the share has been halved how often.
@@ -145,7 +134,9 @@ def test_what_does_not_help_is_dropped_and_what_helps_is_kept(norm):
 def test_windows_of_norm_1_hold_two_hills_of_opposite_sign_and_equal_norm(norm, power):
     side = torch.tensor([7, 5, 8, 1])
     corner = torch.tensor([1, 2, 0, 4])
-    hills = _hills(corner, corner, side, torch.tensor([False, True, False, False]), 9, 9, norm)
+    hills = window_shapes(
+        corner, corner, side, torch.tensor([False, True, False, False]), 9, 9, norm
+    )
     window = within(corner, corner, side, 9, 9)
     assert (hills[~window] == 0).all()
     half = 0.5 ** (1 if norm == "L1" else 0.5)

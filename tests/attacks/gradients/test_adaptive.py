@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from builders import Iterate, random_images
 from torch import nn
 from torch.nn import functional
 
@@ -75,7 +76,7 @@ def test_bpda_of_a_model_with_gradients_is_its_gradient(digits):
 def test_a_declared_surrogate_gives_the_derivative_and_not_the_value():
     head = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     module = nn.Sequential(Halved(), head)
-    x = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    x = random_images(3, 1, 4, 4)
     answer = Network(module, CPU, 16).gradient(x, lambda z: z[:, 0], Surrogates())
     assert torch.equal(answer.logits, head(x[..., ::2, ::2].round()))
     weight = head[1].weight[0].reshape(1, 1, 2, 2)
@@ -106,11 +107,6 @@ class Recording:
     def step(self, problem, state):
         self.kept.append(self.source(problem, problem.x, Margin()))
         return state
-
-
-@dataclass
-class Iterate:
-    x_adv: torch.Tensor
 
 
 def test_eot_asks_as_often_as_it_says_and_comes_nearer_to_the_mean(digits):
@@ -194,7 +190,7 @@ def test_a_cold_surrogate_gradient_shows_the_network_itself_and_a_warm_one_does_
         (lambda: EOT(samples=0), "samples must be at least 1"),
         (lambda: Smoothed(temperature=0.0), "temperature must be positive"),
         (lambda: Smoothed(decay=1.2), "decay must be above 0"),
-        (lambda: Smoothed(check_every=0), "look_every must be at least 1"),
+        (lambda: Smoothed(check_every=0), "check_every must be at least 1"),
     ],
 )
 def test_what_makes_no_sense_is_refused(make, said):

@@ -2,46 +2,28 @@
 
 import pytest
 import torch
+from builders import Scores, first_logit, problem_at, random_images
 from scipy.fft import idctn
 
 from quintain.attacks.gradients.bases import Cosines, Pixels, PrincipalComponents, RandomGroups
 from quintain.attacks.gradients.directional_differences import DirectionalDifferences
 from quintain.bench import evaluate
-from quintain.bench.api.attack import Preparation, Problem
+from quintain.bench.api.attack import Preparation
 from quintain.bench.api.errors import BadParameter
-from quintain.bench.api.rng import Draws
-from quintain.bench.api.threat import make_ball
 
 SHAPE = (2, 4, 6)
 D = 48
 GRADIENT = torch.randn(D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-class Scores:
-    """A victim whose scores rise along GRADIENT."""
-
-    access = "score"
-
-    def __init__(self):
-        self.points = []
-
-    def scores(self, x, rows=None):
-        self.points.append(x)
-        return (x.double().flatten(1) @ GRADIENT)[:, None]
-
-
-def value(logits, y, *, targeted):
-    return logits[:, 0]
+def rising(x):
+    """(N, 2, 4, 6) -> (N, 1) float64, with GRADIENT everywhere."""
+    return (x.double().flatten(1) @ GRADIENT)[:, None]
 
 
 def problem(x=None, count=3, step=0):
     x = torch.full((count, *SHAPE), 0.5) if x is None else x
-    zeros = torch.zeros(len(x), dtype=torch.int64)
-    return Problem(
-        x=x, y=zeros, targeted=False, ball=make_ball("L2", x, torch.ones(len(x))),
-        victim=Scores(), draws=Draws(0, torch.arange(len(x)), zeros, zeros + step),
-        step=zeros + step, start_points=x, warm=zeros.bool(),
-    )  # fmt: skip
+    return problem_at(x, Scores(rising, len(x)), norm="L2", epsilon=1.0, step=step)
 
 
 def every(basis, at):
@@ -67,7 +49,7 @@ def fitted(images, components):
 
 
 def some_images(count=40):
-    return torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(1))
+    return random_images(count, *SHAPE, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +112,7 @@ def test_principal_components_need_the_attackers_images(digits):
 @pytest.mark.parametrize("basis", [Pixels(), Cosines(0.5), RandomGroups(5)])
 def test_on_a_straight_loss_the_estimate_is_the_projection_on_the_span(basis):
     at = problem()
-    found = DirectionalDifferences(basis, spacing=0.1)(at, at.x, value).double().flatten(1)
+    found = DirectionalDifferences(basis, spacing=0.1)(at, at.x, first_logit).double().flatten(1)
     vectors = every(basis, at).double()
     expected = ((vectors @ GRADIENT)[:, None] @ vectors)[:, 0]
     assert torch.allclose(found, expected, atol=1e-5)
@@ -141,7 +123,7 @@ def test_some_directions_are_drawn_afresh_at_each_step():
     drawn = []
     for step in (0, 1):
         at = problem(step=step)
-        found = DirectionalDifferences(Pixels(), directions=4)(at, at.x, value).flatten(1)
+        found = DirectionalDifferences(Pixels(), directions=4)(at, at.x, first_logit).flatten(1)
         assert ((found != 0).sum(dim=1) == 4).all()
         drawn.append(found != 0)
     assert not torch.equal(*drawn)
@@ -150,7 +132,7 @@ def test_some_directions_are_drawn_afresh_at_each_step():
 def test_at_the_border_a_slope_is_over_the_distance_moved():
     x = torch.tensor([0.0, 1.0, 0.5]).repeat(D // 3).reshape(1, *SHAPE)
     at = problem(x)
-    found = DirectionalDifferences(Pixels(), spacing=0.1)(at, x, value).double().flatten(1)
+    found = DirectionalDifferences(Pixels(), spacing=0.1)(at, x, first_logit).double().flatten(1)
     assert torch.allclose(found[0], GRADIENT, atol=1e-5)
     probes = torch.cat(at.victim.points)
     assert (probes.min(), probes.max()) == (0.0, 1.0)
@@ -159,10 +141,10 @@ def test_at_the_border_a_slope_is_over_the_distance_moved():
 def test_the_estimate_does_not_depend_on_how_many_are_asked_together(monkeypatch):
     at = problem()
     source = DirectionalDifferences(RandomGroups(5))
-    whole = source(at, at.x, value)
+    whole = source(at, at.x, first_logit)
     name = "quintain.attacks.gradients.directional_differences.PROBES_AT_ONCE"
     monkeypatch.setattr(name, 1)
-    assert torch.equal(source(problem(), at.x, value), whole)
+    assert torch.equal(source(problem(), at.x, first_logit), whole)
 
 
 @pytest.mark.parametrize(

@@ -3,25 +3,16 @@ from typing import Any
 
 import pytest
 import torch
+from builders import problem_at
 from torch.nn import functional
 
 from quintain.attacks.gradients.autograd import Autograd
-from quintain.attacks.gradients.diversity import InputDiversity, _resizing
+from quintain.attacks.gradients.diversity import InputDiversity, resizing
 from quintain.attacks.parts.losses import Margin
 from quintain.attacks.white_box.pgd import PGD
 from quintain.bench import evaluate
 from quintain.bench.api import registry
-from quintain.bench.api.attack import Problem
 from quintain.bench.api.errors import BadParameter
-from quintain.bench.api.rng import Draws
-from quintain.bench.api.threat import make_ball
-
-
-def problem_of(x, step=0):
-    zeros = torch.zeros(len(x), dtype=torch.int64)
-    draws = Draws(0, torch.arange(len(x)), zeros, zeros + step)
-    ball = make_ball("Linf", x, torch.full((len(x),), 0.1))
-    return Problem(x, zeros, False, ball, None, draws, zeros, x, zeros.bool())
 
 
 @dataclass(frozen=True)
@@ -42,7 +33,7 @@ def test_resizing_is_bilinear_among_zeros(side):
     for size in range(1, side + 1):
         for before in range(side - size + 1):
             place = torch.tensor([(before + 0.5) / (side - size + 1)])
-            matrix = _resizing(side, torch.tensor([size]), place)
+            matrix = resizing(side, torch.tensor([size]), place)
             ours = matrix @ x @ matrix.mT
             small = functional.interpolate(x, (size, size), mode="bilinear", align_corners=False)
             after = side - size - before
@@ -54,7 +45,7 @@ def test_the_gradient_goes_back_through_what_was_done():
     """Of |T x|^2 / 2 it is T'T x, for which x . T'T x = |T x|^2."""
     x = torch.rand(30, 3, 9, 7)
     inner = Quadratic()
-    gradient = InputDiversity(1.0, 0.5, inner)(problem_of(x), x, Margin())
+    gradient = InputDiversity(1.0, 0.5, inner)(problem_at(x), x, Margin())
     (shown,) = inner.seen
     products = (x * gradient).flatten(1).sum(1)
     assert torch.allclose(products, shown.square().flatten(1).sum(1), rtol=1e-5)
@@ -71,8 +62,8 @@ def test_the_loss_beside_it_is_that_of_the_resized_image():
     x = torch.rand(5, 1, 8, 8)
     inner = Summing()
     source = InputDiversity(1.0, 0.5, inner)
-    gradient, value = source.valued(problem_of(x), x, Margin())
-    assert torch.equal(gradient, source(problem_of(x), x, Margin()))
+    gradient, value = source.valued(problem_at(x), x, Margin())
+    assert torch.equal(gradient, source(problem_at(x), x, Margin()))
     assert torch.equal(value, inner.seen[0].flatten(1).sum(1))
 
 
@@ -82,7 +73,7 @@ def test_so_many_are_changed_and_again_at_each_step(probability):
     inner = Quadratic()
     source = InputDiversity(probability, 0.6, inner)
     for step in (0, 1):
-        source(problem_of(x, step), x, Margin())
+        source(problem_at(x, step=step), x, Margin())
     changed = [(one != x).flatten(1).any(1) for one in inner.seen]
     # of sizes 5 to 8 one in four is the image's own
     assert changed[0].float().mean() == pytest.approx(0.75 * probability, abs=0.05)
@@ -92,9 +83,9 @@ def test_so_many_are_changed_and_again_at_each_step(probability):
 def test_a_row_does_not_depend_on_its_neighbours():
     x = torch.rand(64, 3, 16, 16)
     source = InputDiversity(1.0, 0.5, Quadratic())
-    whole = source(problem_of(x), x, Margin())
+    whole = source(problem_at(x), x, Margin())
     for count in (1, 3, 17):
-        part = source(problem_of(x[:count]), x[:count], Margin())
+        part = source(problem_at(x[:count]), x[:count], Margin())
         assert torch.equal(part, whole[:count])
 
 

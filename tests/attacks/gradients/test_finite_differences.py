@@ -2,13 +2,11 @@ from itertools import pairwise
 
 import pytest
 import torch
+from builders import Scores, first_logit, problem_at
 
 from quintain.attacks.gradients.finite_differences import FiniteDifferences
 from quintain.attacks.parts.losses import CrossEntropy
-from quintain.bench.api.attack import Problem
 from quintain.bench.api.errors import BadParameter
-from quintain.bench.api.rng import Draws
-from quintain.bench.api.threat import make_ball
 
 WEIGHT = torch.randn(12, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -22,42 +20,11 @@ def straight(x):
     return x.double().flatten(1) @ WEIGHT
 
 
-def first_logit(logits, y, *, targeted):
-    return logits[:, 0]
-
-
-class Scores:
-    """A victim that answers with a function's values and counts the questions of each example."""
-
-    access = "score"
-
-    def __init__(self, function, count):
-        self.function = function
-        self.asked = torch.zeros(count, dtype=torch.int64)
-        self.points = []
-
-    def scores(self, x, rows=None):
-        self.asked += torch.bincount(rows, minlength=len(self.asked))
-        self.points.append((x, rows))
-        return self.function(x)
-
-
 def estimate(source, x, *, function=smooth, loss=None, step=0, targeted=False):
     """The estimate, and the victim that was asked."""
-    count = len(x)
-    zeros = torch.zeros(count, dtype=torch.int64)
-    problem = Problem(
-        x=x,
-        y=torch.arange(count) % 3,
-        targeted=targeted,
-        ball=make_ball("Linf", x, torch.ones(count)),
-        victim=Scores(function, count),
-        draws=Draws(0, torch.arange(count), zeros, zeros + step),
-        step=zeros + step,
-        start_points=x,
-        warm=zeros.bool(),
-    )
-    return source(problem, x, loss or CrossEntropy()), problem.victim
+    y = torch.arange(len(x)) % 3
+    at = problem_at(x, Scores(function, len(x)), y=y, targeted=targeted, epsilon=1.0, step=step)
+    return source(at, x, loss or CrossEntropy()), at.victim
 
 
 def exact(x, *, function=smooth, loss=None, targeted=False):
@@ -96,7 +63,7 @@ def test_at_the_border_the_quotient_is_over_the_distance_moved():
         FiniteDifferences(spacing=0.01), x, function=straight, loss=first_logit
     )
     assert torch.allclose(found.double(), exact(x, function=straight, loss=first_logit), atol=1e-5)
-    probes = victim.points[0][0]
+    probes = victim.points[0]
     assert probes.min() >= 0.0
     assert probes.max() <= 1.0
 
@@ -113,7 +80,7 @@ def test_a_subset_is_right_where_it_was_drawn_and_zero_elsewhere(x):
     whole, _ = estimate(FiniteDifferences(spacing=2.0**-7), x)
     drawn = found != 0
     assert torch.equal(found[drawn], whole[drawn])
-    probes, rows = victim.points[0]
+    probes, rows = victim.points[0], victim.rows[0]
     moved = (probes != x[rows]).flatten(1)
     assert (moved.sum(1) == 1).all()
     touched = torch.zeros(5, 12).index_add(0, rows, moved.float()) > 0
@@ -138,7 +105,7 @@ def test_it_may_ask_in_parts(x, monkeypatch):
     monkeypatch.setattr("quintain.attacks.gradients.finite_differences.PROBES_AT_ONCE", 500)
     parts, victim = estimate(FiniteDifferences(), x)
     assert len(victim.points) > 1
-    assert max(probes.numel() for probes, _ in victim.points) <= 500
+    assert max(probes.numel() for probes in victim.points) <= 500
     assert torch.equal(parts, whole)
     assert victim.asked.tolist() == [24] * 5
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from builders import problem_at, random_images
 from torch import nn
 from torch.nn import functional
 
@@ -8,10 +9,8 @@ from quintain.attacks.parts.losses import CrossEntropy
 from quintain.attacks.presets import transfer
 from quintain.bench import evaluate
 from quintain.bench.api import registry
-from quintain.bench.api.attack import Preparation, Problem
+from quintain.bench.api.attack import Preparation
 from quintain.bench.api.errors import BadParameter
-from quintain.bench.api.rng import Draws
-from quintain.bench.api.threat import make_ball
 from quintain.bench.datasets.in_memory import in_memory, select
 from quintain.bench.victim.model import Network
 from quintain.defenses.none import Undefended
@@ -27,7 +26,7 @@ def linear(seed, n_classes=4):
 
 
 def pictures(count, seed=0):
-    return torch.rand(count, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
+    return random_images(count, 1, 4, 4, seed=seed)
 
 
 class Setting:
@@ -149,21 +148,9 @@ def test_its_gradient_is_the_proxys_and_the_victim_is_not_asked():
     setting = Setting()
     prepared = Proxy().prepare(setting.preparation())
     x, y = pictures(5, seed=9), torch.arange(5) % 4
-    zeros = torch.zeros(5, dtype=torch.int64)
-    problem = Problem(
-        x=x,
-        y=y,
-        targeted=False,
-        ball=make_ball("Linf", x, torch.ones(5)),
-        victim=None,
-        draws=Draws(0, zeros, zeros, zeros),
-        step=zeros,
-        start_points=x,
-        warm=zeros.bool(),
-    )
     at = x.clone().requires_grad_()
     (expected,) = torch.autograd.grad(functional.cross_entropy(setting.apprentice(at), y) * 5, at)
-    assert torch.allclose(prepared(problem, x, CrossEntropy()), expected, atol=1e-6)
+    assert torch.allclose(prepared(problem_at(x, y=y), x, CrossEntropy()), expected, atol=1e-6)
 
 
 def test_an_attacker_without_images_is_told_so():

@@ -1,9 +1,11 @@
 """NES, SPSA and RGF beside what theory says of them."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from builders import Scores, first_logit, problem_at
 from torch import nn
 
 from quintain.attacks.gradients import score_differences
@@ -11,10 +13,7 @@ from quintain.attacks.gradients.nes import NES
 from quintain.attacks.gradients.rgf import RGF
 from quintain.attacks.gradients.spsa import SPSA
 from quintain.bench import evaluate
-from quintain.bench.api.attack import Problem
 from quintain.bench.api.errors import BadParameter
-from quintain.bench.api.rng import Draws
-from quintain.bench.api.threat import make_ball
 
 D = 48
 GRADIENT = torch.randn(D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -31,41 +30,12 @@ def bowl(x):
     return (x.double().flatten(1) ** 2 @ GRADIENT)[:, None]
 
 
-def value(logits, y, *, targeted):
-    return logits[:, 0]
-
-
-class Scores:
-    """A victim that answers with a function's values and counts the questions of each example."""
-
-    access = "score"
-
-    def __init__(self, function, count):
-        self.function = function
-        self.asked = torch.zeros(count, dtype=torch.int64)
-        self.points = []
-
-    def scores(self, x, rows=None):
-        self.asked += torch.bincount(rows, minlength=len(self.asked))
-        self.points.append(x)
-        return self.function(x)
-
-
 def estimate(source, x, *, function=straight, step=0, examples=None):
     """The estimates (B, D) in float64, and the victim that was asked."""
-    zeros = torch.zeros(len(x), dtype=torch.int64)
-    problem = Problem(
-        x=x,
-        y=zeros,
-        targeted=False,
-        ball=make_ball("Linf", x, torch.ones(len(x))),
-        victim=Scores(function, len(x)),
-        draws=Draws(0, torch.arange(len(x)) if examples is None else examples, zeros, zeros + step),
-        step=zeros + step,
-        start_points=x,
-        warm=zeros.bool(),
-    )
-    return source(problem, x, value).double().flatten(1), problem.victim
+    at = problem_at(x, Scores(function, len(x)), epsilon=1.0, step=step)
+    if examples is not None:
+        at.draws = replace(at.draws, example=examples)
+    return source(at, x, first_logit).double().flatten(1), at.victim
 
 
 def middle(count):
@@ -139,7 +109,7 @@ def test_an_example_gets_the_same_numbers_in_any_batch(source, monkeypatch):
     for some in (torch.tensor([5]), torch.tensor([66, 0, 31])):
         part, _ = estimate(source, x[some], function=squared, examples=some)
         assert torch.equal(part, whole[some])
-    monkeypatch.setattr(score_differences, "_DRAWN_AT_ONCE", D)
+    monkeypatch.setattr(score_differences, "DRAWN_AT_ONCE", D)
     drawn_singly, _ = estimate(source, x, function=squared)
     monkeypatch.setattr(score_differences, "PROBES_AT_ONCE", 1)
     singly, victim = estimate(source, x, function=squared)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from builders import random_images
 from torch import nn
 from torch.nn import functional
 
@@ -38,7 +39,7 @@ def together(modules, x, combination):
 def test_the_gradient_is_that_of_what_is_averaged(combination, count):
     modules = nets(count)
     ensemble = opened(modules, combination)
-    x = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    x = random_images(20, 1, 4, 4, seed=1)
     y = torch.arange(20) % 5
 
     def objective(logits):

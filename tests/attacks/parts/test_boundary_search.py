@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from builders import problem_at, random_images
 from torch import nn
 
 from quintain.attacks.black_box.boundary import Boundary
@@ -10,10 +11,9 @@ from quintain.attacks.black_box.hop_skip_jump import HopSkipJump
 from quintain.attacks.black_box.rays import RayS
 from quintain.attacks.parts.boundary_search import StartingPoints, bisect
 from quintain.bench import evaluate
-from quintain.bench.api.attack import Preparation, Problem
+from quintain.bench.api.attack import Preparation
 from quintain.bench.api.errors import BadParameter
-from quintain.bench.api.rng import Draws
-from quintain.bench.api.threat import make_ball, measure
+from quintain.bench.api.threat import measure
 from quintain.bench.datasets.in_memory import in_memory
 
 NAMES = ("a", "b", "c", "d")
@@ -41,13 +41,8 @@ class Labels:
 
 def problem(function, count=4, budget=10**6, norm="L2", y=None, targeted=False, shape=(1, 2, 8)):
     x = torch.full((count, *shape), 0.5)
-    zeros = torch.zeros(count, dtype=torch.int64)
-    return Problem(
-        x=x, y=zeros if y is None else y, targeted=targeted,
-        ball=make_ball(norm, x, torch.full((count,), 4.0, dtype=torch.float64)),
-        victim=Labels(function, count, budget), draws=Draws(0, torch.arange(count), zeros, zeros),
-        step=zeros, start_points=x, warm=zeros.bool(),
-    )  # fmt: skip
+    victim = Labels(function, count, budget)
+    return problem_at(x, victim, y=y, targeted=targeted, norm=norm, epsilon=4.0)
 
 
 def threshold(at):
@@ -239,7 +234,7 @@ def test_parameters_that_make_no_attack_are_refused(kind, given):
 
 def test_two_classes_and_one_channel_are_enough():
     module = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
-    x = torch.rand(5, 1, 1, 3, generator=torch.Generator().manual_seed(0))
+    x = random_images(5, 1, 1, 3)
     y = module(x).argmax(1)
     for attack in (HopSkipJump(steps=2), Boundary(steps=20), RayS(steps=5)):
         norm = "Linf" if isinstance(attack, RayS) else "L2"

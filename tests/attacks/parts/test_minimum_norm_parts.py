@@ -8,10 +8,11 @@ from torch import nn
 
 from quintain.attacks.parts.adam_moments import Moments
 from quintain.attacks.parts.linearised import ranked_classes
-from quintain.attacks.parts.minimum_norm import annealed, farthest, unit
+from quintain.attacks.parts.minimum_norm import annealed, farthest
 from quintain.attacks.parts.penalty_search import ConstantSearch, Rounds
 from quintain.attacks.parts.tanh_space import pulled_back, to_images, to_tanh_space
 from quintain.bench import evaluate
+from quintain.bench.api.threat import unit
 
 
 def test_the_constant_grows_until_one_succeeds_and_then_closes_in():

@@ -22,8 +22,9 @@ from quintain.bench.api.errors import BadParameter, UnknownPlugin
 from quintain.bench.api.rng import Draws
 from quintain.bench.api.threat import make_ball, measure
 from quintain.bench.victim.counters import UNLIMITED, AttackCounters
+from quintain.bench.victim.decision import decision_of
 from quintain.bench.victim.model import Network
-from quintain.bench.victim.oracle import Oracle
+from quintain.bench.victim.oracle import AttackedModel, Oracle
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 
@@ -42,7 +43,8 @@ def problem_of(digits, norm, epsilon, count=24, targeted=False):
     network.logits(x)
 
     def victim(access):
-        return Oracle(network, counters, access, targeted=targeted, draws=draws)
+        model = AttackedModel(decision_of(network, targeted=targeted), access)
+        return Oracle(model, counters, draws)
 
     def at(access):
         zeros = torch.zeros_like(rows)

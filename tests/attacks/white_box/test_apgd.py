@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from quintain.attacks.parts.losses import DLR, CrossEntropy, Margin, SummedHinge, Towards
-from quintain.attacks.white_box.apgd import APGD, _checks
+from quintain.attacks.white_box.apgd import APGD, checkpoints
 from quintain.attacks.white_box.apgd_targeted import TargetedAPGD
 from quintain.attacks.white_box.pgd import PGD
 from quintain.bench import evaluate
@@ -36,9 +36,9 @@ def test_two_classes_have_one_target(linear):
 
 
 def test_progress_is_checked_ever_more_often():
-    assert [at for at, _ in _checks(100)] == [22, 41, 57, 70, 80, 87, 93, 99]
-    assert [window for _, window in _checks(100)] == [22, 19, 16, 13, 10, 7, 6, 6]
-    assert _checks(1) == [(1, 1)]
+    assert [at for at, _ in checkpoints(100)] == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert [window for _, window in checkpoints(100)] == [22, 19, 16, 13, 10, 7, 6, 6]
+    assert checkpoints(1) == [(1, 1)]
 
 
 def test_it_is_no_weaker_than_pgd_with_as_many_steps(digits):

@@ -1,10 +1,11 @@
 """Which classes FAB goes for, and where its restarts begin."""
 
+from dataclasses import replace
+
 import torch
+from builders import problem_at
 
 from quintain.attacks.white_box.fab import FAB, FABT
-from quintain.bench.api.attack import Problem
-from quintain.bench.api.rng import Draws
 from quintain.bench.api.threat import NORMS, make_ball, measure
 
 LOGITS = torch.tensor([[3.0, 1.0, 2.0, 0.0], [0.0, 1.0, 2.0, 3.0]])
@@ -23,18 +24,8 @@ class Scores:
 
 def problem(restart, norm="Linf"):
     x = torch.full((2, 1, 3, 3), 0.5)
-    rows, restarts = torch.arange(2), torch.full((2,), restart)
-    return Problem(
-        x=x,
-        y=Y,
-        targeted=False,
-        ball=make_ball(norm, x, torch.tensor([0.1, 0.2])),
-        victim=Scores(),
-        draws=Draws(0, rows, restarts, 0 * rows),
-        step=0 * rows,
-        start_points=x,
-        warm=torch.zeros(2).bool(),
-    )
+    at = problem_at(x, Scores(), y=Y, norm=norm, restart=restart)
+    return replace(at, ball=make_ball(norm, x, torch.tensor([0.1, 0.2])))
 
 
 def test_each_restart_goes_for_the_next_class_and_never_for_one_that_does_not_exist():

@@ -5,15 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+from builders import problem_at, random_images
 
 from quintain.attacks.presets import transfer_strong
 from quintain.attacks.white_box.momentum import MomentumIterative, ni_fgsm, unit, vmi_fgsm
 from quintain.bench import evaluate
 from quintain.bench.api import registry
-from quintain.bench.api.attack import Problem
 from quintain.bench.api.errors import BadParameter
-from quintain.bench.api.rng import Draws
-from quintain.bench.api.threat import make_ball, measure
+from quintain.bench.api.threat import measure
 
 
 @dataclass(frozen=True)
@@ -30,18 +29,15 @@ class Watched:
 
 
 def run(attack, x, norm="Linf", epsilon=0.2):
-    zeros = torch.zeros(len(x), dtype=torch.int64)
-    ball = make_ball(norm, x, torch.full((len(x),), epsilon))
     states = []
     for step in range(attack.steps):
-        draws = Draws(0, torch.arange(len(x)), zeros, zeros + step)
-        problem = Problem(x, zeros, False, ball, None, draws, zeros + step, x, zeros.bool())
-        state = attack.start(problem) if step == 0 else states[-1]
-        states.append(attack.step(problem, state))
+        at = problem_at(x, norm=norm, epsilon=epsilon, step=step)
+        state = attack.start(at) if step == 0 else states[-1]
+        states.append(attack.step(at, state))
     return states
 
 
-X = 0.3 + 0.4 * torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+X = 0.3 + 0.4 * random_images(6, 1, 4, 4)
 
 
 def test_gradients_add_up_with_decay():

@@ -18,8 +18,9 @@ from quintain.bench.api.attack import Problem
 from quintain.bench.api.rng import Draws
 from quintain.bench.api.threat import make_ball
 from quintain.bench.victim.counters import UNLIMITED, AttackCounters
+from quintain.bench.victim.decision import decision_of
 from quintain.bench.victim.model import Network
-from quintain.bench.victim.oracle import Oracle
+from quintain.bench.victim.oracle import AttackedModel, Oracle
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 
@@ -115,7 +116,8 @@ def test_momentum_leads_to_the_very_points_of_theirs(digits, ours, theirs):
     network = Network(module, torch.device("cpu"), 128)
     network.logits(x)
     counters = AttackCounters.open(ball, y, zeros + UNLIMITED, ball.epsilon[:, None])
-    victim = Oracle(network, counters, "white-box", targeted=False)
+    model = AttackedModel(decision_of(network, targeted=False), "white-box")
+    victim = Oracle(model, counters)
     draws = Draws(0, rows, zeros, zeros)
     problem = Problem(x, y, False, ball, victim, draws, zeros, x, zeros.bool())
     state = attack.start(problem)

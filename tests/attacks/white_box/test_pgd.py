@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 import torch
+from builders import problem_at
 
 from quintain.attacks.gradients.finite_differences import FiniteDifferences
 from quintain.attacks.presets import pgd_finite_differences
 from quintain.attacks.white_box.pgd import PGD
 from quintain.bench import evaluate
-from quintain.bench.api.attack import Answer, Problem
+from quintain.bench.api.attack import Answer
 from quintain.bench.api.errors import BadParameter
-from quintain.bench.api.rng import Draws
-from quintain.bench.api.threat import NORMS, make_ball, measure
+from quintain.bench.api.threat import NORMS, measure
 
 
 class Slope:
@@ -28,19 +28,8 @@ class Slope:
 
 def problem(norm="Linf", gradient=None, epsilon=0.1, count=3, step=0, **named):
     x = torch.full((count, 1, 2, 2), 0.5)
-    zeros = torch.zeros(count, dtype=torch.int64)
-    radii = torch.full((count,), epsilon, dtype=torch.float64)
-    return Problem(
-        x=x,
-        y=zeros,
-        targeted=False,
-        ball=make_ball(norm, x, radii),
-        victim=Slope(torch.tensor([[3.0, -4.0], [0.0, 0.0]]) if gradient is None else gradient),
-        draws=Draws(0, torch.arange(count), zeros, zeros + step),
-        step=zeros + step,
-        start_points=named.get("start_points", x),
-        warm=named.get("warm", zeros.bool()),
-    )
+    victim = Slope(torch.tensor([[3.0, -4.0], [0.0, 0.0]]) if gradient is None else gradient)
+    return problem_at(x, victim, norm=norm, epsilon=epsilon, step=step, **named)
 
 
 def run(attack, at):

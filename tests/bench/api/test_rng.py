@@ -1,14 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from builders import draws
 from scipy.stats import chisquare, kstest
 
-from quintain.bench.api.rng import Draws, philox
-
-
-def draws(examples, seed=0, restart=0, step=0):
-    example = torch.tensor(examples)
-    return Draws(seed, example, torch.full_like(example, restart), torch.full_like(example, step))
+from quintain.bench.api.rng import philox
 
 
 # Random123 1.14, tests/kat_vectors: philox4x32 10

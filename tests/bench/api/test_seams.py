@@ -14,8 +14,9 @@ from quintain.bench.api.attack import Cascade
 from quintain.bench.api.errors import AccessDenied
 from quintain.bench.api.threat import make_ball
 from quintain.bench.victim.counters import UNLIMITED, AttackCounters
+from quintain.bench.victim.decision import decision_of
 from quintain.bench.victim.model import Network
-from quintain.bench.victim.oracle import Oracle
+from quintain.bench.victim.oracle import AttackedModel, Oracle
 
 RADII = (0.1, 0.25, 0.4)
 
@@ -35,7 +36,8 @@ def asked(access, budget=UNLIMITED, count=2, module=None):
     zeros = torch.zeros(count, dtype=torch.int64)
     counters = AttackCounters.open(ball, zeros, zeros + budget, grid)
     network = Network(module or Threshold(), torch.device("cpu"), 64)
-    return Oracle(network, counters, access, targeted=False), counters
+    model = AttackedModel(decision_of(network, targeted=False), access)
+    return Oracle(model, counters), counters
 
 
 def pixels(*values):

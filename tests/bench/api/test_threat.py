@@ -3,12 +3,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from builders import draws, random_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.stats import kstest
 
-from quintain.bench.api.rng import Draws
 from quintain.bench.api.threat import NORMS, Epsilon, make_ball, measure, parse_grid, round_inwards
 
 pixels = st.one_of(st.sampled_from([0.0, 1.0, 0.5, 1e-20, 2.0**-24]), st.floats(0, 1, width=32))
@@ -49,11 +49,6 @@ def length(delta, norm):
 def around(norm, centre, epsilon, count, shape=(1, 2, 3)):
     x = torch.full((count, *shape), centre)
     return make_ball(norm, x, torch.full((count,), epsilon, dtype=torch.float64))
-
-
-def first_draws(count, seed=0):
-    zeros = torch.zeros(count, dtype=torch.int64)
-    return Draws(seed, torch.arange(count), zeros, zeros)
 
 
 @given(problems(), norms)
@@ -192,7 +187,7 @@ def test_random_starts_are_inside_and_differ(norm, epsilon):
     generator = torch.Generator().manual_seed(1)
     x = torch.rand(40, 1, 4, 5, generator=generator).round(decimals=1)
     ball = make_ball(norm, x, torch.full((40,), epsilon, dtype=torch.float64))
-    start = ball.random(first_draws(40))
+    start = ball.random(draws(40))
     assert ball.contains(start).all()
     assert len({tuple(one.tolist()) for one in (start - x).flatten(1)}) == 40
 
@@ -201,7 +196,7 @@ def test_random_starts_are_inside_and_differ(norm, epsilon):
 def test_random_starts_fill_the_ball_evenly(norm):
     """The share of the volume within r of the centre is (r / epsilon) ** dimensions."""
     ball = around(norm, 0.5, 0.4, 4000)
-    delta = ball.random(first_draws(4000, seed=5)).double() - 0.5
+    delta = ball.random(draws(4000, seed=5)).double() - 0.5
     shares = (measure(delta, norm) / 0.4) ** 6
     assert kstest(shares.numpy(), "uniform").pvalue > 0.01
     assert abs(delta.mean().item()) < 0.01
@@ -292,10 +287,10 @@ def test_a_pace_lengthens_steps_and_leaves_the_ball_as_it_is(norm):
 
 
 def test_linf_bounds_do_not_depend_on_how_many_are_made_at_once(monkeypatch):
-    x = torch.rand(7, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    x = random_images(7, 3, 5, 5)
     epsilon = torch.linspace(0.01, 0.5, 7, dtype=torch.float64)
     whole = make_ball("Linf", x, epsilon)
-    monkeypatch.setattr("quintain.bench.api.threat._AT_ONCE", 160)
+    monkeypatch.setattr("quintain.bench.api.threat.PIXELS_AT_ONCE", 160)
     parts = make_ball("Linf", x, epsilon)
     assert torch.equal(parts.lower, whole.lower)
     assert torch.equal(parts.upper, whole.upper)

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from builders import Iterate
 from torch import nn
 
 from quintain.attacks.gradients.finite_differences import FiniteDifferences
@@ -21,11 +22,6 @@ from quintain.bench.engine.loop import AttackInputs
 from quintain.bench.victim.model import Network
 
 PIXELS = FiniteDifferences(coordinates=16)
-
-
-@dataclass
-class Iterate:
-    x_adv: torch.Tensor
 
 
 @dataclass(frozen=True)

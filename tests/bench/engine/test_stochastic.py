@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from builders import Iterate
 from torch import nn
 
 from quintain.attacks.white_box.pgd import PGD
@@ -39,11 +40,6 @@ class Coin(nn.Module):
         heads = noise(x).uniform((1,), "coin") < self.chance
         score = torch.where(heads, 1.0, -1.0) + 0 * x.flatten(1)[:, :1]
         return torch.cat([-score, score], dim=1)
-
-
-@dataclass
-class Iterate:
-    x_adv: torch.Tensor
 
 
 @dataclass(frozen=True)

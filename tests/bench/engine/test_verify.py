@@ -3,6 +3,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from builders import Iterate
 from torch import nn
 
 from quintain.bench import evaluate
@@ -77,11 +78,6 @@ def test_the_order_of_the_answers_is_that_of_the_candidates():
 
 
 # ---------------------------------------------------------------------------- attacks that cheat
-
-
-@dataclass
-class Iterate:
-    x_adv: torch.Tensor
 
 
 @dataclass(frozen=True)

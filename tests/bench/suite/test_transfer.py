@@ -187,6 +187,30 @@ def test_a_source_that_cannot_be_made_fails_its_own_cells_alone(matrix, tmp_path
     assert "(4 were there already)" in matrix()
 
 
+def test_a_changed_network_does_without_a_source_that_cannot_be_made_any_more(
+    matrix, tmp_path, monkeypatch
+):
+    from quintain.bench.suite import networks
+
+    matrix()
+    real = networks.open_ready
+
+    def another(path, spec, data):
+        if spec["which"] == "b":
+            raise RuntimeError("no such weights")
+        network = real(path, spec, data)
+        with torch.no_grad():
+            network[1].weight *= 1.0 + 0.1 * (spec["which"] == "c")
+        return network
+
+    monkeypatch.setattr(networks, "open_ready", another)
+    assert "5 of 9 cells done (2 were there already), 4 failed" in matrix(code=1)
+    entries = json.loads((tmp_path / "out" / "manifest.json").read_text())["cells"]
+    lost = {(one["model"], one["attack"]) for one in entries if one["status"] == "failed"}
+    assert lost == {("b", "fgsm"), ("b", title("a")), ("b", title("c")), ("c", title("b"))}
+    assert {one["error"] for one in entries if "error" in one} == {"RuntimeError: no such weights"}
+
+
 @pytest.mark.parametrize(
     ("models", "transfer", "says"),
     [

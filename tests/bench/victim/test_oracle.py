@@ -9,8 +9,9 @@ from torch import nn
 from quintain.bench.api.errors import AccessDenied
 from quintain.bench.api.threat import make_ball
 from quintain.bench.victim.counters import UNLIMITED, AttackCounters
+from quintain.bench.victim.decision import decision_of, fooled, margin
 from quintain.bench.victim.model import Network
-from quintain.bench.victim.oracle import Oracle, fooled, margin
+from quintain.bench.victim.oracle import AttackedModel, Oracle
 
 
 class Threshold(nn.Module):
@@ -34,8 +35,9 @@ def counters(count, budget=UNLIMITED, norm="Linf", goal=0, epsilon=0.4, radii=(0
     return AttackCounters.open(ball, torch.full((count,), goal), torch.full((count,), budget), grid)
 
 
-def victim(outcomes, access="white-box", *, targeted=False, **named):
-    return Oracle(network(), outcomes, access, targeted=targeted, **named)
+def victim(outcomes, access="white-box", *, targeted=False, going=None, **named):
+    model = AttackedModel(decision_of(network(), targeted=targeted), access, **named)
+    return Oracle(model, outcomes, going=going)
 
 
 def images(*pixels):

@@ -18,8 +18,9 @@ from quintain.bench.api.errors import AccessDenied, BadData, BadParameter
 from quintain.bench.api.rng import noise
 from quintain.bench.api.threat import make_ball
 from quintain.bench.victim.counters import AttackCounters
+from quintain.bench.victim.decision import decision_of, fooled
 from quintain.bench.victim.model import Network
-from quintain.bench.victim.oracle import Oracle, fooled
+from quintain.bench.victim.oracle import AttackedModel, Oracle
 from quintain.bench.victim.rejection import bare, merged, rejection_margin
 from quintain.bench.victim.voting import prediction
 
@@ -184,8 +185,8 @@ def victim(toy, access, count=3, budget=10, *, detector_unaware=False):
     counters = AttackCounters.open(
         ball, torch.zeros(count, dtype=torch.int64), torch.full((count,), budget), grid
     )
-    made = Oracle(network, counters, access, targeted=False, detector_unaware=detector_unaware)
-    return made, counters
+    rule = decision_of(network, targeted=False, detector_unaware=detector_unaware)
+    return Oracle(AttackedModel(rule, access), counters), counters
 
 
 @pytest.fixture

@@ -5,16 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from builders import Iterate
 from torch import nn
 
 from quintain.bench import evaluate
 from quintain.bench.api.errors import CellError
 from quintain.bench.store.checkpoints import weights_hash
-
-
-@dataclass
-class Iterate:
-    x_adv: torch.Tensor
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 import pytest
 import torch
+from builders import draws, linear, random_images
 from torch import nn
 
 from quintain.bench.api.defense import Certifier
 from quintain.bench.api.errors import BadParameter
-from quintain.bench.api.rng import Draws
 from quintain.defenses.certified.interval_bounds import IntervalBounded, IntervalBounds, _Bounded
 from quintain.defenses.training.loop.objective import Batch
 
@@ -12,20 +12,10 @@ QUICK = {"epochs": 12, "batch_size": 50, "augmentation": "none", "learning_rate"
 RAMP = {"warmup_epochs": 1, "ramp_epochs": 6}
 
 
-def linear(outputs=2):
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(16, outputs))
-
-
-def draws(count):
-    rows = torch.arange(count)
-    return Draws(0, rows, torch.zeros_like(rows), torch.zeros_like(rows))
-
-
 def test_the_radius_of_a_linear_network_is_its_distance_from_another_class():
     """In Linf the distance is the lead over the L1 norm of the weights' difference."""
     network = linear(3)
-    x = 0.4 + 0.2 * torch.rand(30, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    x = 0.4 + 0.2 * random_images(30, 1, 4, 4, seed=1)
     found = IntervalBounded(network).certify(x, draws(30), 16)
     with torch.no_grad():
         logits, weight = network(x).double(), network[1].weight.double()
@@ -87,7 +77,7 @@ def method(**changes):
 
 
 def batch(epoch):
-    x = 0.3 + 0.4 * torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    x = 0.3 + 0.4 * random_images(20, 1, 4, 4)
     return Batch(x, torch.arange(20) % 3, torch.arange(20), epoch, torch.Generator())
 
 

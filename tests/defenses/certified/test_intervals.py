@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from builders import random_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -121,7 +122,7 @@ def test_every_network_of_ours_has_sound_bounds(name):
 def test_adversarial_points_stay_within_the_bounds():
     """PGD on a logit is a sharper test than random points: it nearly reaches the bound."""
     network = mixed(5)
-    x = torch.rand(16, 2, 8, 8, generator=torch.Generator().manual_seed(2))
+    x = random_images(16, 2, 8, 8, seed=2)
     wide = torch.full((16,), 0.02)
     with torch.no_grad():
         upper = propagate(network, surely_around(x, wide)).upper[:, 0]

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from builders import linear
 from torch import nn
 
 from quintain.bench.api import registry
@@ -13,11 +14,6 @@ from quintain.defenses.none import Undefended
 from quintain.defenses.training.gaussian_noise import GaussianNoise
 
 QUICK = {"epochs": 8, "batch_size": 50, "augmentation": "none", "learning_rate": 2.0}
-
-
-def linear():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
 
 
 def test_every_image_is_trained_and_validated_on_with_new_noise(training):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from builders import draws, plane, random_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, norm
@@ -15,20 +16,6 @@ from quintain.defenses.certified.smoothed_classifier import Smoothed, lower_boun
 SIGMA = 0.3
 
 
-def plane(weight, bias):
-    """Two classes: the second where weight . x + bias > 0."""
-    layer = nn.Linear(len(weight), 2)
-    with torch.no_grad():
-        layer.weight.copy_(torch.stack([torch.zeros(len(weight)), torch.tensor(weight)]))
-        layer.bias.copy_(torch.tensor([0.0, bias]))
-    return nn.Sequential(nn.Flatten(), layer).eval()
-
-
-def draws(count, seed=0, first=0):
-    rows = torch.arange(first, first + count)
-    return Draws(seed, rows, torch.zeros_like(rows), torch.zeros_like(rows))
-
-
 @pytest.fixture
 def halves():
     """Images, 1x2x2, on both sides of a plane, and their signed distances from it.
@@ -37,7 +24,7 @@ def halves():
     within the distance of the plane: pA = Phi(distance / sigma).
     """
     weight, bias = [1.0, -2.0, 0.5, 1.5], -0.5
-    x = torch.rand(40, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    x = random_images(40, 1, 2, 2)
     score = x.flatten(1).double() @ torch.tensor(weight).double() + bias
     return plane(weight, bias), x, (score / np.linalg.norm(weight)).numpy()
 
@@ -123,7 +110,7 @@ def test_the_answers_depend_on_seed_and_example_alone(halves):
     small = module.certify(x, draws(40), 16)
     assert torch.equal(whole.radius, small.radius)
     assert torch.equal(whole.prediction, small.prediction)
-    part = module.certify(x[7:20], draws(13, first=7), 64)
+    part = module.certify(x[7:20], draws(range(7, 20)), 64)
     assert torch.equal(part.radius, whole.radius[7:20])
     assert not torch.equal(module.certify(x, draws(40, seed=1), 4096).radius, whole.radius)
     same = module.predict(x, draws(40), 16)

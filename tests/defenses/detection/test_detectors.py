@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from builders import random_images
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import median_filter
@@ -107,7 +108,7 @@ def test_k_is_a_thousandth_of_the_training_images_by_default():
     model.detector.bank = nn.functional.normalize(
         torch.randn(5000, 8, generator=torch.Generator().manual_seed(0))
     )
-    x = torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+    x = random_images(4, 1, 6, 6, seed=1)
     _, scores = model.detector(model.network, x)
     at = nn.functional.normalize(with_features(model.network, x, None)[1])
     wanted = torch.cdist(at, model.detector.bank).sort(dim=1).values[:, 4]

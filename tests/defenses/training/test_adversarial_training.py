@@ -1,5 +1,6 @@
 import pytest
 import torch
+from builders import linear, random_images
 from torch import nn
 
 from quintain.bench.api.errors import BadParameter
@@ -10,11 +11,6 @@ from quintain.defenses.training.loop.inner_attack import Adversary, as_used
 from quintain.defenses.training.loop.objective import Batch
 
 QUICK = {"epochs": 8, "batch_size": 50, "augmentation": "none", "learning_rate": 2.0}
-
-
-def linear(outputs=2):
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(16, outputs))
 
 
 def batch(x, y, seed=0):
@@ -67,7 +63,7 @@ def test_robust_validation_accuracy_is_the_exact_one(training, two_cues):
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
 @pytest.mark.parametrize("steps", [1, 4])
 def test_perturbations_stay_in_the_ball_and_raise_the_loss(norm, steps):
-    x = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    x = random_images(20, 1, 4, 4)
     y = torch.arange(20) % 3
     model = linear(3)
     epsilon = {"Linf": 0.05, "L2": 0.2, "L1": 1.0}[norm]
@@ -81,7 +77,7 @@ def test_perturbations_stay_in_the_ball_and_raise_the_loss(norm, steps):
 
 
 def test_pgd_finds_the_worst_point_of_a_linear_network():
-    x = 0.3 + 0.4 * torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    x = 0.3 + 0.4 * random_images(20, 1, 4, 4)
     y = torch.arange(20) % 2
     model = linear()
     weight = (model[1].weight[1] - model[1].weight[0]).detach()

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from builders import convolutional, linear
 from torch import nn
 
 from quintain.bench.api.threat import make_ball
@@ -15,14 +16,6 @@ BARE = {
     "learning_rate": 0.1,
     "validation_share": 0.0,
 }
-
-
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
-        nn.Linear(64, 3),
-    )  # fmt: skip
 
 
 class Watched(Free):
@@ -49,8 +42,8 @@ def test_it_is_the_bare_loop_of_the_paper_bit_for_bit(training, grey):
     SEEN.clear()
     replays, epsilon = 3, 0.125
     defense = Watched(**BARE, epochs=2, epsilon=epsilon, replays=replays)
-    trained = defense.fit(network(), training(*grey, n_classes=3)).model
-    model = network().train()
+    trained = defense.fit(convolutional(3, side=4), training(*grey, n_classes=3)).model
+    model = convolutional(3, side=4).train()
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
     delta = torch.zeros(17, 1, 4, 4)
     batches = SEEN[::replays]
@@ -70,7 +63,9 @@ def test_it_is_the_bare_loop_of_the_paper_bit_for_bit(training, grey):
 
 def test_each_batch_is_replayed_and_its_perturbation_carried_on(training, grey):
     SEEN.clear()
-    Watched(**BARE, epochs=1, epsilon=0.125, replays=2).fit(network(), training(*grey, n_classes=3))
+    Watched(**BARE, epochs=1, epsilon=0.125, replays=2).fit(
+        convolutional(3, side=4), training(*grey, n_classes=3)
+    )
     first, again, second = SEEN[:3]
     assert len(SEEN) == 6
     assert torch.equal(first[0], again[0])
@@ -83,7 +78,7 @@ def test_each_batch_is_replayed_and_its_perturbation_carried_on(training, grey):
 
 def test_an_epoch_takes_one_pass_for_each_replay(training, grey):
     passes = []
-    model = network()
+    model = convolutional(3, side=4)
     model.register_forward_hook(lambda module, *_: passes.append(module.training))
     trained = Free(**BARE, epochs=1, epsilon=0.1, replays=4).fit(
         model, training(*grey, n_classes=3)
@@ -96,7 +91,7 @@ def test_an_epoch_takes_one_pass_for_each_replay(training, grey):
 def test_the_perturbation_climbs_the_loss_within_the_ball(norm, epsilon):
     generator = torch.Generator().manual_seed(0)
     x, y = torch.rand(8, 1, 4, 4, generator=generator), torch.arange(8) % 3
-    model = network().eval()
+    model = convolutional(3, side=4).eval()
     attack, losses = Carried(norm, epsilon, 0.5), []
     for _ in range(12):
         x_adv = attack.perturb(model, Batch(x, y, torch.arange(8), 0.0, generator))
@@ -109,8 +104,7 @@ def test_the_perturbation_climbs_the_loss_within_the_ball(norm, epsilon):
 
 
 def test_on_a_linear_network_one_replay_reaches_the_worst_point():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    model = linear()
     x, y = torch.full((4, 1, 4, 4), 0.5), torch.tensor([0, 1, 0, 1])
     attack = Carried("Linf", 0.125, 1.0)
     given = Batch(x, y, torch.arange(4), 0.0, torch.Generator())
@@ -125,7 +119,7 @@ def test_what_is_carried_can_be_saved():
     generator = torch.Generator().manual_seed(0)
     x, y = torch.rand(8, 1, 4, 4, generator=generator), torch.arange(8) % 3
     given = Batch(x, y, torch.arange(8), 0.0, generator)
-    model = network().eval()
+    model = convolutional(3, side=4).eval()
 
     def go(attack, steps):
         for _ in range(steps):
@@ -158,7 +152,7 @@ def test_a_larger_batch_than_before_starts_at_zero_where_it_is_longer():
     for size in (2, 4):
         x = torch.full((size, 1, 4, 4), 0.5)
         given = Batch(x, torch.zeros(size).long(), torch.arange(size), 0.0, generator)
-        x_adv = attack.perturb(network(), given)
+        x_adv = attack.perturb(convolutional(3, side=4), given)
         kept = x_adv.detach().clone()
         x_adv.sum().backward()
     assert (kept[:2] == 0.625).all()

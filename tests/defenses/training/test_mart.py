@@ -1,5 +1,6 @@
 import pytest
 import torch
+from builders import linear
 from torch import nn
 
 from quintain.bench.api.errors import BadData
@@ -81,6 +82,6 @@ def test_auxiliary_classifiers_have_the_same_loss_by_their_weight(logits):
 def test_probabilities_are_refused_in_one_line(training, stripes):
     x, y = stripes
     soft = nn.functional.one_hot(y, 2).float()
-    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
+    model = linear(inputs=36)
     with pytest.raises(BadData, match="mart needs a class for each image: it cannot train on prob"):
         MART(epsilon=0.1).fit(model, training(x, soft))

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from builders import linear
 from torch import nn
 
 from quintain.defenses.training.loop.inner_attack import Adversary, against_clean, nearby
@@ -87,11 +88,6 @@ def test_auxiliary_classifiers_have_the_same_loss_by_their_weight(logits):
     assert torch.equal(ours.logits, near)
 
 
-def linear(outputs=2):
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(16, outputs))
-
-
 def test_the_attack_reaches_the_farthest_answer_on_its_side_of_a_linear_network():
     """The divergence is convex along the weights and 0 at the image: its maxima are two corners."""
     generator = torch.Generator().manual_seed(0)
@@ -109,7 +105,7 @@ def test_the_attack_reaches_the_farthest_answer_on_its_side_of_a_linear_network(
 def test_it_starts_from_normal_noise_of_a_thousandth():
     x = torch.full((50, 1, 8, 8), 0.5)
     still = Adversary("Linf", 0.1, 1, 1e-12, nearby)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    model = linear(inputs=64)
     moved = still.perturb(model, batch(x, torch.zeros(50).long())) - x
     assert moved.std().item() == pytest.approx(0.001, rel=0.05)
     assert moved.mean().abs() < 1e-4

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from builders import convolutional, linear, random_images
 from torch import nn
 
 from quintain.defenses.training.adversarial_training import AdversarialTraining
@@ -11,16 +12,8 @@ from quintain.defenses.training.mart import MART
 from quintain.defenses.training.trades import TRADES
 from quintain.defenses.training.weight_perturbation import WeightPerturbation
 
-X = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+X = random_images(12, 1, 4, 4)
 Y = torch.arange(12) % 3
-
-
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
-        nn.Linear(64, 3),
-    )  # fmt: skip
 
 
 def loss(forward):
@@ -37,7 +30,7 @@ def same(one, other):
 
 @pytest.mark.parametrize("size", [0.01, 0.3])
 def test_each_layer_moves_along_its_gradient_in_proportion_to_its_norm(size):
-    model = network()
+    model = convolutional(3, side=4)
     found = nn.functional.cross_entropy(model(X), Y)
     perturbed = WeightPerturbation(size).perturbed(model, found)
     for name in ("0.weight", "4.weight"):
@@ -53,7 +46,7 @@ def test_each_layer_moves_along_its_gradient_in_proportion_to_its_norm(size):
 
 def test_gradients_are_those_of_the_perturbed_network():
     """Computed the authors' way: a copy of the network, moved in place."""
-    model = network()
+    model = convolutional(3, side=4)
     moved = copy.deepcopy(model)
     climbing = nn.functional.cross_entropy(moved(X), Y)
     parameters = dict(moved.named_parameters())
@@ -73,7 +66,7 @@ def test_gradients_are_those_of_the_perturbed_network():
 
 
 def test_weights_and_running_statistics_are_the_real_networks():
-    model, plain = network(), network()
+    model, plain = convolutional(3, side=4), convolutional(3, side=4)
     before = state(model)
     WeightPerturbation(0.1).worst(model, 0.0, loss).loss.backward()
     plain(X)
@@ -86,7 +79,7 @@ def test_weights_and_running_statistics_are_the_real_networks():
 
 
 def test_nothing_is_left_perturbed_when_something_raises():
-    model = network()
+    model = convolutional(3, side=4)
     before, kept = state(model), dict(model.named_parameters())
     calls = []
 
@@ -102,7 +95,7 @@ def test_nothing_is_left_perturbed_when_something_raises():
 
         def __init__(self):
             super().__init__()
-            self.inner, self.passes = network(), 0
+            self.inner, self.passes = convolutional(3, side=4), 0
 
         def forward(self, x):
             self.passes += 1
@@ -121,11 +114,11 @@ def test_nothing_is_left_perturbed_when_something_raises():
 
 @pytest.mark.parametrize("awp", [WeightPerturbation(0.0), WeightPerturbation(0.1, warmup_epochs=2)])
 def test_off_and_in_its_warm_up_it_is_one_ordinary_pass(awp):
-    model, passes = network(), []
+    model, passes = convolutional(3, side=4), []
     model.register_forward_hook(lambda *_: passes.append(1))
     found = awp.worst(model, 1.9, loss).loss
     assert len(passes) == 1
-    assert found.item() == nn.functional.cross_entropy(network()(X), Y).item()
+    assert found.item() == nn.functional.cross_entropy(convolutional(3, side=4)(X), Y).item()
 
 
 def test_it_sets_in_after_its_warm_up(training, two_cues):
@@ -133,8 +126,7 @@ def test_it_sets_in_after_its_warm_up(training, two_cues):
         defense = AdversarialTraining(
             epochs=2, batch_size=300, epsilon=0.1, steps=1, validation_share=0.0, **named
         )
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+        model = linear()
         passes = []
         model.register_forward_hook(lambda module, *_: passes.append(module.training))
         return defense.fit(model, training(*two_cues)).model[1].weight, sum(passes)
@@ -147,7 +139,7 @@ def test_it_sets_in_after_its_warm_up(training, two_cues):
 
 
 def test_frozen_weights_and_those_without_a_gradient_are_left_alone():
-    model = network()
+    model = convolutional(3, side=4)
     model[0].weight.requires_grad_(False)
     model.add_module("idle", nn.Identity())
     model.idle.weight = nn.Parameter(torch.ones(2, 2))
@@ -165,8 +157,7 @@ def test_the_carried_perturbation_of_free_training_moves_once_a_step(
     monkeypatch.setattr(
         Carried, "_ascend", lambda self, *given: moved.append(1) or ascend(self, *given)
     )
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    model = linear()
     defense = Free(
         epochs=1, batch_size=300, epsilon=0.1, replays=2, weight_perturbation=0.01,
         validation_share=0.0,

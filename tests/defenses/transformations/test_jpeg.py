@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from builders import random_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -60,7 +61,7 @@ def test_the_transform_is_scipys():
     st.integers(1, 100),
 )  # fmt: skip
 def test_any_image_stays_an_image(seed, channels, height, width, quality):
-    x = torch.rand(2, channels, height, width, generator=torch.Generator().manual_seed(seed))
+    x = random_images(2, channels, height, width, seed=seed)
     opened = Compressed(quality)(x)
     assert opened.shape == x.shape
     assert ((opened >= 0) & (opened <= 1)).all()

@@ -10,6 +10,7 @@ from torch import nn
 from quintain.bench.api import rng
 from quintain.bench.api.defense import InputSpec
 from quintain.bench.api.errors import BadData, BadParameter
+from quintain.defenses.detection.feature_squeezing import FeatureSqueezing
 from quintain.models.alexnet import alexnet
 from quintain.models.explain.class_activation import ActivationMaps, cam, grad_cam
 from quintain.models.googlenet import googlenet
@@ -182,6 +183,18 @@ def test_within_an_ensemble_the_layer_of_one_network_is_named_through_it(x):
     assert grad_cam(Mean(one, other), x, 1).layer == "networks.1.stage3"
 
 
+def test_of_a_detector_it_is_the_pass_that_classifies(x):
+    torch.manual_seed(0)
+    network = trained_like(resnet(INPUTS, depth=8)).float()
+    detector = FeatureSqueezing().wrap(network).eval()
+    x = x.float()
+    found = grad_cam(detector, x, 1)
+    assert found.layer == "network.stage3:1"  # it is called for the squeezed images too
+    torch.testing.assert_close(found.values, grad_cam(network, x, 1).values)
+    rejection = grad_cam(detector, x, 5, "network.stage3:3")
+    assert rejection.values.abs().max() > 0
+
+
 def test_of_a_stochastic_network_it_is_the_mean_over_draws(x):
     class Noise(nn.Module):
         stochastic = True
@@ -198,6 +211,8 @@ def test_of_a_stochastic_network_it_is_the_mean_over_draws(x):
     default, many = grad_cam(noisy, x, 1), grad_cam(noisy, x, 1, draws=300, seed=5)
     assert torch.equal(default.values, grad_cam(noisy, x, 1, draws=16, batch_size=4).values)
     again = grad_cam(noisy, x, 1, draws=300, seed=9)
+    areas = cam(noisy, x, 1, draws=300, seed=5)
+    torch.testing.assert_close(areas.values / areas.values[0].numel(), many.values)
     assert (many.values - again.values).norm() < 0.2 * (once.values - again.values).norm()
 
 
@@ -227,6 +242,8 @@ def test_a_network_without_convolutions_and_images_of_another_size_are_refused(x
         grad_cam(flattening, x[:, :, :16, :16])
     with pytest.raises(BadData, match="images must be"):
         grad_cam(flattening, x[0])
+    with pytest.raises(BadData, match="images must be"):
+        grad_cam(flattening, x[:0], layer="0")
 
 
 def test_a_layer_behind_a_cut_gradient_is_refused(x):

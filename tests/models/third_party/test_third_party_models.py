@@ -6,6 +6,7 @@ import types
 
 import pytest
 import torch
+from builders import random_images
 from torch import nn
 
 from quintain.bench.api import registry
@@ -19,7 +20,7 @@ GREY = InputSpec((1, 32, 32), 7, (0.4,), (0.2,))
 
 
 def x_of(inputs, count=2):
-    return torch.rand(count, *inputs.shape, generator=torch.Generator().manual_seed(0))
+    return random_images(count, *inputs.shape)
 
 
 @pytest.mark.parametrize("inputs", [COLOUR, GREY])

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from builders import Iterate
 from torch import nn
 
 from quintain.attacks.gradients.external_model import Borrowed
@@ -194,11 +195,6 @@ def test_a_gradient_source_of_the_attackers_own_is_not_believed_either(linear):
 
 
 # -------------------------------------------------------------------------- points and logits
-
-
-@dataclass
-class Iterate:
-    x_adv: torch.Tensor
 
 
 @dataclass(frozen=True)

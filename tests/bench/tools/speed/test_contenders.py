@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from quintain.bench.tools.speed.contenders import BARE, BareForward, Quintain, QuintainQueries
-from quintain.bench.tools.speed.counting import Counted
-from quintain.bench.tools.speed.measurements import robust_accuracy
+from quintain.bench.tools.speed.measurements import Counted, robust_accuracy
 
 EPSILONS = (0.05, 0.12, 0.2)
 

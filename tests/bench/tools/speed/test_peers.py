@@ -7,8 +7,7 @@ import torch
 
 from quintain.bench.tools.speed import peers
 from quintain.bench.tools.speed.contenders import Quintain
-from quintain.bench.tools.speed.counting import Counted
-from quintain.bench.tools.speed.measurements import robust_accuracy
+from quintain.bench.tools.speed.measurements import Counted, robust_accuracy
 
 NAMES = ["foolbox", "torchattacks", "art", "adv-lib"]
 LAST_LOOKS = {"foolbox": 1, "torchattacks": 0, "art": 2, "adv-lib": 0}  # forward, for success tests

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from builders import linear
 from torch import nn
 
 from quintain.bench.api.errors import BadParameter
@@ -14,11 +15,6 @@ from quintain.defenses.training.trades import TRADES
 
 DEFENSES = [AdversarialTraining, Free, TRADES, MART]
 QUICK = {"epochs": 8, "batch_size": 50, "augmentation": "none", "learning_rate": 1.0}
-
-
-def linear():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
 
 
 def robust(model, x, y, epsilon):

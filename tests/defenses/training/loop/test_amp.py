@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from builders import linear
 from torch import nn
 
 from quintain.bench.api.errors import BadParameter
@@ -100,7 +101,9 @@ def test_the_adversary_goes_the_same_way_however_the_loss_is_scaled(monkeypatch)
     for norm in ("Linf", "L2", "L1"):
         found = []
         for scale in (1.0, 2.0**10):
-            monkeypatch.setattr("quintain.defenses.training.loop.inner_attack._SCALE", scale)
+            monkeypatch.setattr(
+                "quintain.defenses.training.loop.inner_attack.GRADIENT_SCALE", scale
+            )
             batch = Batch(x, y, torch.arange(8), 0.0, torch.Generator().manual_seed(1))
             found.append(Adversary(norm, 0.1, 3, 0.5).perturb(model, batch))
         assert torch.equal(*found)
@@ -121,7 +124,7 @@ def test_a_network_that_cannot_be_compiled_is_one_clear_line(training, stripes, 
 
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda call: compile_(call, backend=broken))
-    network = nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
+    network = linear(inputs=36)
     with pytest.raises(BadParameter) as caught:
         Undefended(**quick(compile=True)).fit(network, training(*stripes))
     line = str(caught.value)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from builders import random_images
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,7 +25,7 @@ def moved(image, down, right):
     seed=st.integers(0, 9),
 )
 def test_moves_and_mirrors_as_plain_loops_do(down, right, mirrored, seed):
-    x = torch.rand(2, 3, 5, 7, generator=torch.Generator().manual_seed(seed))
+    x = random_images(2, 3, 5, 7, seed=seed)
     drawn = torch.tensor([[down, right, int(mirrored)], [0, 0, 0]])
     out = Augmentation(3, mirror=True)(x, drawn)
     assert torch.equal(out[0], moved(x[0].flip(2) if mirrored else x[0], down, right))

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from builders import linear
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -59,8 +60,7 @@ def test_it_is_torchs_where_the_decay_is_no_longer_rising():
 
 def test_the_average_is_what_is_validated_and_kept(training, stripes):
     def fit(**named):
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
+        model = linear(inputs=36)
         seen = {"epochs": 3, "batch_size": 20, "augmentation": "none", "schedule": "constant"}
         return Undefended(**seen, **named).fit(model, training(*stripes))
 

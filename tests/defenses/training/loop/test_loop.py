@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from builders import convolutional, linear
 from torch import nn
 
 from quintain.bench.api.errors import BadPlugin, CellError
@@ -9,19 +10,6 @@ from quintain.defenses.none import Undefended
 from quintain.defenses.training.loop.loop import train
 from quintain.defenses.training.loop.objective import Objective, classification
 from quintain.defenses.training.loop.training_config import Recipe
-
-
-def network(n_classes=2, dropout=0.0):
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
-        nn.Dropout(dropout), nn.Linear(144, n_classes),
-    )  # fmt: skip
-
-
-def linear(n_classes=3):
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(16, n_classes))
 
 
 def plain(**named):
@@ -68,7 +56,7 @@ class Scripted:
 
 def test_learns_what_can_be_learnt_and_says_how_it_went(training, stripes):
     job = training(*stripes)
-    trained = Undefended(epochs=5, batch_size=20, augmentation="none").fit(network(), job)
+    trained = Undefended(epochs=5, batch_size=20, augmentation="none").fit(convolutional(), job)
     model = trained.model
     assert not model.training
     assert (model(stripes[0]).argmax(1) == stripes[1]).all()
@@ -93,7 +81,7 @@ def test_learns_what_can_be_learnt_and_says_how_it_went(training, stripes):
 
 def test_momentum_and_weight_decay_are_what_the_formula_says(training):
     x, y = few()
-    model = linear()
+    model = linear(3)
     weight = model[1].weight.detach().double().clone()
     bias = model[1].bias.detach().double().clone()
     trained = plain(epochs=3, learning_rate=0.5, momentum=0.9, weight_decay=0.1).fit(
@@ -112,7 +100,7 @@ def test_momentum_and_weight_decay_are_what_the_formula_says(training):
 
 def test_gradient_clip_bounds_a_step(training):
     x, y = few()
-    model = linear()
+    model = linear(3)
     before = copy.deepcopy(model)
     plain(epochs=1, learning_rate=1.0, weight_decay=0.0, gradient_clip=0.01).fit(
         model, training(x, y, n_classes=3)
@@ -127,7 +115,7 @@ def test_same_seed_same_weights_and_another_seed_others(training, stripes):
 
     def fit(seed):
         torch.manual_seed(seed + 100)  # what the caller drew before must not matter
-        fresh = network(dropout=0.5)
+        fresh = convolutional(dropout=0.5)
         torch.rand(seed + 5)
         return weights(defense.fit(fresh, training(*stripes, seed=seed)).model)
 
@@ -136,7 +124,7 @@ def test_same_seed_same_weights_and_another_seed_others(training, stripes):
 
 
 def test_the_callers_random_numbers_are_left_alone(training, stripes):
-    model = network(dropout=0.5)
+    model = convolutional(dropout=0.5)
     torch.manual_seed(11)
     expected = torch.rand(3)
     torch.manual_seed(11)
@@ -148,8 +136,8 @@ def test_certain_probabilities_train_as_classes_do(training, stripes):
     x, y = stripes
     certain = nn.functional.one_hot(y, 2).float()
     defense = Undefended(epochs=2, batch_size=50)
-    a = defense.fit(network(), training(x, y))
-    b = defense.fit(network(), training(x, certain))
+    a = defense.fit(convolutional(), training(x, y))
+    b = defense.fit(convolutional(), training(x, certain))
     for one, other in zip(weights(a.model), weights(b.model), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     assert a.history[-1]["train_accuracy"] == b.history[-1]["train_accuracy"]
@@ -165,7 +153,7 @@ def test_the_weights_that_validate_best_are_kept(training, stripes):
             return Objective(*classification(model, batch.x, y))
 
     recipe = Recipe(epochs=6, batch_size=20, augmentation="none", schedule="constant")
-    trained = train(network(), training(*stripes), recipe, Spoilt())
+    trained = train(convolutional(), training(*stripes), recipe, Spoilt())
     accuracies = [one["validation_accuracy"] for one in trained.history]
     assert accuracies[1] > 0.9
     assert accuracies[-1] < 0.1
@@ -174,21 +162,21 @@ def test_the_weights_that_validate_best_are_kept(training, stripes):
     stopping = Recipe(
         epochs=6, batch_size=20, augmentation="none", schedule="constant", early_stop=2
     )
-    assert len(train(network(), training(*stripes), stopping, Spoilt()).history) == 4
+    assert len(train(convolutional(), training(*stripes), stopping, Spoilt()).history) == 4
 
     last = Recipe(
         epochs=6, batch_size=20, augmentation="none", schedule="constant", validation_share=0.0
     )
-    model = train(network(), training(*stripes), last, Spoilt()).model
+    model = train(convolutional(), training(*stripes), last, Spoilt()).model
     assert (model(stripes[0]).argmax(1) == stripes[1]).float().mean() < 0.1
 
 
 def test_an_alarm_ends_training_before_its_epochs_weights_count(training, stripes):
     recipe = Recipe(epochs=6, batch_size=20, augmentation="none")
-    trained = train(network(), training(*stripes), recipe, Scripted(alarm_at=3))
+    trained = train(convolutional(), training(*stripes), recipe, Scripted(alarm_at=3))
     assert len(trained.history) == 3
     assert trained.flags == ("scripted alarm; weights of epoch 2 kept",)
-    again = train(network(), training(*stripes), recipe, Scripted(alarm_at=None))
+    again = train(convolutional(), training(*stripes), recipe, Scripted(alarm_at=None))
     assert again.flags == ()
 
 
@@ -197,7 +185,7 @@ def test_validation_comes_when_due_after_the_warm_up_and_at_the_end(training, st
         warmup_epochs = 3
 
     recipe = Recipe(epochs=7, batch_size=50, validate_every=2)
-    trained = train(network(), training(*stripes), recipe, Warming())
+    trained = train(convolutional(), training(*stripes), recipe, Warming())
     validated = [one["epoch"] for one in trained.history if "validation_loss" in one]
     assert validated == [4, 6, 7]
 
@@ -206,7 +194,7 @@ def test_the_plateau_schedule_hears_of_validation(training, stripes):
     x, _ = stripes
     noise = torch.randint(2, (200,), generator=torch.Generator().manual_seed(0))
     recipe = {"schedule": "plateau", "patience": 1, "learning_rate": 1.0, "epochs": 8}
-    trained = Undefended(batch_size=20, **recipe).fit(network(), training(x, noise))
+    trained = Undefended(batch_size=20, **recipe).fit(convolutional(), training(x, noise))
     losses = [one["validation_loss"] for one in trained.history]
     expected, best, rate = [], float("inf"), 1.0
     for loss in losses:
@@ -219,7 +207,7 @@ def test_the_plateau_schedule_hears_of_validation(training, stripes):
 def test_a_loss_that_is_no_number_is_one_clear_line(training):
     x, y = few()
     with pytest.raises(CellError) as caught:
-        plain(epochs=50, learning_rate=1e30).fit(linear(), training(x, y, n_classes=3))
+        plain(epochs=50, learning_rate=1e30).fit(linear(3), training(x, y, n_classes=3))
     line = str(caught.value)
     assert line.startswith("training diverged: ")
     assert "learning_rate below 1e+30" in line
@@ -234,7 +222,7 @@ def test_weights_that_overflow_in_the_last_step_are_noticed(training):
             loss, logits = classification(model, batch.x, batch.y)
             return Objective(loss + 1e38 * (1e38 * model[1].bias).sum() * 1e-38, logits)
 
-    model = linear()
+    model = linear(3)
     nn.init.zeros_(model[1].bias)
     recipe = plain(epochs=1, learning_rate=1e10)
     with pytest.raises(CellError, match="weights are not finite after epoch 1"):
@@ -244,7 +232,7 @@ def test_weights_that_overflow_in_the_last_step_are_noticed(training):
 def test_a_network_that_learnt_nothing_is_flagged(training, stripes):
     x, _ = stripes
     noise = torch.randint(2, (200,), generator=torch.Generator().manual_seed(0))
-    trained = Undefended(epochs=1).fit(network(), training(x, noise))
+    trained = Undefended(epochs=1).fit(convolutional(), training(x, noise))
     assert any(one.startswith("did not learn: validation accuracy") for one in trained.flags)
 
 
@@ -255,20 +243,20 @@ def test_no_batch_is_too_small_for_batch_normalisation(training, stripes):
 
 
 def test_frozen_weights_stay(training, stripes):
-    model = network()
+    model = convolutional()
     model[0].weight.requires_grad_(False)
     before = model[0].weight.clone()
     after = Undefended(epochs=1).fit(model, training(*stripes)).model
     assert torch.equal(after[0].weight, before)
     assert not after[0].weight.requires_grad
-    assert after[5].weight.requires_grad
+    assert after[4].weight.requires_grad
 
 
 def test_auxiliary_logits_without_a_weight_are_refused(training):
     class Bare(nn.Module):
         def __init__(self):
             super().__init__()
-            self.inner = linear()
+            self.inner = linear(3)
 
         def forward(self, x):
             return (self.inner(x), self.inner(x)) if self.training else self.inner(x)

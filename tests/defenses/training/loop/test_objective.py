@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from builders import random_images
 from torch import nn
 
 from quintain.bench.api.errors import BadPlugin
@@ -24,7 +25,7 @@ class Headed(nn.Module):
         return self.main(flat), self.first(flat), self.second(flat)
 
 
-X = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+X = random_images(6, 1, 4, 4)
 Y = torch.tensor([0, 1, 2, 0, 1, 1])
 
 

@@ -26,7 +26,7 @@ def principal(image_data, x, spread=0.1):
 def test_the_axes_are_sklearns_principal_components_times_their_variances(
     image_data, coloured, monkeypatch
 ):
-    monkeypatch.setattr("quintain.defenses.training.loop.pca_color._CHUNK", 70)
+    monkeypatch.setattr("quintain.defenses.training.loop.pca_color.CHUNK", 70)
     axes = principal(image_data, coloured).axes.double().numpy()
     pixels = coloured.permute(0, 2, 3, 1).reshape(-1, 3).double().numpy()
     theirs = PCA().fit(pixels)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from builders import random_images
 
 from quintain.bench.api.errors import BadData
 from quintain.defenses.training.loop import train_data
@@ -43,13 +44,13 @@ def test_too_few_images_are_refused(image_data):
 
 
 GREY = torch.arange(256).float().reshape(16, 1, 4, 4) / 255
-FINE = torch.rand(16, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+FINE = random_images(16, 1, 4, 4)
 
 
 @pytest.mark.parametrize("chunk", [4, 100])
 @pytest.mark.parametrize("x", [GREY, FINE, torch.cat([GREY, FINE])], ids=["grey", "fine", "mixed"])
 def test_what_is_read_back_is_exact_however_it_is_held(x, chunk, image_data, monkeypatch):
-    monkeypatch.setattr(train_data, "_CHUNK", chunk)
+    monkeypatch.setattr(train_data, "CHUNK", chunk)
     data = image_data(x, torch.arange(len(x)), len(x))
     rows = torch.tensor([3, 1, 15, 3])
     for limit in (0, 300, 10**6):

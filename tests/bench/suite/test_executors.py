@@ -1,0 +1,256 @@
+"""Several processes write the very records that one writes, whatever becomes of them."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import time
+
+import pytest
+import torch
+
+from quintain.bench.api.shared.options import read_jobs
+from quintain.bench.store.records import read_cell
+from quintain.bench.suite import executors
+from quintain.bench.suite.config import read_suite
+from quintain.bench.suite.jobs import Failed, NetworkJob, Run
+
+PLUGIN = """
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from quintain.attacks.white_box.pgd import PGD
+from quintain.bench.api import registry
+
+HERE = Path(__file__).parent
+
+@registry.attack("fatal")
+@dataclass(frozen=True)
+class Fatal(PGD):
+    '''Kills the process that it runs in, where there is a file called `kill`.'''
+    steps: int = 3
+
+    def step(self, problem, state):
+        if (HERE / "kill").exists():
+            (HERE / "kill").unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(problem, state)
+
+@registry.attack("raises")
+@dataclass(frozen=True)
+class Raises(PGD):
+    def step(self, problem, state):
+        raise RuntimeError(f"something broke in {HERE}/x")
+
+@registry.attack("reads")
+@dataclass(frozen=True)
+class Reads(PGD):
+    '''Depends on a file beside the plugin, and on the environment.'''
+    steps: int = 3
+
+    def start(self, problem):
+        assert os.environ["QUINTAIN_TEST_WORD"] == (HERE / "word").read_text()
+        return super().start(problem)
+
+@registry.attack("slow")
+@dataclass(frozen=True)
+class Slow(PGD):
+    steps: int = 2
+
+    def step(self, problem, state):
+        (HERE / f"pid-{os.getpid()}").touch()
+        time.sleep(float(os.environ.get("QUINTAIN_TEST_REST", 0)))
+        return super().step(problem, state)
+
+@registry.model("diverges")
+def diverges(inputs):
+    class Diverges(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(256, inputs.n_classes)
+        def forward(self, x):
+            logits = self.layer(x.flatten(1))
+            return logits / 0.0 * 0.0 if self.training else logits
+    return Diverges()
+
+@registry.model("flat")
+def flat(inputs, which: int = 0):
+    made = nn.Sequential(nn.Flatten(), nn.Linear(256, inputs.n_classes))
+    with torch.no_grad():
+        made[1].weight *= 1 + which
+    return made
+"""
+NAMES = ("fgsm", "fatal", "raises", "reads")
+ATTACKS = "".join(f'[[attacks]]\nname = "{name}"\n' for name in NAMES)
+MODELS = "".join(f'[[models]]\nname = "flat"\nlabel = "flat-{n}"\nwhich = {n}\n' for n in range(2))
+BROKEN = '[[models]]\nname = "diverges"\n'
+DEFENSE = '[[defenses]]\nname = "none"\nepochs = 1\naugmentation = "none"\n'
+
+
+@pytest.fixture
+def suite(tmp_path, write_suite, monkeypatch):
+    """Two networks of the user's, one that cannot be trained, and attacks of the user's."""
+    folder = tmp_path / "suite"
+    folder.mkdir()
+    (folder / "own.py").write_text(PLUGIN)
+    (folder / "word").write_text("as read")
+    monkeypatch.setenv("QUINTAIN_TEST_WORD", "as read")
+    monkeypatch.setenv("QUINTAIN_CACHE", str(tmp_path / "cache"))
+
+    def write(**changes):
+        settings = {"models": MODELS + BROKEN, "defenses": DEFENSE, "attacks": ATTACKS} | changes
+        return write_suite(folder=folder, plugins='["own.py"]', n_examples="8", **settings)
+
+    return write
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Workers that are there at once: only how they are started is not the real thing."""
+    monkeypatch.setattr(executors, "_CONTEXT", multiprocessing.get_context("fork"))
+
+
+def hashes(out):
+    found = (out / "records").iterdir()
+    return {one.name: hashlib.sha256(one.read_bytes()).hexdigest() for one in found}
+
+
+def cells(out):
+    entries = json.loads((out / "manifest.json").read_text())["cells"]
+    return [{key: value for key, value in one.items() if key != "seconds"} for one in entries]
+
+
+def test_two_processes_write_what_one_writes_though_one_is_killed(
+    suite, tmp_path, quintain, tables
+):
+    path = suite(transfer="true", save_adversarials="true")
+    one, two = tmp_path / "one", tmp_path / "two"
+    alone = quintain("run", path, "--out", one, "--device", "cpu")
+    shutil.rmtree(tmp_path / "cache")
+    (path.parent / "kill").touch()
+    together = quintain("run", path, "--out", two, "--device", "cpu", "--jobs", "2")
+    assert not (path.parent / "kill").exists()
+    assert alone.code == together.code == 1
+    assert together.out.splitlines()[:-1] == alone.out.splitlines()[:-1]
+    written = hashes(one)
+    assert sum(name.endswith(".parquet") for name in written) == 2 * 4
+    assert sum(name.endswith(".safetensors") for name in written) == 2 * 4
+    reasons = {name for name in written if name.endswith(".error.txt")}
+    assert hashes(two) == written
+    assert len(reasons) == 2
+    assert cells(two) == cells(one)
+    assert tables(two) == tables(one)
+    assert together.err.count("diverges x none: FAILED") == 1
+    for name in written:
+        if "-reads-" in name and name.endswith(".parquet"):
+            assert "word" in read_cell(two / "records" / name).about["files"]
+    assert not list(two.rglob("*.tmp"))
+    again = quintain("run", path, "--out", two, "--device", "cpu")
+    assert "8 were there already" in again.out
+
+
+def test_a_cell_that_kills_its_process_again_and_again_fails(suite, tmp_path, quintain, forked):
+    path, out = suite(models=MODELS), tmp_path / "out"
+    (path.parent / "own.py").write_text(PLUGIN.replace('(HERE / "kill").unlink()', "pass"))
+    (path.parent / "kill").touch()
+    answer = quintain("run", path, "--out", out, "--device", "cpu", "--jobs", "2")
+    assert answer.code == 1
+    assert "4 of 8 cells done, 4 failed" in answer.out
+    (said,) = {one["error"] for one in cells(out) if one["attack"] == "fatal"}
+    assert said == "the process at work on it was ended by signal 9 (Killed), 3 times"
+
+
+def alive(folder):
+    """The workers that a slow attack was seen in, and that are still there."""
+    numbers = [int(one.name.partition("-")[2]) for one in folder.glob("pid-*")]
+    return [one for one in numbers if os.path.exists(f"/proc/{one}")]
+
+
+def wait(ready):
+    deadline = time.monotonic() + 120
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_the_run_which_then_goes_on(
+    ending, suite, tmp_path, quintain, forge, tables
+):
+    slow = "".join(
+        f'[[attacks]]\nname = "slow"\nlabel = "slow-{n}"\nsteps = {n}\n' for n in range(1, 5)
+    )
+    path, out = suite(models=MODELS, attacks=slow), tmp_path / "out"
+    cache = str(tmp_path / "cache")
+    forge.environment |= {"QUINTAIN_CACHE": cache, "QUINTAIN_TEST_REST": "0.1"}
+    forge.environment["QUINTAIN_TEST_START"] = "fork"
+    forge.start("run", path, "--out", out, "--device", "cpu", "--jobs", "2")
+    wait(lambda: len(list(out.glob("records/*.parquet"))) > 1 and len(alive(path.parent)) == 2)
+    workers = alive(path.parent) if ending == signal.SIGINT else []
+    for process in (*workers, forge.child):  # as a terminal does
+        os.kill(process, ending)
+    assert forge.ending() == (-signal.SIGKILL if ending == signal.SIGKILL else 130)
+    wait(lambda: not alive(path.parent))
+    kept = hashes(out)
+    assert 2 <= len(kept) < 2 * 4
+    answer = quintain("run", path, "--out", out, "--device", "cpu")
+    assert answer.code == 0
+    assert f"({len([one for one in kept if one.endswith('.parquet')])} were there" in answer.out
+    assert kept.items() <= hashes(out).items()
+    assert quintain("run", path, "--out", tmp_path / "whole", "--device", "cpu").code == 0
+    assert hashes(out) == hashes(tmp_path / "whole")
+    assert tables(out) == tables(tmp_path / "whole")
+
+
+def test_a_worker_that_builds_something_else_computes_nothing(
+    suite, tmp_path, quintain, forked, monkeypatch
+):
+    path, out = suite(models=MODELS, attacks='[[attacks]]\nname = "slow"\n'), tmp_path / "out"
+    monkeypatch.setattr("quintain.bench.suite.keys.Keys.cell", cell_by_process(os.getpid()))
+    answer = quintain("run", path, "--out", out, "--device", "cpu", "--jobs", "2")
+    assert "0 of 2 cells done, 2 failed" in answer.out
+    (said,) = {one["error"] for one in cells(out)}
+    assert said == "its plugins or its data changed while the suite was running"
+
+
+def cell_by_process(parent):
+    """Keys as if files had changed since the parent read them."""
+    return lambda self, place: f"{place}-{os.getpid() == parent}".rjust(64, "0")
+
+
+def test_jobs_travel(suite, tmp_path):
+    path = suite()
+    parsed, _, folder = read_suite(str(path))
+    run = Run(parsed, path.name, folder, torch.device("cpu"), tmp_path)
+    job = NetworkJob(run, 0, "key", {"weights": {"variant": "float32"}})
+    back = pickle.loads(pickle.dumps(job))
+    assert back == job
+    assert [one.text for one in back.run.suite.epsilons] == ["0.031", "8/255", "0.10", "0.25"]
+
+
+def test_a_job_that_cannot_begin_says_why(tmp_path, suite):
+    path = suite()
+    parsed, _, folder = read_suite(str(path))
+    (folder / "own.py").unlink()
+    run = Run(parsed, path.name, folder, torch.device("cpu"), tmp_path)
+    answer = executors.run_job(NetworkJob(run, 0, "key", {}))
+    assert answer == Failed(f"{path.name}: plugins: plugin file {folder / 'own.py'} does not exist")
+
+
+@pytest.mark.parametrize("written", ["0", "-1", "two", "1.5", "", "²"])
+def test_a_number_of_jobs_that_cannot_be_is_refused(written, quintain, suite, tmp_path):
+    answer = quintain("run", suite(), "--out", tmp_path / "out", "--jobs", written)
+    assert answer.code == 2
+    assert answer.error == f"--jobs {written}: a number of processes, from 1, or auto"
+
+
+def test_auto_is_the_number_of_cores():
+    assert 1 <= read_jobs("auto") <= os.cpu_count()
