@@ -72,7 +72,7 @@ def explain_run(
 
 def _examples(directory: Path, entry: Mapping[str, Any]) -> Path | None:
     """The file of a cell's kept examples, as it was written. Raises: RunDirectoryError."""
-    records = directory / entry["file"]
+    records: Path = directory / entry["file"]
     expected = read_cell(records).about.get("kept_examples")
     file = records.with_suffix(EXAMPLES)
     if expected is None:
