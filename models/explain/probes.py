@@ -43,7 +43,7 @@ def probe_layers(
     test: Labelled,
     *,
     grid: int = 4,
-    strength: float = 1e-3,
+    strength: float = 1e-2,
     seed: int = 0,
 ) -> tuple[Probe, ...]:
     """Fit a linear probe to each layer, and tell its accuracy on other images.
@@ -116,7 +116,7 @@ def pooled_features(
     return {name: torch.cat(some) for name, some in parts.items()}
 
 
-def fit_probe(features: Tensor, labels: Tensor, *, strength: float = 1e-3) -> nn.Sequential:
+def fit_probe(features: Tensor, labels: Tensor, *, strength: float = 1e-2) -> nn.Sequential:
     """Fit logistic regression by scikit-learn: a module from features (N, D) to logits (N, K).
 
     Each feature is brought to zero mean and unit spread first; one that does not vary is dropped.
