@@ -102,11 +102,12 @@ class Attention:
         )
         new = grad_cam(module, x_adv, now, clean.layer)
         for change, maps in (("attack", attacked), ("noise", noise), ("new_class", new)):
-            found = compare_maps(maps.upsampled(size), reference)
+            found = compare_maps(maps.positive, clean.positive)
             for measure in _MEASURES:
                 column = pd.Series(float("nan"), index=table.index)
-                column.iloc[found.rows.cpu().numpy()] = getattr(found, measure).numpy()
+                column.iloc[found.rows.cpu().numpy()] = getattr(found, measure).cpu().numpy()
                 table[f"{measure}_{change}"] = column
+            table[f"shift_{change}"] *= x.shape[2] / clean.values.shape[1]  # pixels of the image
         blank = int((clean.blank | attacked.blank).sum())
         note = f"{network.title}: {clean.note}" if clean.note else ""
         if blank:

@@ -78,10 +78,11 @@ def explain_images(
         after = grad_cam(module, x_adv, classes[0], before.layer)
         maps = [one.upsampled((x.shape[2], x.shape[3])).cpu() for one in (before, after)]
         note = before.note
-        found = compare_maps(maps[1], maps[0])
+        found = compare_maps(after.positive, before.positive)
         for measure in MEASURES:
             table[measure] = float("nan")
-            table.loc[found.rows.tolist(), measure] = getattr(found, measure).numpy()
+            table.loc[found.rows.tolist(), measure] = getattr(found, measure).cpu().numpy()
+        table["shift"] *= x.shape[2] / before.values.shape[1]  # pixels of the image
 
     def name(number: int) -> str:
         return class_names[number] if number < len(class_names) else f"class {number}"

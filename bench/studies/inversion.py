@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PRIORS = ("none", "tv", "learned")
-_ALPHA = 0.009  # of the alpha norm, Mahendran & Vedaldi's in these units
 _FITTED_TO = 500  # training images
 
 
@@ -51,7 +50,9 @@ class FeatureInversion:
 
     layers: names, or "logits"; by default `depth` of them, from the first to the logits.
     priors: of "none", "tv" and "learned". tv, learned: the weight at the first and the last layer;
-        between them it grows by equal factors. beta: of the total variation, 2 or 1.
+        between them it grows by equal factors. beta: of the total variation, 2 or 1. alpha: weight
+        of the alpha norm, which bounds the range; the paper's is 0.009 in these units, and costs
+        early layers 20 dB.
     images: how many are inverted, each from `restarts` starts. components, patches: Gaussians of
         the learned prior, and training patches that they are fitted to.
     """
@@ -61,6 +62,7 @@ class FeatureInversion:
     priors: tuple[str, ...] = PRIORS
     tv: tuple[float, float] = (0.01, 0.5)
     learned: tuple[float, float] = (0.001, 0.05)
+    alpha: float = 0.0
     beta: float = 2.0
     iterations: int = 200
     learning_rate: float = 0.05
@@ -141,9 +143,9 @@ class FeatureInversion:
         if name == "none":
             return None
         if mixture is not None and name == "learned":
-            return weighted((_ALPHA, alpha_norm), (weight(self.learned), mixture))
+            return weighted((self.alpha, alpha_norm), (weight(self.learned), mixture))
         variation = partial(total_variation, beta=self.beta)
-        return weighted((_ALPHA, alpha_norm), (weight(self.tv), variation))
+        return weighted((self.alpha, alpha_norm), (weight(self.tv), variation))
 
     def _rows(
         self,

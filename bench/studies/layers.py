@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from ...models.explain.image_priors import PixelScale, alpha_norm, total_variation, weighted
+from ...models.explain.image_priors import PixelScale, total_variation, weighted
 from ...models.explain.inversion import invert
 from ...models.explain.layers import reader
 from ...models.explain.probes import Labelled, probe_layers
@@ -26,7 +25,7 @@ from .plots import curve
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_ALPHA, _FITTED_TO = 0.009, 500
+_FITTED_TO = 500
 UNTRAINED = "untrained"
 
 
@@ -102,7 +101,7 @@ class WhatLayersKeep:
                 features,
                 (x.shape[1], x.shape[2], x.shape[3]),
                 scale,
-                weighted((_ALPHA, alpha_norm), (weight, partial(total_variation, beta=2.0))),
+                weighted((weight, total_variation)),
                 iterations=self.iterations,
                 seed=context.seed,
             )
