@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from quintain.attacks.white_box.fgsm import FGSM
+from quintain.attacks.white_box.fgsm import fgsm
 from quintain.attacks.white_box.pgd import PGD
 from quintain.bench import evaluate
 from quintain.bench.api.epsilon import Epsilon
@@ -139,7 +139,7 @@ def test_perturb_gives_the_full_budget_also_where_it_fails():
     loss = torch.nn.functional.cross_entropy(model(one), y, reduction="sum")
     (gradient,) = torch.autograd.grad(loss, one)
     expected = (x + gradient.sign() / 255).clamp(0, 1)
-    single = perturb(model, FGSM(), x, y, Epsilon.parse("1/255"), "Linf")
+    single = perturb(model, fgsm(), x, y, Epsilon.parse("1/255"), "Linf")
     with torch.no_grad():
         assert torch.allclose(model(single), model(expected), atol=1e-4)
 
