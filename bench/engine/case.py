@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -18,8 +19,11 @@ from ..datasets.validation import check_labels
 from ..victim.model import Network, automatic_batch_size
 from ..victim.precision_selection import PrecisionChoice
 from .adversarials import InMemoryStore
-from .diagnostics.model_checks import Checked
 from .preparation import Attackers
+
+
+if TYPE_CHECKING:
+    from .diagnostics.model_checks import Checked
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Case:
     targets: Tensor | None = None
     attackers: Attackers = Attackers()
     certificates: Certificates | None = None
-    checked: Checked = field(default_factory=dict)
+    checked: "Checked" = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)
