@@ -17,12 +17,11 @@ from ..api.errors import BadData
 from ..api.flags import Flag
 from ..datasets.validation import check_labels
 from ..victim.model import Network, automatic_batch_size
-from ..victim.precision_selection import PrecisionChoice
 from .adversarials import InMemoryStore
 from .preparation import Attackers
 
-
 if TYPE_CHECKING:
+    from ..victim.precision_selection import PrecisionChoice
     from .diagnostics.model_checks import Checked
 
 
@@ -67,7 +66,7 @@ class CellResult:
     flags: tuple[Flag, ...]
     report: Mapping[str, float]
     stages: tuple[str, ...]
-    choice: PrecisionChoice | None
+    choice: "PrecisionChoice | None"
     _images: Images
     _adversarials: InMemoryStore | None
     _query_budget: int | None = None
