@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -16,10 +17,12 @@ from ..api.errors import BadData
 from ..api.flags import Flag
 from ..datasets.validation import check_labels
 from ..victim.model import Network, automatic_batch_size
-from ..victim.precision_selection import PrecisionChoice
 from .adversarials import InMemoryStore
-from .diagnostics.model_checks import Checked
 from .preparation import Attackers
+
+if TYPE_CHECKING:
+    from ..victim.precision_selection import PrecisionChoice
+    from .diagnostics.model_checks import Checked
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Case:
     targets: Tensor | None = None
     attackers: Attackers = Attackers()
     certificates: Certificates | None = None
-    checked: Checked = field(default_factory=dict)
+    checked: "Checked" = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,7 +66,7 @@ class CellResult:
     flags: tuple[Flag, ...]
     report: Mapping[str, float]
     stages: tuple[str, ...]
-    choice: PrecisionChoice | None
+    choice: "PrecisionChoice | None"
     _images: Images
     _adversarials: InMemoryStore | None
     _query_budget: int | None = None

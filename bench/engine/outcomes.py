@@ -1,15 +1,17 @@
 """What has been shown of every example so far: a few bytes each, however many there are."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from ..api.shared.outcome_columns import COUNTED, KEPT, RECORDS
-from .case import Case
 from .config import CellConfig
+
+if TYPE_CHECKING:
+    from .case import Case
 
 
 class Outcomes:
@@ -81,7 +83,7 @@ class Outcomes:
 
 
 def records_of(
-    case: Case,
+    case: "Case",
     settings: CellConfig,
     prediction: NDArray[np.int64],
     under_attack: NDArray[np.bool_],

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..api.errors import CellError, QuintainError
+from ..api.errors import CellError, one_line
 from ..api.flags import stored
 from ..api.progress import Progress, Silent
 from ..api.shared.path_names import relative_to
@@ -305,9 +305,3 @@ class Workspace:
                 network.module, "false_positive_rate", None
             )
         return about
-
-
-def one_line(error: BaseException) -> str:
-    """Say an error in one line; name its type unless it is one of ours."""
-    text = " ".join(str(error).split()) or "no message"
-    return text if isinstance(error, QuintainError) else f"{type(error).__name__}: {text}"

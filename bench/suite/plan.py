@@ -225,5 +225,5 @@ def _choose(total: int, suite: Suite) -> Tensor:
     count = suite.n_examples or total
     if count > total:
         raise BadParameter(f"n_examples = {count}, but the test split has {total} images")
-    training_request = torch.randperm(total, generator=torch.Generator().manual_seed(suite.seed))
-    return training_request[:count].sort().values
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(suite.seed))
+    return order[:count].sort().values

@@ -13,7 +13,7 @@ from quintain.bench.engine.case import Case
 from quintain.bench.engine.cell import assess
 from quintain.bench.api.progress import Silent
 from quintain.bench.api.rng import Draws
-from quintain.bench.engine.config import Member, Settings
+from quintain.bench.engine.config import AttackStage, CellConfig
 from quintain.bench.api.threat import Epsilon
 
 SHAPE = (3, 64, 64)
@@ -40,7 +40,7 @@ def run(count):
         labels = torch.cat([module(images.read(part)).argmax(1) for part in rows.split(64)])
     grid = tuple(Epsilon.parse(round(0.0005 * one, 6)) for one in range(1, 33))
     case = Case(module, torch.device("cpu"), images, labels, rows)
-    return assess(case, [Member(PGD(steps=4))], Settings("Linf", grid), Silent(), 64)
+    return assess(case, [AttackStage(PGD(steps=4))], CellConfig("Linf", grid), Silent(), 64)
 
 run(256)
 first = peak()
