@@ -123,8 +123,10 @@ class FewExamples:
         if len(self._worst) > self.COUNT:
             del self._worst[max(self._worst, key=self._order)]
 
-    def __len__(self) -> int:
-        return len(self._worst)
+    @property
+    def any(self) -> bool:
+        """Whether an example was broken."""
+        return bool(self._worst)
 
     def _order(self, row: int) -> tuple[float, int]:
         return self._distances[row], row

@@ -237,7 +237,7 @@ class Workspace:
         if store is not None:
             store.save(job.path.with_suffix(".safetensors"))
             about["adversarials"] = hash_file(job.path.with_suffix(".safetensors"))
-        if few:
+        if few.any:
             few.save(job.path.with_suffix(EXAMPLES), self.plan.test.images)
             about["kept_examples"] = hash_file(job.path.with_suffix(EXAMPLES))
         cell = Cell(about, result.records)
