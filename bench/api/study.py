@@ -46,12 +46,14 @@ class StudiedNetwork:
 class StudyDefaults:
     """What a study looks at where the user names nothing else: its class attribute `defaults`.
 
-    Specs as in a suite. Each of the defenses makes one network of the model.
+    Specs as in a suite. Each of the defenses makes one network of the model. n_examples: of the
+    test split.
     """
 
     dataset: Spec = "shapes"
     model: Spec = field(default_factory=lambda: {"name": "resnet", "depth": 8})
     defenses: Sequence[Spec] = ("none",)
+    n_examples: int = 60
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from ..api.data import ImageData
 from ..api.epsilon import Epsilon
 from ..api.errors import BadParameter
 from ..api.study import Spec, StudiedNetwork, StudyContext, StudyDefaults, StudyResult
-from ..report.figure_style import figure_style, legend_below, look, panels
+from ..report.figure_style import figure_style, legend_below, panels
 from ..report.statistics import bootstrap, paired_difference
 from .networks import ROBUST, STANDARD
 from .panels import PanelRow, draw_panels
+from .plots import broken, points_by_network
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -143,7 +144,7 @@ class _Looked:
         found = self.table.iloc[row]
         before, after = int(found["clean_prediction"]), int(found["adversarial_prediction"])
         return PanelRow(
-            self.network.title.replace(" x ", "\nx "),
+            broken(self.network.title),
             self.x[row],
             self.x_adv[row],
             names[before],
@@ -189,36 +190,22 @@ def _summaries(examples: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 def _figure(summary: pd.DataFrame, context: StudyContext) -> "Figure":
     """Rank correlation and shift, by network: under attack, apart by outcome, and under noise."""
-    series = (("all", "noise"), ("survived", "attack"), ("flipped", "attack"))
-    titles = ["same-size noise", "attack, prediction survived", "attack, prediction changed"]
+    series = {
+        "same-size noise": ("all", "noise"),
+        "attack, prediction survived": ("survived", "attack"),
+        "attack, prediction changed": ("flipped", "attack"),
+    }
     names = [one.title for one in context.networks]
     labels = {"rank_correlation": "rank correlation of the maps", "shift": "shift / pixels"}
     with figure_style():
-        figure, axes = panels(2, height=2.4, legend=titles)
+        figure, axes = panels(2, height=2.4, legend=[*series])
         for one, (measure, label) in zip(axes, labels.items(), strict=True):
-            for number, (group, change) in enumerate(series):
-                rows = (
-                    summary[
-                        (summary["examples"] == group)
-                        & (summary["change"] == change)
-                        & (summary["measure"] == measure)
-                    ]
-                    .set_index("network")
-                    .loc[names]
-                )
-                places = [at + 0.18 * (number - 1) for at in range(len(names))]
-                style = {**look(number), "linestyle": "none"}
-                one.errorbar(
-                    places,
-                    rows["mean"],
-                    yerr=[rows["mean"] - rows["low"], rows["high"] - rows["mean"]],
-                    capsize=2,
-                    label=titles[number],
-                    **style,
-                )
-            one.set_xticks(range(len(names)), [name.replace(" x ", "\nx ") for name in names])
-            one.set_xlim(-0.5, len(names) - 0.5)
-            one.set_ylabel(label)
+            rows = summary[summary["measure"] == measure].rename(columns={"mean": "value"})
+            chosen = {
+                title: rows[(rows["examples"] == group) & (rows["change"] == change)]
+                for title, (group, change) in series.items()
+            }
+            points_by_network(one, names, chosen, label)
         axes[0].set_ylim(top=1.02)
         axes[1].set_ylim(bottom=0.0)
         legend_below(figure, axes[0])

@@ -58,9 +58,9 @@ class FeatureInversion:
     """
 
     layers: tuple[str, ...] = ()
-    depth: int = 5
+    depth: int = 6
     priors: tuple[str, ...] = PRIORS
-    tv: tuple[float, float] = (0.01, 0.5)
+    tv: tuple[float, float] = (0.01, 1.0)
     learned: tuple[float, float] = (0.001, 0.05)
     alpha: float = 0.0
     beta: float = 2.0

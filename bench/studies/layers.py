@@ -40,33 +40,32 @@ class WhatLayersKeep:
     Sources: Alain & Bengio 2016, arXiv:1610.01644; Mahendran & Vedaldi 2015, arXiv:1412.0035.
 
     layers: names, or "logits"; by default `depth` of them, from the first to the logits.
-    train_images, test_images: how many probes are fitted to and tested on. grid: maps are averaged
-        over grid x grid areas before a probe reads them.
+    train_images: how many probes are fitted to; they are tested on the examples of the test split.
+        grid: maps are averaged over grid x grid areas before a probe reads them.
     images: how many are inverted. tv: weight of total variation at the first and the last layer.
     untrained: whether a network with its first weights is looked at too.
     """
 
     layers: tuple[str, ...] = ()
-    depth: int = 5
+    depth: int = 6
     train_images: int = 1000
-    test_images: int = 500
     grid: int = 4
     images: int = 4
-    iterations: int = 150
-    tv: tuple[float, float] = (0.01, 0.5)
+    iterations: int = 200
+    tv: tuple[float, float] = (0.01, 1.0)
     untrained: bool = True
 
-    defaults: ClassVar[StudyDefaults] = StudyDefaults(defenses=(STANDARD, ROBUST))
+    defaults: ClassVar[StudyDefaults] = StudyDefaults(defenses=(STANDARD, ROBUST), n_examples=500)
 
     def __post_init__(self) -> None:
-        for name in ("depth", "train_images", "test_images", "grid", "images", "iterations"):
+        for name in ("depth", "train_images", "grid", "images", "iterations"):
             if getattr(self, name) < 1:
                 raise BadParameter(f"layers: {name} = {getattr(self, name)} must be at least 1")
 
     def run(self, context: StudyContext) -> StudyResult:
         """A row for each network and layer, and both curves in one figure."""
         train = _some(context.data("train"), self.train_images, context)
-        test = _some(context.data("test"), self.test_images, context)
+        test = _some(context.data("test"), len(context.data("test")), context)
         networks = list(context.networks)
         if self.untrained:
             networks.append(StudiedNetwork(UNTRAINED, context.untrained()))

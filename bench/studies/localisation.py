@@ -18,6 +18,7 @@ from ..api.study import Spec, StudiedNetwork, StudyContext, StudyDefaults, Study
 from ..report.figure_style import figure_style, legend_below, look, panels
 from ..report.statistics import Estimate, bootstrap, interval
 from .networks import ROBUST, STANDARD
+from .plots import points_by_network
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -142,27 +143,14 @@ def _score_figure(table: pd.DataFrame) -> "Figure":
     with figure_style():
         figure, axes = panels(2, height=2.4, legend=legend)
         for one, measure in zip(axes, shown, strict=True):
-            for number, images in enumerate(legend[:2]):
-                rows = _rows(table, names, measure, images)
-                one.errorbar(
-                    [at + 0.16 * (2 * number - 1) for at in range(len(names))],
-                    rows["value"],
-                    yerr=[rows["value"] - rows["low"], rows["high"] - rows["value"]],
-                    capsize=2,
-                    label=images,
-                    **{**look(number), "linestyle": "none"},
-                )
-            chance = float(_rows(table, names, "chance", "clean")["value"].iloc[0])
+            rows = table[table["measure"] == measure]
+            chosen = {images: rows[rows["images"] == images] for images in legend[:2]}
+            points_by_network(one, names, chosen, f"{measure}, share")
+            chance = table.loc[table["measure"] == "chance", "value"].iloc[0]
             one.axhline(chance, color="0.4", linestyle=":", label=legend[2])
-            one.set_xticks(range(len(names)), [name.replace(" x ", "\nx ") for name in names])
-            one.set(xlim=(-0.5, len(names) - 0.5), ylim=(0.0, 1.02), ylabel=f"{measure}, share")
+            one.set_ylim(0.0, 1.02)
         legend_below(figure, axes[0])
     return figure
-
-
-def _rows(table: pd.DataFrame, names: list[str], measure: str, images: str) -> pd.DataFrame:
-    chosen = table[(table["measure"] == measure) & (table["images"] == images)]
-    return chosen.set_index("network").loc[names]
 
 
 def _cascade_figure(cascade: pd.DataFrame) -> "Figure":

@@ -57,7 +57,6 @@ class StudyRequest:
 
 
 _FORMATS = (".png", ".svg")
-_EXAMPLES = 60
 _BATCH = 128
 
 
@@ -113,6 +112,7 @@ def _parts(request: StudyRequest) -> dict[str, Any]:
         "model": spec("model", request.model, defaults.model),
         "dataset": spec("dataset", request.dataset, defaults.dataset),
         "defenses": defenses,
+        "n_examples": defaults.n_examples,
     }
 
 
@@ -122,7 +122,7 @@ def _context(request: StudyRequest, parts: dict[str, Any]) -> Context:
     return Context(
         dataset=registry.build("datasets", parts["dataset"]),
         dataset_name=parts["dataset"]["name"],
-        n_examples=request.n_examples or _EXAMPLES,
+        n_examples=request.n_examples or parts["n_examples"],
         norm=norm,
         epsilon=Epsilon.parse(request.epsilon),
         seed=request.seed,

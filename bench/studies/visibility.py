@@ -119,7 +119,7 @@ def _figure(table: pd.DataFrame) -> "Figure":
                 curve(one, number, name, list(rows["value"]), values)
             first = table[table["network"] == names[0]]
             one.set_xscale("log", base=2)
-            one.set_xticks(list(first["value"]), list(first["epsilon"]))
+            one.set_xticks(list(first["value"]), list(first["epsilon"]), fontsize=6.5)
             one.minorticks_off()
             one.set(xlabel=f"epsilon, {table['norm'].iloc[0]}", ylabel=label)
         axes[2].set_ylim(0.0, 1.02)

@@ -15,7 +15,7 @@ from ..api.plugins.plugin import KINDS, Plugin
 from ..suite.config import bundled, read_suite
 
 _SUITES = "suites"
-_SOURCE = re.compile(r"Source:\s+(?:([^;]*?\(arXiv:[\d.]+\))|([^.;]*))")
+_SOURCE = re.compile(r"Source:\s+(?:([^;]*?\(arXiv:[\d.]+\))|((?:[^.;]|\.(?=\d))*))")
 _PAPER = re.compile(r"arXiv:\d{4}\.\d{4,5}")
 _NAMES = re.compile(r"(?:^|(?<=\s))([A-Za-z_]\w*(?:, [A-Za-z_]\w*)*):\s")
 
