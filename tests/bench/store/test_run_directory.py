@@ -122,10 +122,11 @@ def test_finished_and_failed_cells_are_read_with_the_titles_of_the_manifest(tmp_
     write_cell(tmp_path / "records" / "one.parquet", cell)
     names = {"dataset": "d", "norm": "L2", "model": "m", "defense": "n", "attack": "a"}
     done = names | {"status": "done", "file": "records/one.parquet", "titles": {"attack": "new"}}
+    done["seconds"] = 1.5
     failed = names | {"status": "failed", "error": "x"}
     directory.write_manifest({"suite": SUITE, "cells": [done, failed]})
     cells, lost = read_cells(tmp_path)
-    assert [one.about for one in cells] == [{"attack": "new", "key": "k"}]
+    assert [one.about for one in cells] == [{"attack": "new", "key": "k", "seconds": 1.5}]
     assert [one[:6] for one in lost] == [("d", "L2", "m", "n", "a", "failed")]
 
 
