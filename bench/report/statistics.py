@@ -1,7 +1,7 @@
 """Statistics of a table's numbers: intervals, paired comparisons, the area under a curve.
 
 Everything here is of examples that were drawn independently: the uncertainty is that of the sample
-of images, not of training a network again.
+of images, not of training a network again. `mean_interval` alone is of a few trainings.
 """
 
 from collections.abc import Sequence
@@ -104,6 +104,28 @@ def bootstrap(
         random_state=np.random.default_rng(seed),
     ).confidence_interval
     return Estimate(value, float(found.low), float(found.high), len(sample))
+
+
+def mean_interval(values: ArrayLike, *, confidence: float = 0.95) -> Estimate:
+    """The mean of a few numbers, such as one of each of some trainings, with Student's interval.
+
+    values: (n,); nan is left out. The interval is nan for fewer than two.
+
+    Raises: ValueError for values that are not (n,).
+
+    >>> from quintain.bench.report.statistics import mean_interval
+    >>> print(mean_interval([0.90, 0.92, 0.94]))
+    0.92 [0.87, 0.97]
+    """
+    sample = _finite(values)
+    n = len(sample)
+    value = float(sample.mean()) if n else np.nan
+    if n <= 1:
+        return Estimate(value, np.nan, np.nan, n)
+    from scipy.stats import t
+
+    reach = float(t.ppf((1 + confidence) / 2, n - 1) * sample.std(ddof=1) / n**0.5)
+    return Estimate(value, value - reach, value + reach, n)
 
 
 def paired_difference(

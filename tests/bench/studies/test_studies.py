@@ -11,10 +11,27 @@ from quintain.bench.studies.run import StudyRequest, run_study
 
 QUICK = ("model.width=0.25", "dataset.size=16", "dataset.n_train=64", "dataset.n_test=32")
 TRAINING = ("defense.epochs=1", "defense.batch_size=32", 'defense.augmentation="none"')
+BRIEF = 'study.training={name="none", epochs=1, batch_size=32, augmentation="none"}'
+PAIR = ("study.seeds=1", "study.depth=8", "study.width=0.25", BRIEF)
 SMALLER = {
     "attention": ["study.rows=1", 'study.attack={name="pgd", steps=2}'],
     "boundary": ["study.directions=1", 'study.attack={name="pgd", steps=2}'],
+    "ensembles": [
+        *PAIR,
+        'study.attack={name="pgd", steps=2}',
+        "study.counts=[1]",
+        "study.draws=1",
+        "study.path_images=2",
+        "study.path_draws=2",
+    ],
     "filters": ["study.seeds=2", "study.width=0.0625"],
+    "inception": [
+        "study.modules=2",
+        "study.seeds=1",
+        "study.width=0.0625",
+        BRIEF,
+        'study.attack={name="pgd", steps=2}',
+    ],
     "inversion": [
         "study.iterations=3",
         "study.images=1",
@@ -24,6 +41,13 @@ SMALLER = {
     ],
     "layers": ["study.iterations=3", "study.images=1", "study.train_images=48"],
     "localisation": ['study.attack={name="pgd", steps=2}'],
+    "loss-surface": [
+        *PAIR,
+        "study.directions=2",
+        "study.steps=2",
+        "study.plane_steps=2",
+        "study.iterations=2",
+    ],
     "redundancy": ["study.distances=4"],
     "targets": ['study.attack={name="pgd", steps=2}', 'study.epsilons=["8/255"]'],
     "visibility": ['study.attack={name="pgd", steps=2}', 'study.epsilons=["8/255"]'],
