@@ -21,9 +21,13 @@ from .cell import Cell
 from .hashing import hash_bytes, hash_file
 from .old_names import renamed
 
-EXAMPLES = ".examples.safetensors"  # beside a cell's records: a few of its adversarial examples
 _ABOUT, _SEAL = b"quintain", b"quintain.sha256"
 _BLOCK = 1024  # rows held as Python objects at once
+
+
+def examples_file(records: Path) -> Path:
+    """Where a few adversarial examples of a cell are kept, by the file of its records."""
+    return records.parent.parent / "examples" / f"{records.stem}.safetensors"
 
 
 def write_cell(path: Path, cell: Cell) -> str:

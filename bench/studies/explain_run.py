@@ -16,7 +16,7 @@ from ..api.shared.progress_bars import Bar
 from ..report.figure_style import check_ending, save_figure
 from ..store.atomic import write_text, writing
 from ..store.hashing import hash_file
-from ..store.records import EXAMPLES, read_cell
+from ..store.records import examples_file, read_cell
 from ..store.run_directory import read_manifest
 from ..store.spreadsheet import to_csv
 from ..suite.config import read_suite
@@ -63,7 +63,7 @@ def explain_run(
         for place, name in enumerate(("model", "defense", "attack")):
             table.insert(place, name, entry[name])
         tables.append(table)
-        files.append(out / f"{file.name.removesuffix(EXAMPLES)}.png")
+        files.append(out / f"{file.stem}.png")
         save_figure(found.figure, files[-1])
     bar.update(len(kept), len(kept))
     write_text(out / "examples.csv", to_csv(pd.concat(tables, ignore_index=True)))
@@ -74,7 +74,7 @@ def _examples(directory: Path, entry: Mapping[str, Any]) -> Path | None:
     """The file of a cell's kept examples, as it was written. Raises: RunDirectoryError."""
     records: Path = directory / entry["file"]
     expected = read_cell(records).about.get("kept_examples")
-    file = records.with_suffix(EXAMPLES)
+    file = examples_file(records)
     if expected is None:
         return None
     if not file.is_file() or hash_file(file) != expected:

@@ -27,7 +27,7 @@ from ..store.cell import Cell
 from ..store.environment import software
 from ..store.hashing import hash_file
 from ..store.privacy import private
-from ..store.records import EXAMPLES, Finished, read_cell, write_cell
+from ..store.records import Finished, examples_file, read_cell, write_cell
 from ..victim.model import frozen
 from ..victim.probe import probe
 from .config import Suite
@@ -238,8 +238,8 @@ class Workspace:
             store.save(job.path.with_suffix(".safetensors"))
             about["adversarials"] = hash_file(job.path.with_suffix(".safetensors"))
         if few.any:
-            few.save(job.path.with_suffix(EXAMPLES), self.plan.test.images)
-            about["kept_examples"] = hash_file(job.path.with_suffix(EXAMPLES))
+            few.save(examples_file(job.path), self.plan.test.images)
+            about["kept_examples"] = hash_file(examples_file(job.path))
         cell = Cell(about, result.records)
         sha256 = write_cell(job.path, cell)
         finished = Finished(

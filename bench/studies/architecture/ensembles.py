@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import nn
 
 from ....models.deletion import block_names, delete_blocks
@@ -53,8 +52,8 @@ _TAIL = 0.025  # on either side, of what the interval of lengths leaves out
 class Ensembles:
     """Blocks deleted, swapped, or without shortcut; the gradient by the length of its paths.
 
-    Every edited network is attacked itself. In a plain network a block that changes the shape cannot be
-    deleted, and there is no shortcut to remove; the paths are those of residual networks alone.
+    Every edited network is attacked itself. In a plain network a block that changes the shape
+    cannot be deleted, and there is no shortcut to remove; paths are those of residual networks.
 
     Source: Veit, Wilber & Belongie 2016, arXiv:1605.06431.
 
@@ -296,12 +295,12 @@ def _notes(summary: pd.DataFrame, lengths: pd.DataFrame | None) -> Iterator[str]
         means = rows.groupby(["kind", "count"], sort=False)[
             ["accuracy", "worst_accuracy", "robust_accuracy"]
         ].mean()
-        told = "; ".join(
+        shown = "; ".join(
             f"{kind}{f' ({count})' if count > 1 else ''} {row.accuracy:.2f} "
             f"(worst {row.worst_accuracy:.2f}, robust {row.robust_accuracy:.2f})"
             for (kind, count), row in zip(means.index, means.itertuples(), strict=True)
         )
-        yield f"{group}: mean accuracy after each edit: {told}"
+        yield f"{group}: mean accuracy after each edit: {shown}"
     if lengths is not None:
         for (group, share), rows in lengths.groupby(["network", "share"], sort=False):
             yield (

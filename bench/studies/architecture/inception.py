@@ -62,7 +62,7 @@ class InceptionModules:
         checked_counts("inception", 0, seeds=self.seeds)
         checked_counts("inception", 1, modules=self.modules, side=self.side)
         for one in self.channels:
-            if one < 4 or one % 4:  # noqa: PLR2004
+            if one < 4 or one % 4:
                 raise BadParameter(f"inception: channels = {one} must be a multiple of 4")
 
     def run(self, context: StudyContext) -> StudyResult:

@@ -267,7 +267,7 @@ def _notes(summary: pd.DataFrame) -> Iterator[str]:
     columns = ("accuracy", "robust_accuracy", "loss", "width", "eigenvalue")
     each = {name: over_seeds(summary, ["network"], name).set_index("network") for name in columns}
     for group in each["loss"].index:
-        told = ", ".join(
+        shown = ", ".join(
             f"{name.replace('_', ' ')} {found.loc[group, 'value']:.3g}"
             + (
                 f" [{found.loc[group, 'low']:.3g}, {found.loc[group, 'high']:.3g}]"
@@ -276,4 +276,4 @@ def _notes(summary: pd.DataFrame) -> Iterator[str]:
             )
             for name, found in each.items()
         )
-        yield f"{group}: {told} (means over {each['loss'].loc[group, 'n']:.0f} seeds)"
+        yield f"{group}: {shown} (means over {each['loss'].loc[group, 'n']:.0f} seeds)"

@@ -223,16 +223,16 @@ def test_the_attacker_may_begin_with_images_from_elsewhere():
     with registry.temporary():
         made = []
 
-        @registry.dataset("shapes")
+        @registry.dataset("others")
         def shapes(side: int = 4):
             made.append(Shapes(side))
             return made[-1]
 
         setting = Setting()
-        Proxy(seeds={"name": "shapes"}, query_budget=20).prepare(setting.preparation())
+        Proxy(seeds={"name": "others"}, query_budget=20).prepare(setting.preparation())
         assert (parts(setting.seen(), made[0].images) >= 0).all()
         with pytest.raises(BadParameter, match=r"seeds are images of shape \(1, 5, 5\)"):
-            Proxy(seeds={"name": "shapes", "side": 5}).prepare(setting.preparation())
+            Proxy(seeds={"name": "others", "side": 5}).prepare(setting.preparation())
 
 
 def test_several_architectures_are_trained_on_the_same_answers_and_averaged():

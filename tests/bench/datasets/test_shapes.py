@@ -59,7 +59,14 @@ def test_classes_are_even_and_named():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"size": 8}, {"n_test": 0}, {"smallest": 0.4}, {"largest": 0.6}, {"clutter": 2}, {"seed": -1}],
+    [
+        {"size": 8},
+        {"n_test": 0},
+        {"smallest": 0.41},
+        {"largest": 0.6},
+        {"clutter": 2},
+        {"seed": -1},
+    ],
 )
 def test_what_cannot_be_drawn_is_refused(wrong):
     with pytest.raises(BadParameter, match="shapes: "):

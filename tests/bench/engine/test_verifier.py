@@ -45,9 +45,9 @@ def test_what_holds_is_recorded_with_its_norm_and_kept(covers):
     assert one.outcomes.broken[2].tolist() == [False, True, covers]
     assert not one.outcomes.broken[[0, 1, 3]].any()
     assert one.outcomes.distance[2] == pytest.approx(0.22)
-    assert [(owner, point, float(x_adv[0, 0, 0])) for owner, point, x_adv in kept] == [
-        (2, 1, pytest.approx(0.72))
-    ]
+    [(owner, point, x_adv, distance)] = kept
+    assert (owner, point) == (2, 1)
+    assert (float(x_adv[0, 0, 0]), distance) == pytest.approx((0.72, 0.22))
     assert one.not_reproduced == []
 
 

@@ -64,7 +64,7 @@ def test_a_run_directory_is_explained_without_attacking(run_directory, tmp_path)
 
 
 def test_kept_examples_that_were_changed_are_refused(run_directory, tmp_path):
-    [file] = (run_directory / "run" / "records").glob("*.examples.safetensors")
+    [file] = (run_directory / "run" / "examples").glob("*.safetensors")
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     try:

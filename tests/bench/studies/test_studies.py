@@ -57,6 +57,7 @@ SMALLER = {
 def studied(name, out, *settings, **changes):
     options = {
         "model": "resnet",
+        "dataset": "shapes",
         "defenses": ["none"],
         "n_examples": 16,
         "settings": ["model.depth=8", *QUICK, *TRAINING, *settings],
