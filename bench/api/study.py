@@ -76,8 +76,11 @@ class StudyContext(Protocol):
     device: torch.device
     seed: int
 
-    def data(self, split: Literal["train", "test"]) -> ImageData:
-        """A split of the dataset; of the test split the examples chosen by the command."""
+    def data(self, split: Literal["train", "test"], most: int | None = None) -> ImageData:
+        """A split of the dataset, of the test split the examples that the command chose.
+
+        most: at most so many of them, drawn by the seed.
+        """
 
     def train(self, model: Spec, defense: Spec = "none", seed: int | None = None) -> nn.Module:
         """A network of the study's own on the dataset, trained, or fetched from the cache."""

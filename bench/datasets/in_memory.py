@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..api.data import ImageData, Images
-from ..api.errors import BadData
+from ..api.errors import BadData, BadParameter
 from .validation import check_images, check_labels
 
 _BLOCK = 512
@@ -107,6 +107,17 @@ def select(data: ImageData, indices: Tensor) -> ImageData:
     labels = data.labels[indices.to(data.labels.device)]
     masks = None if data.masks is None else data.masks[indices]
     return ImageData(images, labels, data.class_names, data.shape, masks)
+
+
+def drawn_rows(total: int, count: int, seed: int) -> Tensor:
+    """(count,) int64: which of so many examples a seed draws, in ascending order.
+
+    Raises: BadParameter where there are not so many.
+    """
+    if count > total:
+        raise BadParameter(f"n_examples = {count}, but the test split has {total} images")
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+    return order[:count].sort().values
 
 
 def fingerprint(data: ImageData) -> str:

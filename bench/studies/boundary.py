@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_OTHERS = 1000  # training images, among which the nearest of another class is looked for
 DIRECTIONS = ("adversarial", "to another class", "random")
 
 
@@ -58,10 +59,9 @@ class Boundary:
 
     def run(self, context: StudyContext) -> StudyResult:
         """A row for each network, image and direction; medians and censored shares."""
-        data, train = context.data("test"), context.data("train")
+        data, train = context.data("test"), context.data("train", _OTHERS)
         x = data.images.read(torch.arange(len(data))).to(context.device)
-        some = torch.arange(min(1000, len(train))) * len(train) // min(1000, len(train))
-        others = train.images.read(some).to(context.device)
+        others = train.images.read(torch.arange(len(train))).to(context.device)
         found: list[dict[str, Any]] = []
         for number, network in enumerate(context.networks):
             context.progress(number, len(context.networks), network.title)
@@ -69,7 +69,7 @@ class Boundary:
             if not len(right):
                 raise BadParameter(f"{network.title} gets no image right: there is no distance")
             found += self._rows(
-                network, x[right], data.labels[right], others, train.labels[some], right, context
+                network, x[right], data.labels[right], others, train.labels, right, context
             )
         context.progress(len(context.networks), len(context.networks))
         distances = pd.DataFrame(found)

@@ -18,7 +18,7 @@ from ..api.errors import BadParameter
 from ..api.shared.module_state import evaluation_mode
 from ..api.shared.progress_bars import Bar
 from ..api.study import Spec, StudiedNetwork
-from ..datasets.in_memory import fingerprint, select
+from ..datasets.in_memory import drawn_rows, fingerprint, select
 from ..datasets.validation import load_split
 from ..engine.perturb import perturb
 from ..training.networks import TrainingRequest, train_or_load
@@ -28,9 +28,9 @@ from ..training.networks import TrainingRequest, train_or_load
 class Context:
     """What a study is given, as bench.api.study.StudyContext describes.
 
-    dataset: a plugin. n_examples: how many of the test split, spread evenly; None for all. norm,
-    epsilon: the threat that defenses train against. model: the spec of the networks' architecture,
-    where they have one. cache: where trained networks are kept.
+    dataset: a plugin. n_examples: how many of the test split, drawn by the seed as in a suite; None
+    for all. norm, epsilon: the threat that defenses train against. model: the spec of the networks'
+    architecture, where they have one. cache: where trained networks are kept.
     """
 
     dataset: Dataset
@@ -47,14 +47,17 @@ class Context:
     _splits: dict[str, ImageData] = field(default_factory=dict)
     _train_hash: str = ""
 
-    def data(self, split: Literal["train", "test"]) -> ImageData:
-        """A split; of the test split some examples, spread evenly over it."""
+    def data(self, split: Literal["train", "test"], most: int | None = None) -> ImageData:
+        """A split, or at most so many examples of it; of the test split those of the command."""
         if split not in self._splits:
             data = load_split(self.dataset, self.dataset_name, split)
-            if split == "test" and self.n_examples is not None and self.n_examples < len(data):
-                data = select(data, torch.arange(self.n_examples) * len(data) // self.n_examples)
-            self._splits[split] = data
-        return self._splits[split]
+            self._splits[split] = self._drawn(data, self.n_examples if split == "test" else None)
+        return self._drawn(self._splits[split], most)
+
+    def _drawn(self, data: ImageData, most: int | None) -> ImageData:
+        if most is None or most >= len(data):
+            return data
+        return select(data, drawn_rows(len(data), most, self.seed))
 
     def train(self, model: Spec, defense: Spec = "none", seed: int | None = None) -> nn.Module:
         """A network trained on the train split, or fetched from the cache."""

@@ -84,11 +84,9 @@ class FeatureInversion:
 
     def run(self, context: StudyContext) -> StudyResult:
         """A row for each network, layer, prior and image; strips of pictures by depth; curves."""
-        data, train = context.data("test"), context.data("train")
-        count = min(self.images, len(data))
-        rows = torch.arange(count) * len(data) // count
-        x = data.images.read(rows).to(context.device)
-        sample = train.images.read(torch.arange(min(_FITTED_TO, len(train)))).to(context.device)
+        data, train = context.data("test", self.images), context.data("train", _FITTED_TO)
+        x = data.images.read(torch.arange(len(data))).to(context.device)
+        sample = train.images.read(torch.arange(len(train))).to(context.device)
         scale = PixelScale.of(sample)
         mixture = self._fitted(scale.scaled(sample)) if "learned" in self.priors else None
         found: list[dict[str, Any]] = []
@@ -122,7 +120,7 @@ class FeatureInversion:
         context.progress(len(work), len(work))
         table = pd.DataFrame([*found, *_baselines(x, scale, context)])
         figures = {"depth": _figure(table)}
-        for number in range(count):
+        for number in range(len(x)):
             figures[f"pictures-{number + 1}"] = _strip(pictures, x, number)
         return StudyResult({"inversion": table}, figures, list(_notes(table)))
 

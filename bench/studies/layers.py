@@ -64,24 +64,29 @@ class WhatLayersKeep:
 
     def run(self, context: StudyContext) -> StudyResult:
         """A row for each network and layer, and both curves in one figure."""
-        train = _some(context.data("train"), self.train_images, context)
-        test = _some(context.data("test"), len(context.data("test")), context)
+        train = _labelled(context.data("train", self.train_images), context)
+        test = _labelled(context.data("test"), context)
+        inverted = _labelled(context.data("test", self.images), context).images
         networks = list(context.networks)
         if self.untrained:
             networks.append(StudiedNetwork(UNTRAINED, context.untrained()))
         table: list[dict[str, Any]] = []
         for number, network in enumerate(networks):
             context.progress(number, len(networks), network.title)
-            table += self._rows(network, train, test, context)
+            table += self._rows(network, train, test, inverted, context)
         context.progress(len(networks), len(networks))
         rows = pd.DataFrame(table)
         return StudyResult({"layers": rows}, {"layers": _figure(rows)}, list(_notes(rows)))
 
     def _rows(
-        self, network: StudiedNetwork, train: Labelled, test: Labelled, context: StudyContext
+        self,
+        network: StudiedNetwork,
+        train: Labelled,
+        test: Labelled,
+        x: Tensor,
+        context: StudyContext,
     ) -> Iterator[dict[str, Any]]:
         module = network.module
-        x = test.images[torch.arange(self.images) * len(test.images) // self.images]
         names = (
             checked_layers(module, x, self.layers)
             if self.layers
@@ -123,11 +128,10 @@ class WhatLayersKeep:
             }
 
 
-def _some(data: ImageData, count: int, context: StudyContext) -> Labelled:
-    """Some images of a split, spread evenly, and their classes."""
-    count = min(count, len(data))
-    rows = torch.arange(count) * len(data) // count
-    return Labelled(data.images.read(rows).to(context.device), _classes(data.labels[rows]))
+def _labelled(data: ImageData, context: StudyContext) -> Labelled:
+    """Images and their classes, in memory."""
+    x = data.images.read(torch.arange(len(data))).to(context.device)
+    return Labelled(x, _classes(data.labels))
 
 
 def _classes(labels: Tensor) -> Tensor:

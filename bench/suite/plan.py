@@ -15,7 +15,7 @@ from ..api.defense import Defense
 from ..api.epsilon import check_radii
 from ..api.errors import BadParameter, BadSuite
 from ..api.shared.path_names import located
-from ..datasets.in_memory import fingerprint, select, tensor_hash
+from ..datasets.in_memory import drawn_rows, fingerprint, select, tensor_hash
 from ..datasets.validation import SPLITS, check_images, check_splits, load_split
 from ..engine.config import AttackStage, check_stages
 from ..engine.targets import check_class
@@ -106,7 +106,7 @@ def make_plan(suite: Suite, file: str, folder: Path) -> Plan:
         dataset = registry.build("datasets", suite.dataset.spec)
         train, test = (load_split(dataset, suite.dataset.name, one) for one in SPLITS)
         check_splits(train, test)
-        indices = _choose(len(test), suite)
+        indices = drawn_rows(len(test), suite.n_examples or len(test), suite.seed)
         test = select(test, indices)
         pixels = _checked_pixels(test.images)
     with blamed(file, "epsilons"):
@@ -218,12 +218,3 @@ def check_models(plan: Plan, file: str, titles: Container[str]) -> None:
         if model.title in titles:
             with blamed(file, f"models[{number}]"):
                 check_model(model.spec, plan.train, plan.checkpoint(model))
-
-
-def _choose(total: int, suite: Suite) -> Tensor:
-    """(n,) int64: the test examples, drawn by the seed, in ascending order."""
-    count = suite.n_examples or total
-    if count > total:
-        raise BadParameter(f"n_examples = {count}, but the test split has {total} images")
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(suite.seed))
-    return order[:count].sort().values

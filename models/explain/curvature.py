@@ -57,9 +57,9 @@ def largest_eigenvalue(
     (True, torch.Size([8]))
     """
     product = hessian_product(model, x, y, batch_size=batch_size)
-    weights = nn.utils.parameters_to_vector(model.parameters()).detach()
+    weights = list(model.parameters())
     generator = torch.Generator().manual_seed(seed)
-    start = torch.randn(len(weights), generator=generator).to(weights)
+    start = torch.randn(sum(one.numel() for one in weights), generator=generator).to(weights[0])
     return power_iteration(product, start, iterations=iterations, tolerance=tolerance)
 
 

@@ -30,15 +30,10 @@ class Examples:
         split: Literal["train", "test"] = "test",
         most: int | None = None,
     ) -> "Examples":
-        """Those of a split, or `most` of them, spread evenly over it."""
-        data = context.data(split)
-        count = min(len(data), most or len(data))
-        rows = torch.arange(count) * len(data) // count
-        return cls(data.images.read(rows).to(context.device), data.labels[rows].to(context.device))
-
-    def first(self, count: int) -> "Examples":
-        """The first of them, at most `count`."""
-        return Examples(self.x[:count], self.y[:count])
+        """Those of a split, or at most so many of them."""
+        data = context.data(split, most)
+        x = data.images.read(torch.arange(len(data)))
+        return cls(x.to(context.device), data.labels.to(context.device))
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ class Ensembles:
     def run(self, context: StudyContext) -> StudyResult:
         """A row for each edit of each network, and for each length of path."""
         networks = residual_and_plain(context, self.seeds, self.depth, self.width, self.training)
-        examples = Examples.of(context)
+        examples, few = Examples.of(context), Examples.of(context, most=self.path_images)
         edits: list[dict[str, Any]] = []
         paths: list[dict[str, Any]] = []
         for one in networks:
@@ -102,7 +102,7 @@ class Ensembles:
                 found = accuracies(context, module, examples, self.epsilon, self.attack)
                 edits.append(_row(one, edit=edit, count=count, blocks=blocks, **found))
             if _has_paths(one.module):
-                paths += self._paths(one, examples.first(self.path_images), context)
+                paths += self._paths(one, few, context)
         context.progress(1, 1)
         table, by_length = pd.DataFrame(edits), pd.DataFrame(paths)
         summary = pd.DataFrame(_summaries(table))

@@ -83,8 +83,9 @@ class InceptionModules:
             kind: {"name": "googlenet", "width": self.width, "auxiliary": False, "modules": kind}
             for kind in MODULES
         }
+        shape = context.data("test").shape
         for one in trained(context, specs, self.training, self.seeds):
-            found = cost(one.module, tuple(examples.x.shape[1:]))
+            found = cost(one.module, shape)
             yield {
                 "modules": one.group,
                 "seed": one.seed,
@@ -160,6 +161,7 @@ def _growth_figure(growth: pd.DataFrame) -> "Figure":
                 curve(one, number, kind, list(own["count"]), rows[["value"]])
             one.set(xlabel="modules", ylabel=label)
             one.set_ylim(bottom=0)
+            one.xaxis.get_major_locator().set_params(integer=True)
         legend_below(figure, axes[0])
     return figure
 

@@ -194,7 +194,7 @@ class LossSurface:
         line = self._line(self.plane_steps).numpy()
         low = max(min(float(one.min()) for one in planes.values()), 1e-4)
         high = max(max(float(one.max()) for one in planes.values()), 2 * low)
-        levels = np.geomspace(low, high, _LEVELS)
+        levels = np.geomspace(low, high, _LEVELS).tolist()
         with figure_style():
             figure, axes = panels(len(planes), height=2.9)
             for one, (group, losses) in zip(axes, planes.items(), strict=True):

@@ -11,8 +11,8 @@ from quintain.bench.studies.run import StudyRequest, run_study
 
 QUICK = ("model.width=0.25", "dataset.size=16", "dataset.n_train=64", "dataset.n_test=32")
 TRAINING = ("defense.epochs=1", "defense.batch_size=32", 'defense.augmentation="none"')
-BRIEF = 'study.training={name="none", epochs=1, batch_size=32, augmentation="none"}'
-PAIR = ("study.seeds=1", "study.depth=8", "study.width=0.25", BRIEF)
+ONE_EPOCH = 'study.training={name="none", epochs=1, batch_size=32, augmentation="none"}'
+PAIR = ("study.seeds=1", "study.depth=8", "study.width=0.25", ONE_EPOCH)
 SMALLER = {
     "attention": ["study.rows=1", 'study.attack={name="pgd", steps=2}'],
     "boundary": ["study.directions=1", 'study.attack={name="pgd", steps=2}'],
@@ -29,7 +29,7 @@ SMALLER = {
         "study.modules=2",
         "study.seeds=1",
         "study.width=0.0625",
-        BRIEF,
+        ONE_EPOCH,
         'study.attack={name="pgd", steps=2}',
     ],
     "inversion": [
@@ -109,10 +109,7 @@ def overlapping(figure):
     from matplotlib.text import Text
 
     renderer = figure.canvas.get_renderer()
-    bare = [axes for axes in figure.axes if not axes.axison]
-    ticks = [
-        one for axes in bare for axis in (axes.xaxis, axes.yaxis) for one in axis.findobj(Text)
-    ]
+    ticks = [one for axes in figure.axes for one in hidden_ticks(axes)]
     texts = [
         one
         for one in figure.findobj(Text)
@@ -129,6 +126,18 @@ def overlapping(figure):
         for other, second in inside[number + 1 :]
         if box.shrunk(0.9, 0.9).overlaps(second.shrunk(0.9, 0.9))
     ]
+
+
+def hidden_ticks(axes):
+    """Texts of ticks that are not drawn: outside what an axis shows, or of axes that are off."""
+    from matplotlib.text import Text
+
+    for axis in (axes.xaxis, axes.yaxis):
+        low, high = sorted(axis.get_view_interval())
+        ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+        outside = [one for one in ticks if not low <= one.get_loc() <= high]
+        for one in outside if axes.axison else [axis]:
+            yield from one.findobj(Text)
 
 
 def test_texts_that_overlap_are_noticed():

@@ -96,3 +96,12 @@ def test_the_sign_is_told_and_a_tie_is_not_taken_for_an_answer():
     assert (zero.value, zero.residual) == (0.0, 0.0)
     with pytest.raises(BadParameter, match="iterations = 0"):
         power_iteration(lambda v: v, torch.ones(2), iterations=0)
+
+
+def test_weights_in_another_memory_format_are_measured_alike(data):
+    """As trained networks are: their weights are not contiguous."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 3, 2), nn.Flatten()).double()
+    expected = largest_eigenvalue(model, *data).value
+    found = largest_eigenvalue(model.to(memory_format=torch.channels_last), *data).value
+    assert found == pytest.approx(expected, rel=1e-3)
