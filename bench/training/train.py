@@ -67,7 +67,10 @@ def train_checkpoint(
     radius = read_radius(epsilon, norm, data.shape)
     check_defense(plugin, data, norm, radius)
     check_model(specs["model"], data)
-    request = TrainingRequest(specs["model"], plugin, data, seed, where, norm, radius)
+    request = TrainingRequest(
+        specs["model"], plugin, data, seed, where, norm, radius, initial=initial
+    )
+    request.build()  # refuses initial weights of another network before any work
     session = TrainingSession(
         path.with_suffix(".partial"), log_dir, lambda text: say(f"quintain: {text}"), fresh
     )

@@ -8,6 +8,8 @@ import time
 from contextlib import contextmanager
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from quintain.bench.store.checkpoints import read_about
 from quintain.bench.training import networks
@@ -297,3 +299,29 @@ def test_a_suites_training_that_was_killed_goes_on(
         for name in ("out", "other")
     ]
     assert hashes[0] == hashes[1]
+
+
+def test_training_begins_with_the_initial_weights(tmp_path, quintain):
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    assert quintain(*TRAIN, "--set", "defense.epochs=1", "--out", first).code == 0
+    gently = ["--set", "defense.epochs=1", "--set", "defense.learning_rate=1e-9"]
+    answer = quintain(*TRAIN, *gently, "--initial", first, "--seed", "1", "--out", second)
+    assert answer.code == 0
+    before, after = load_file(first), load_file(second)
+    learned = [name for name in before if before[name].ndim > 1]
+    assert learned
+    for name in learned:
+        assert torch.allclose(after[name], before[name], atol=1e-4), name
+
+
+def test_initial_weights_of_another_network_are_refused_before_any_work(tmp_path, quintain):
+    first = tmp_path / "first.safetensors"
+    assert quintain(*TRAIN, "--set", "defense.epochs=1", "--out", first).code == 0
+    other = ["train", "--model", "resnet", "--set", "model.depth=8", "--device", "cpu"]
+    out = tmp_path / "second.safetensors"
+    for initial, said in ((first, "another network"), (tmp_path / "none.safetensors", "no file")):
+        answer = quintain(*other, "--initial", initial, "--out", out)
+        assert answer.code == 2
+        assert initial.name in answer.error, said
+        assert not out.exists()
+        assert not out.with_suffix(".partial").exists()
