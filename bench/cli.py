@@ -314,7 +314,7 @@ def _studying(command: Any) -> Any:
                 "--examples",
                 "n_examples",
                 type=click.IntRange(1),
-                help="Of the test split. [60]",
+                help="Of the test split. [as the study has it, mostly 60]",
             ),
             click.option("--norm", type=OneOf(NORMS), default="Linf", show_default=True),
             click.option(
@@ -351,6 +351,8 @@ def study(name: str | None, out: Path | None, **options: Any) -> int:
         return DONE
     from .api import registry
 
+    for plugin in options["plugins"]:
+        registry.load_named(str(plugin), Path.cwd())
     registry.check_name("studies", name)
     return _study(name, out, options)
 

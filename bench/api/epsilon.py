@@ -7,7 +7,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Literal, cast, get_args
 
-from .errors import check_choice
+from .errors import BadParameter, check_choice
 
 Norm = Literal["Linf", "L2", "L1"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
@@ -32,17 +32,17 @@ class Epsilon:
     def parse(cls, written: object) -> "Epsilon":
         """Read a number or a text such as "8/255".
 
-        Raises: ValueError when it is not a positive finite number.
+        Raises: BadParameter when it is not a positive finite number.
         """
         if isinstance(written, Epsilon):
             return written
         text, value = _read(written)
         if not math.isfinite(value):
-            raise ValueError(
+            raise BadParameter(
                 f"epsilon {text!r} is not a number such as 0.03 or a fraction such as '8/255'"
             )
         if value <= 0.0:
-            raise ValueError(f"epsilon {text} must be positive")
+            raise BadParameter(f"epsilon {text} must be positive")
         return cls(text, value)
 
 
@@ -80,13 +80,13 @@ def check_radii(
 
     shape: as for `farthest`; limits in L2 and L1 are known with it only.
 
-    Raises: ValueError, naming the first such epsilon and what it is on the scale of 0 to 1.
+    Raises: BadParameter, naming the first such epsilon and what it is on the scale of 0 to 1.
 
     >>> from quintain.bench.api.epsilon import Epsilon, check_radii
     >>> check_radii([Epsilon.parse(8)], "Linf")
     Traceback (most recent call last):
         ...
-    ValueError: epsilon 8 is beyond every image: ... did you mean '8/255'?
+    quintain.bench.api.errors.BadParameter: epsilon 8 is beyond every image: ... did you mean '8/255'?
     """
     limit = farthest(norm, shape)
     for one in epsilons:
@@ -95,7 +95,7 @@ def check_radii(
             if value <= limit:
                 text = f"{one.value:g}/255" if one.value.is_integer() else f"{value:.4g}"
                 near = f"; did you mean '{text}'?"
-            raise ValueError(
+            raise BadParameter(
                 f"epsilon {one.text} is beyond every image: pixels lie in [0, 1], so that no two "
                 f"images are farther apart than {limit:.4g} in {norm}{near}"
             )
@@ -110,7 +110,7 @@ def checked_norm(norm: str) -> Norm:
 def parse_grid(written: object) -> tuple[Epsilon, ...]:
     """Read a grid of epsilons, in ascending order.
 
-    Raises: ValueError when it is empty, not a list, or names one value twice.
+    Raises: BadParameter when it is empty, not a list, or names one value twice.
 
     >>> from quintain.bench.api.epsilon import parse_grid
     >>> [one.text for one in parse_grid(["8/255", "2/255", 0.01])]
@@ -118,14 +118,14 @@ def parse_grid(written: object) -> tuple[Epsilon, ...]:
     """
     shaped = getattr(written, "ndim", 0) == 1  # an array or a tensor
     if not shaped and not isinstance(written, (list, tuple, range)):
-        raise ValueError(f'epsilons must be a list, not {written!r}: such as ["8/255"]')
+        raise BadParameter(f'epsilons must be a list, not {written!r}: such as ["8/255"]')
     listed = list(cast(Iterable[object], written))
     if not listed:
-        raise ValueError("epsilons must hold at least one value")
+        raise BadParameter("epsilons must hold at least one value")
     grid = sorted((Epsilon.parse(one) for one in listed), key=lambda one: one.value)
     for lower, upper in pairwise(grid):
         if lower.value == upper.value:
-            raise ValueError(f"epsilons hold one value twice: {lower.text} and {upper.text}")
+            raise BadParameter(f"epsilons hold one value twice: {lower.text} and {upper.text}")
     return tuple(grid)
 
 

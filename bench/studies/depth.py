@@ -44,8 +44,8 @@ def checked_layers(module: nn.Module, x: Tensor, layers: tuple[str, ...]) -> lis
     known = [one.name for one in calls(module, x[:1]) if one.name]
     for name in layers:
         if name not in (*known, LOGITS):
-            near = closest(name, known) or f"; there are {', '.join(known)}, {LOGITS}"
-            raise BadParameter(f"no layer '{name}'{near}")
+            near = closest(name, known)
+            raise BadParameter(f"no layer '{name}'{near}; there are {', '.join(known)}, {LOGITS}")
     return ["" if name == LOGITS else name for name in layers]
 
 

@@ -74,6 +74,11 @@ def run_study(request: StudyRequest) -> StudyResult:
     with writing(request.out):
         request.out.mkdir(parents=True, exist_ok=True)
     context = _context(request, parts)
+    there = len(context.data("test"))
+    if request.n_examples is not None and request.n_examples > there:
+        raise BadParameter(
+            f"n_examples = {request.n_examples}, but the test split has {there} images"
+        )
     context.networks = tuple(_networks(request, parts, context))
     began = time.monotonic()
     result = study.run(context)

@@ -82,7 +82,8 @@ def cifar_resnet(inputs: InputSpec, *, weights: str) -> nn.Module:
     >>> inputs = InputSpec((3, 32, 32), 10, mean=(0.5,) * 3, std=(0.25,) * 3)
     >>> cifar_resnet(inputs, weights="resnet20-12fca82f.th")  # before it is downloaded
     Traceback (most recent call last):
-    ...BadCheckpoint: cifar-resnet: weights = resnet20-12fca82f.th is no file
+        ...
+    quintain.bench.api.errors.BadCheckpoint: cifar-resnet: weights = resnet20-12fca82f.th is no file
 
     Raises: BadCheckpoint when it is missing or holds other weights; BadParameter for images of
     another shape, or another number of classes.

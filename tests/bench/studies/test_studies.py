@@ -1,6 +1,7 @@
 """Every study runs on tiny networks, and writes what it says it writes."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -178,42 +179,20 @@ def test_what_cannot_be_studied_is_said_in_a_line(name, settings, changes, said,
     assert "\n" not in str(caught.value)
 
 
-def test_a_study_of_ones_own_is_thirty_lines(tmp_path):
-    file = tmp_path / "brightness.py"
-    file.write_text(
-        '''
-from dataclasses import dataclass
-
-import pandas as pd
-import torch
-
-from quintain.bench.api import registry
-from quintain.bench.api.study import StudyContext, StudyResult
-
-
-@registry.study("brightness")
-@dataclass(frozen=True)
-class Brightness:
-    """How accuracy falls as images get darker."""
-
-    steps: int = 3
-
-    def run(self, context: StudyContext) -> StudyResult:
-        data = context.data("test")
-        x = data.images.read(torch.arange(len(data))).to(context.device)
-        rows = []
-        for network in context.networks:
-            for number in range(self.steps):
-                factor = 1.0 - number / self.steps
-                with torch.no_grad():
-                    predicted = network.module(x * factor).argmax(dim=1).cpu()
-                accuracy = float((predicted == data.labels).double().mean())
-                rows.append({"network": network.title, "factor": factor, "accuracy": accuracy})
-        return StudyResult({"brightness": pd.DataFrame(rows)}, notes=["darker is harder"])
-'''
-    )
+def test_the_study_of_ones_own_on_the_page_runs(tmp_path, quintain):
+    page = (Path(__file__).parents[3] / "docs" / "studies.md").read_text("utf-8")
+    [code] = [one for one in page.split("```python\n") if one.startswith("# brightness.py")]
+    code = code.partition("```")[0]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 30
+    (tmp_path / "brightness.py").write_text(code)
+    settings = [part for one in ("model.depth=8", *QUICK, *TRAINING) for part in ("--set", one)]
     with registry.temporary():
-        studied("brightness", tmp_path / "out", "study.steps=2", plugins=[file])
+        answer = quintain(
+            "study", "brightness", "--plugin", tmp_path / "brightness.py", "--model", "resnet",
+            "--defense", "none", "--set", "study.steps=2", *settings, "--out", tmp_path / "out",
+        )  # fmt: skip
+    assert answer.code == 0, answer.err
+    assert "darker is harder" in answer.out
     table = pd.read_csv(tmp_path / "out" / "brightness.csv")
     assert table["factor"].tolist() == [1.0, 0.5]
 
