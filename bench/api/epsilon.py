@@ -86,7 +86,7 @@ def check_radii(
     >>> check_radii([Epsilon.parse(8)], "Linf")
     Traceback (most recent call last):
         ...
-    quintain.bench.api.errors.BadParameter: epsilon 8 is beyond every image: ... did you mean '8/255'?
+    quintain.bench.api.errors.BadParameter: epsilon 8 is beyond every ... mean '8/255'?
     """
     limit = farthest(norm, shape)
     for one in epsilons:
