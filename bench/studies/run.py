@@ -106,7 +106,14 @@ def _parts(request: StudyRequest) -> dict[str, Any]:
         base = whole if name in (None, whole["name"]) else {"name": name}
         return {**base, **{key: one for key, one in ours[part].items() if key != "name"}}
 
-    wanted = request.defenses or (() if request.checkpoints else None)
+    model = spec("model", request.model, defaults.model)
+    ready = registry.brings_weights(model)
+    if ready and request.defenses:
+        raise BadParameter(
+            f"{model['name']} brings its weights: train it with `quintain train`, and name the "
+            "checkpoint"
+        )
+    wanted = request.defenses or (() if request.checkpoints or ready else None)
     defenses = (
         [spec("defense", name, name) for name in wanted or ()]
         if wanted is not None
@@ -114,7 +121,8 @@ def _parts(request: StudyRequest) -> dict[str, Any]:
     )
     return {
         "study": {**given["study"]},
-        "model": spec("model", request.model, defaults.model),
+        "model": model,
+        "ready": ready,
         "dataset": spec("dataset", request.dataset, defaults.dataset),
         "defenses": defenses,
         "n_examples": defaults.n_examples,
@@ -141,15 +149,17 @@ def _context(request: StudyRequest, parts: dict[str, Any]) -> Context:
 def _networks(
     request: StudyRequest, parts: dict[str, Any], context: Context
 ) -> "list[StudiedNetwork]":
-    """Open the checkpoints, train the others.
+    """Open a model that brings its weights and the checkpoints, train the others.
 
     Raises: BadCheckpoint; BadParameter; CellError when a training diverges.
     """
+    opened = [(None, parts["model"]["name"])] if parts["ready"] else []
+    opened += [(path, path.stem) for path in request.checkpoints]
     made = []
-    for path in request.checkpoints:
-        spec = read_about(path).get("model") or parts["model"]
+    for path, title in opened:
+        spec = (path and read_about(path).get("model")) or parts["model"]
         module = open_ready(path, spec, context.data("train")).to(context.device)
-        made.append(StudiedNetwork(path.stem, module))
+        made.append(StudiedNetwork(title, module))
         context.model = spec
     for defense in parts["defenses"]:
         trained = context.trained(parts["model"], defense)

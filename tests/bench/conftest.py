@@ -152,10 +152,11 @@ def tables_fixture():
 
 
 _FORGE = """
-import json, multiprocessing, os, sys
+import json, multiprocessing, os, signal, sys
 import quintain.bench.evaluate_model, quintain.bench.suite.runner, quintain.bench.report.render
 from quintain.bench import cli
 from quintain.bench.suite import executors
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have background jobs ignore it
 print("ready", flush=True)
 for line in sys.stdin:
     child = os.fork()

@@ -1,6 +1,7 @@
 """Every study runs on tiny networks, and writes what it says it writes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from quintain.bench.api import registry
+from quintain.bench.api.errors import BadParameter
 from quintain.bench.studies.run import StudyRequest, run_study
 
 QUICK = ("model.width=0.25", "dataset.size=16", "dataset.n_train=64", "dataset.n_test=32")
@@ -213,3 +215,32 @@ def test_checkpoints_are_studied_side_by_side(tmp_path):
         "redundancy", tmp_path / "out", checkpoints=paths, defenses=[], settings=settings
     )
     assert list(dict.fromkeys(result.tables["redundancy"]["network"])) == ["net0", "net1"]
+
+
+def test_a_model_that_brings_its_weights_is_studied_as_it_is(tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text(
+        """
+import torch
+from quintain.bench.api import registry
+from quintain.bench.api.errors import BadParameter
+from quintain.models.resnet import resnet
+
+@registry.model("mine")
+def mine(inputs):
+    torch.manual_seed(5)
+    return resnet(inputs, depth=8, width=0.25)
+
+mine.brings_weights = lambda given: True
+"""
+    )
+    changes = {"model": "mine", "defenses": [], "plugins": [file]}
+    with registry.temporary():
+        request = StudyRequest(
+            study="redundancy", out=tmp_path / "out", device="cpu", n_examples=16,
+            settings=[*QUICK[1:], "study.distances=3"], dataset="shapes", **changes,
+        )  # fmt: skip
+        result = run_study(request)
+        assert list(dict.fromkeys(result.tables["redundancy"]["network"])) == ["mine"]
+        with pytest.raises(BadParameter, match="mine brings its weights"):
+            run_study(replace(request, defenses=["none"]))

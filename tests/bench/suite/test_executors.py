@@ -190,7 +190,7 @@ def test_workers_end_with_the_run_which_then_goes_on(
     )
     path, out = suite(models=MODELS, attacks=slow), tmp_path / "out"
     cache = str(tmp_path / "cache")
-    forge.environment |= {"QUINTAIN_CACHE": cache, "QUINTAIN_TEST_REST": "0.5"}
+    forge.environment |= {"QUINTAIN_CACHE": cache, "QUINTAIN_TEST_REST": "0.2"}
     forge.environment["QUINTAIN_TEST_START"] = "fork"
     forge.start("run", path, "--out", out, "--device", "cpu", "--jobs", "2")
     wait(lambda: len(list(out.glob("records/*.parquet"))) > 1 and len(alive(path.parent)) == 2)
