@@ -153,11 +153,14 @@ def _networks(
 
     Raises: BadCheckpoint; BadParameter; CellError when a training diverges.
     """
-    opened = [(None, parts["model"]["name"])] if parts["ready"] else []
+    opened: list[tuple[Path | None, str]] = []
+    if parts["ready"]:
+        opened.append((None, parts["model"]["name"]))
     opened += [(path, path.stem) for path in request.checkpoints]
     made = []
     for path, title in opened:
-        spec = (path and read_about(path).get("model")) or parts["model"]
+        known = {} if path is None else read_about(path)
+        spec = known.get("model") or parts["model"]
         module = open_ready(path, spec, context.data("train")).to(context.device)
         made.append(StudiedNetwork(title, module))
         context.model = spec

@@ -150,6 +150,8 @@ def _savings(channels: tuple[int, ...], side: int) -> Iterator[dict[str, Any]]:
 
 def _growth_figure(growth: pd.DataFrame) -> "Figure":
     """Channels, parameters and multiply-adds of a stack by its modules."""
+    from matplotlib.ticker import MaxNLocator
+
     columns = {"channels": "channels at the top", "parameters": "parameters"}
     columns["multiply_adds"] = "multiply-adds"
     with figure_style():
@@ -161,7 +163,7 @@ def _growth_figure(growth: pd.DataFrame) -> "Figure":
                 curve(one, number, kind, list(own["count"]), rows[["value"]])
             one.set(xlabel="modules", ylabel=label)
             one.set_ylim(bottom=0)
-            one.xaxis.get_major_locator().set_params(integer=True)
+            one.xaxis.set_major_locator(MaxNLocator(integer=True))
         legend_below(figure, axes[0])
     return figure
 
