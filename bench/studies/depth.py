@@ -1,5 +1,6 @@
 """Which layers a study looks at to follow a network from its first layer to its logits."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -18,16 +19,23 @@ LOGITS = "logits"
 def layers_by_depth(module: nn.Module, x: Tensor, count: int) -> list[str]:
     """Names of at most `count` layers, first to last; "" is the network itself, its logits.
 
-    The first layer with weights, the last of each shape that features have after it, and the
-    logits; of more, as many as asked for, spread evenly.
+    The first layer with weights, the last that gives maps of each height and width after it, the
+    first that gives vectors of each length, and the logits; of more, as many as asked for, spread
+    evenly. Branches meet before the height changes, so that none of these is a part of a layer.
     """
     *within, _ = calls(module, x[:1])
     weighted = (at for at, one in enumerate(within) if [*one.module.parameters(recurse=False)])
     within = within[next(weighted, 0) :]
     first = within[0]
-    last = {tuple(one.output.shape[1:]): one.name for one in within if one.output.numel() > 1}
-    last.pop(tuple(within[-1].output.shape[1:]), None)  # that of the logits
-    names = list(dict.fromkeys([first.name, *last.values(), ""]))
+    by_shape: dict[tuple[int, ...], str] = {}
+    for one in within:
+        shape = tuple(one.output.shape[1:])
+        if math.prod(shape[1:]) == 1:  # also of maps with one position
+            by_shape.setdefault((shape[0],), one.name)
+        else:
+            by_shape[shape[1:]] = one.name
+    by_shape.pop(tuple(within[-1].output.shape[1:]), None)  # that of the logits
+    names = list(dict.fromkeys([first.name, *by_shape.values(), ""]))
     order = {one.name: number for number, one in enumerate(within)}
     names.sort(key=lambda name: order.get(name, len(order)))
     if len(names) <= count:

@@ -67,7 +67,7 @@ class FeatureInversion:
     iterations: int = 200
     learning_rate: float = 0.05
     restarts: int = 2
-    images: int = 3
+    images: int = 2
     components: int = 20
     patches: int = 20_000
 

@@ -68,10 +68,10 @@ def _draw(axes: Sequence[Any], row: PanelRow) -> None:
     delta = row.adversarial - row.clean
     largest = float(delta.abs().max())
     shown: list[tuple[NDArray[Any], str]] = [
-        (_picture(row.clean), f"{row.clean_class[:_CUT]} {row.clean_confidence:.2f}"),
+        (_picture(row.clean), f"{row.clean_class[:_CUT]} ({row.clean_confidence:.2f})"),
         (
             _picture(row.adversarial),
-            f"{row.adversarial_class[:_CUT]} {row.adversarial_confidence:.2f}",
+            f"{row.adversarial_class[:_CUT]} ({row.adversarial_confidence:.2f})",
         ),
         (
             _picture(0.5 + delta / (2 * largest or 1.0)),
