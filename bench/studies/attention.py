@@ -45,7 +45,7 @@ class Attention:
     rows: how many images are drawn for each network.
     """
 
-    epsilon: str = "4/255"
+    epsilon: str | float = "4/255"
     attack: Spec = "pgd"
     layer: str | None = None
     rows: int = 3

@@ -47,7 +47,7 @@ class Boundary:
     """
 
     attack: Spec = field(default_factory=lambda: {"name": "pgd", "loss": "margin"})
-    epsilon: str = "1.0"
+    epsilon: str | float = "1.0"
     directions: int = 3
 
     defaults: ClassVar[StudyDefaults] = StudyDefaults(defenses=(STANDARD, ROBUST))

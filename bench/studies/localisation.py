@@ -36,7 +36,7 @@ class Localisation:
         pixels or more.
     """
 
-    epsilon: str = "4/255"
+    epsilon: str | float = "4/255"
     attack: Spec = "pgd"
     layer: str | None = None
 

@@ -34,7 +34,7 @@ class TargetedAttacks:
     epsilons: the grid, in Linf. attack: a spec of one that can be targeted.
     """
 
-    epsilons: tuple[str, ...] = ("1/255", "2/255", "4/255", "8/255", "16/255", "32/255")
+    epsilons: tuple[str | float, ...] = ("1/255", "2/255", "4/255", "8/255", "16/255", "32/255")
     attack: Spec = "pgd"
 
     defaults: ClassVar[StudyDefaults] = StudyDefaults(defenses=(STANDARD, ROBUST))

@@ -30,7 +30,7 @@ class Visibility:
     epsilons: radii in `norm`. attack: a spec.
     """
 
-    epsilons: tuple[str, ...] = ("1/255", "2/255", "4/255", "8/255", "16/255")
+    epsilons: tuple[str | float, ...] = ("1/255", "2/255", "4/255", "8/255", "16/255")
     norm: Norm = "Linf"
     attack: Spec = "pgd"
 

@@ -53,7 +53,11 @@ def correct(module: nn.Module, examples: Examples) -> Tensor:
 
 
 def accuracies(
-    context: StudyContext, module: nn.Module, examples: Examples, epsilon: str, attack: Spec
+    context: StudyContext,
+    module: nn.Module,
+    examples: Examples,
+    epsilon: str | float,
+    attack: Spec,
 ) -> dict[str, float]:
     """Clean accuracy, and what is right both before and after the attack on this very network."""
     clean = correct(module, examples)

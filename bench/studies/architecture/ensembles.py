@@ -73,7 +73,7 @@ class Ensembles:
     path_images: int = 20
     path_draws: int = 100
     attack: Spec = field(default_factory=lambda: dict(WEAK_PGD))
-    epsilon: str = "2/255"
+    epsilon: str | float = "2/255"
 
     defaults: ClassVar[StudyDefaults] = StudyDefaults(defenses=())
 

@@ -53,7 +53,7 @@ class InceptionModules:
     width: float = 0.125
     training: Spec = field(default_factory=lambda: dict(STANDARD))
     attack: Spec = field(default_factory=lambda: dict(WEAK_PGD))
-    epsilon: str = "8/255"
+    epsilon: str | float = "8/255"
 
     defaults: ClassVar[StudyDefaults] = StudyDefaults(dataset="digits", defenses=())
 

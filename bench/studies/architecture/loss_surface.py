@@ -68,7 +68,7 @@ class LossSurface:
     plane_steps: int = 6
     iterations: int = 60
     attack: Spec = field(default_factory=lambda: dict(WEAK_PGD))
-    epsilon: str = "8/255"
+    epsilon: str | float = "8/255"
 
     defaults: ClassVar[StudyDefaults] = StudyDefaults(dataset="digits", defenses=())
 
@@ -243,7 +243,7 @@ def _slices_figure(slices: pd.DataFrame) -> "Figure":
     return figure
 
 
-def _inputs_figure(inputs: pd.DataFrame, epsilon: str) -> "Figure":
+def _inputs_figure(inputs: pd.DataFrame, epsilon: str | float) -> "Figure":
     """The mean loss of images along two directions, over seeds."""
     series = list(inputs.groupby(["network", "direction"], sort=False))
     labels = [f"{group}, {kind}" for (group, kind), _ in series]

@@ -162,6 +162,11 @@ def test_the_same_study_gives_the_same_files(tmp_path):
         assert one.read_bytes() == two.read_bytes()
 
 
+def test_an_epsilon_may_be_a_number_as_in_a_suite(tmp_path):
+    settings = [*SMALLER["localisation"], "study.epsilon=0.03"]
+    assert studied("localisation", tmp_path / "out", *settings).notes
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "changes", "said"),
     [
