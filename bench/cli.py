@@ -409,10 +409,13 @@ def _study(name: str, out: Path | None, options: dict[str, Any]) -> int:
 @quintain.command()
 @click.argument("plugin")
 def check(plugin: str) -> int:
-    """Run the conformance kit on PLUGIN: an attack's name, or a Python file that registers some."""
-    from .suite.lookup import attacks_named
+    """Run the conformance kit on PLUGIN: a name, or a Python file that registers some.
 
-    attacks_named(plugin)
+    It checks attacks, models, defenses, datasets and studies.
+    """
+    from .suite.lookup import plugins_named
+
+    plugins_named(plugin)
     from .tools.conformance import check_plugin  # brings torch
 
     reports = check_plugin(plugin)
@@ -426,17 +429,28 @@ def new() -> None:
     """Write a plugin to start from."""
 
 
-@new.command(name="attack")
-@click.argument("name")
-@click.option("--out", type=click.Path(path_type=Path), help="The file to write. [NAME.py]")
-def new_attack(name: str, out: Path | None) -> int:
-    """Write an attack plugin that passes `quintain check`, to be filled in."""
-    from .tools.scaffold import write_attack
+def _new(singular: str, use: str) -> None:
+    """Add the command that begins a plugin of a kind. use: what is said of how to use it."""
 
-    path = write_attack(name, out)
-    show(f"wrote {path}; try it with: quintain check {path}")
-    show(f'in a suite: plugins = ["{path.name}"], and its name under [[attacks]]')
-    return DONE
+    def write(name: str, out: Path | None) -> int:
+        from .tools.scaffold import write_plugin
+
+        path = write_plugin(singular, name, out)
+        show(f"wrote {path}; try it with: quintain check {path}")
+        show(use.format(file=path.name, name=path.stem.replace("_", "-")))
+        return DONE
+
+    write.__doc__ = f"Write a plugin, of the kind {singular}, that passes `quintain check`."
+    where = click.Path(path_type=Path)
+    command = click.option("--out", type=where, help="The file to write. [NAME.py]")(write)
+    new.command(name=singular)(click.argument("name")(command))
+
+
+_new("attack", 'in a suite: plugins = ["{file}"], and its name under [[attacks]]')
+_new("model", 'in a suite: plugins = ["{file}"], and its name under [[models]]')
+_new("defense", 'in a suite: plugins = ["{file}"], and its name under [[defenses]]')
+_new("dataset", 'in a suite: plugins = ["{file}"], and dataset = "{name}"')
+_new("study", "use: quintain study {name} --plugin {file}")
 
 
 def _note(text: str) -> None:

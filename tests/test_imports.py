@@ -24,7 +24,7 @@ ALLOWED = {
     "report": "api store",
     "suite": BELOW_SUITE,
     "evaluate_model": "api datasets victim engine training report studies",
-    "tools": f"{BELOW_SUITE} suite evaluate_model",
+    "tools": f"{BELOW_SUITE} suite studies evaluate_model",
     "studies": f"{BELOW_SUITE} suite models",
     "cli": f"{BELOW_SUITE} suite evaluate_model tools studies",
     "__init__": "evaluate_model",

@@ -10,6 +10,8 @@ from ..api.plugins.plugin import KINDS, Plugin
 from ..api.shared.path_names import relative_to
 from .config import Suite
 
+CHECKED = ("attacks", "models", "defenses", "datasets", "studies")
+
 
 def check_names(suite: Suite, file: str, folder: Path) -> None:
     """Look whether the plugins that a suite names are there. None of them is imported.
@@ -45,21 +47,26 @@ def blamed(file: str, key: str) -> Iterator[None]:
         raise BadSuite(f"{file}: {key}: {error}") from error
 
 
-def attacks_named(plugin: str) -> tuple[Plugin, ...]:
-    """The attack of a name, or all attacks that a Python file registers.
+def plugins_named(plugin: str) -> tuple[Plugin, ...]:
+    """The plugins of a name that can be checked, or all such that a Python file registers.
 
-    Raises: UnknownPlugin; BadPlugin when the file cannot be loaded or registers no attack.
+    Raises: UnknownPlugin; BadPlugin when the file cannot be loaded or registers none.
     """
     path = Path(plugin)
     if path.suffix == ".py" or path.is_file():
-        found = tuple(one for one in registry.load_file(path) if one.kind == "attacks")
-        if not found:
-            raise BadPlugin(f"plugin file {path} registers no attack, and the kit checks attacks")
+        registered = tuple(one for one in registry.load_file(path) if one.kind in CHECKED)
+        if not registered:
+            raise BadPlugin(f"plugin file {path} registers none of {', '.join(CHECKED)}")
+        return registered
+    named = {kind: one for kind in KINDS for one in registry.plugins(kind) if one.name == plugin}
+    found = tuple(one for kind, one in named.items() if kind in CHECKED)
+    if named and not found:
+        raise UnknownPlugin(
+            f"'{plugin}' is among the {', '.join(named)}; what can be checked are "
+            f"{', '.join(CHECKED)}"
+        )
+    if found:
         return found
-    for kind in KINDS:
-        if kind != "attacks" and any(one.name == plugin for one in registry.plugins(kind)):
-            known = ", ".join(one.name for one in registry.plugins("attacks"))
-            raise UnknownPlugin(f"'{plugin}' is among the {kind}; the kit checks attacks: {known}")
     try:
         return (registry.find("attacks", plugin),)
     except UnknownPlugin as error:

@@ -1,38 +1,46 @@
-"""The beginnings of a plugin: `quintain new attack` writes one that works, to be changed."""
+"""The beginnings of a plugin: `quintain new KIND NAME` writes one that works, to be changed."""
 
 import keyword
 import re
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
 from ..api import registry
 from ..api.errors import BadParameter, DuplicatePlugin
+from ..api.plugins.plugin import KINDS
 
+TEMPLATES: Mapping[str, str] = {  # what may be begun, as messages call it -> its kind
+    KINDS[kind].singular: kind for kind in ("attacks", "models", "defenses", "datasets", "studies")
+}
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z][a-z]*|[a-z]+|[0-9]+")
 
 
-def write_attack(name: str, out: Path | None) -> Path:
-    """Write a working attack plugin and return its path.
+def write_plugin(singular: str, name: str, out: Path | None) -> Path:
+    """Write a working plugin and return its path.
 
-    name: such as my-attack, my_attack or MyAttack. out: the file, or the folder to write it into;
-    by default my_attack.py here.
+    singular: its kind, such as "attack". name: such as my-attack, my_attack or MyAttack. out: the
+    file, or the folder to write it into; by default my_attack.py here.
 
     Raises: BadParameter for a name that cannot be used or a file that exists or cannot be
-    written; DuplicatePlugin when an attack of that name is there already.
+    written; DuplicatePlugin when a plugin of that kind and name is there already.
     """
-    words = _words(name)
+    words = _words(name, singular)
     title = "-".join(words)
-    taken = next((one for one in registry.plugins("attacks") if one.name == title), None)
+    known = registry.plugins(TEMPLATES[singular])
+    taken = next((one for one in known if one.name == title), None)
     if taken is not None:
         raise DuplicatePlugin(
-            f"there is an attack '{title}' already, in {taken.source}: choose another name"
+            f"there is {_article(singular)} {singular} '{title}' already, in {taken.source}: "
+            "choose another name"
         )
-    path = _path(out, "_".join(words))
+    path = _path(out, "_".join(words), singular)
     camel = "".join(word.capitalize() for word in words)
-    shown = camel if "Attack" in camel else f"{camel}Attack"
+    ending = singular.capitalize()
+    shown = camel if ending in camel else f"{camel}{ending}"
     template = (
         resources.files("quintain.bench.tools")
-        .joinpath("attack_template.py.txt")
+        .joinpath("templates", f"{singular}.py.txt")
         .read_text("utf-8")
     )
     text = template.replace("@FILE@", path.name).replace("@NAME@", title).replace("@CLASS@", shown)
@@ -48,20 +56,24 @@ def write_attack(name: str, out: Path | None) -> Path:
     return path
 
 
-def _words(name: str) -> list[str]:
+def _article(singular: str) -> str:
+    return "an" if singular[0] in "aeiou" else "a"
+
+
+def _words(name: str, singular: str) -> list[str]:
     """Split a name into lower-case words."""
     stem = name.removesuffix(".py")
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", stem):
         raise BadParameter(
-            f"'{name}' cannot be an attack's name: expected letters, digits and hyphens, "
-            f"a letter first, such as my-attack"
+            f"'{name}' cannot be {_article(singular)} {singular}'s name: expected letters, digits "
+            f"and hyphens, a letter first, such as my-{singular}"
         )
     return [word.lower() for word in _WORD.findall(stem)]
 
 
-def _path(out: Path | None, stem: str) -> Path:
+def _path(out: Path | None, stem: str, singular: str) -> Path:
     """The file to write. A stem that is a word of Python's own gets an ending, to be importable."""
-    file = f"{stem}_attack.py" if keyword.iskeyword(stem) else f"{stem}.py"
+    file = f"{stem}_{singular}.py" if keyword.iskeyword(stem) else f"{stem}.py"
     if out is None:
         return Path(file)
     if out.is_dir():

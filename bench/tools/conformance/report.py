@@ -26,11 +26,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Report:
-    """All checks of one plugin. source: the file or the distribution that it comes from."""
+    """All checks of one plugin.
+
+    source: the file or the distribution that it comes from. kind: what it is, as messages say it.
+    """
 
     plugin: str
     source: str
     outcomes: tuple[Outcome, ...]
+    kind: str = "attack"
 
     @property
     def passed(self) -> bool:
@@ -43,7 +47,7 @@ class Report:
 
     def text(self) -> str:
         """For the terminal: a line for each check, and one below each that was not met."""
-        lines = [f"attack {self.plugin} ({self.source})"]
+        lines = [f"{self.kind} {self.plugin} ({self.source})"]
         width = max(len(one.name) for one in self.outcomes)
         for one in self.outcomes:
             lines.append(f"  {one.outcome}  {one.name:{width}}  {one.demand}")

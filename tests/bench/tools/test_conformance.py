@@ -496,10 +496,10 @@ def test_check_exits_with_0_when_all_is_well(capsys):
     ("plugin", "error", "said"),
     [
         ("pdg", UnknownPlugin, "did you mean 'pgd'.*give its file"),
-        ("resnet", UnknownPlugin, "'resnet' is among the models; .* fgsm, .*pgd"),
+        ("cosines", UnknownPlugin, "'cosines' is among the bases; .* attacks, models, "),
         ("missing.py", BadPlugin, "missing.py does not exist"),
         ("mine", UnknownPlugin, "give its file, mine.py"),
-        ("mine.py", BadPlugin, "mine.py registers no attack"),
+        ("mine.py", BadPlugin, "mine.py registers none of attacks, models, "),
         ("broken.py", BadPlugin, "broken.py: SyntaxError"),
     ],
 )

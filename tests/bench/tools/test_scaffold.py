@@ -1,4 +1,4 @@
-"""`quintain new attack`: what it writes works, and it never writes over anything."""
+"""`quintain new`: what it writes works, and it never writes over anything."""
 
 import csv
 
@@ -9,7 +9,7 @@ from quintain.bench.api import registry
 from quintain.bench.api.errors import BadParameter, DuplicatePlugin
 from quintain.bench.cli import main
 from quintain.bench.tools.conformance import check_plugin
-from quintain.bench.tools.scaffold import write_attack
+from quintain.bench.tools.scaffold import TEMPLATES, write_plugin
 
 SUITE = """
 plugins = ["my_attack.py"]
@@ -37,11 +37,13 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def test_what_is_written_conforms(tmp_path):
-    path = write_attack("my-attack", tmp_path / "anything.py")
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_what_is_written_conforms(kind, tmp_path, capsys):
+    assert run("new", kind, f"my-{kind}", "--out", str(tmp_path / "anything.py")) == 0
+    assert "quintain check " in capsys.readouterr().out
     with registry.temporary():
-        (report,) = check_plugin(str(path))
-    assert report.plugin == "my-attack"
+        (report,) = check_plugin(str(tmp_path / "anything.py"))
+    assert (report.plugin, report.kind) == (f"my-{kind}", kind)
     assert report.passed, report.text()
 
 
@@ -75,7 +77,7 @@ def test_it_gets_its_row_in_a_suite(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_names_become_files_classes_and_plugins(tmp_path, name, file, title, kind):
-    path = write_attack(name, tmp_path)
+    path = write_plugin("attack", name, tmp_path)
     assert path == tmp_path / file
     with registry.temporary():
         (plugin,) = registry.load_file(path)
@@ -88,13 +90,13 @@ def test_names_become_files_classes_and_plugins(tmp_path, name, file, title, kin
 @pytest.mark.parametrize("name", ["", "my attack", "1st", "a/b", "é", "--", "my.attack"])
 def test_names_that_cannot_be_used(tmp_path, name):
     with pytest.raises(BadParameter, match="such as my-attack"):
-        write_attack(name, tmp_path)
+        write_plugin("attack", name, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_name_that_is_taken(tmp_path):
     with pytest.raises(DuplicatePlugin, match="'pgd' already, in quintain"):
-        write_attack("pgd", tmp_path)
+        write_plugin("attack", "pgd", tmp_path)
 
 
 def test_an_existing_file_is_left_as_it_is(tmp_path, monkeypatch, capsys):
@@ -117,4 +119,4 @@ def test_an_existing_file_is_left_as_it_is(tmp_path, monkeypatch, capsys):
 def test_a_place_that_cannot_be_written(tmp_path, out, said):
     (tmp_path / "file").write_text("")
     with pytest.raises(BadParameter, match=said):
-        write_attack("mine", tmp_path / out)
+        write_plugin("attack", "mine", tmp_path / out)
