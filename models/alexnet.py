@@ -30,6 +30,9 @@ def alexnet(
     dropout: float = 0.5,
     local_response: bool = True,
     stem: Stem = "auto",
+    pool: Literal[2, 3] = 3,
+    stride: int | None = None,
+    late_stride: int = 1,
 ) -> nn.Module:
     """AlexNet (Krizhevsky 2012), full-size or for small images.
 
@@ -40,6 +43,9 @@ def alexnet(
     local_response: normalise across neighbouring channels after the first two convolutions.
     stem: "imagenet" is the paper's 11x11 convolution of stride 4; "small" a 5x5 of stride 1, which
         leaves room for the three poolings from 16x16 up; "auto" goes by the image's size.
+    pool: the side of the three poolings' windows, which are 2 apart: 3 overlap, as the paper's.
+    stride: of the first convolution; by default as the stem has it.
+    late_stride: of the fifth convolution; the paper's is 1.
 
     Deviations from the paper: He's weights and zero biases instead of a spread of 0.01 and biases
     of one; with two branches, response normalisation reaches across them; the paper gives images
@@ -57,13 +63,14 @@ def alexnet(
     >>> network(torch.zeros(2, 1, 28, 28)).shape, cost(network, inputs.shape).parameters
     (torch.Size([2, 10]), 1555898)
     """
-    if groups not in (1, 2):
-        raise BadParameter(f"alexnet: groups {groups} is not 1 or 2")
-    chosen = choose_stem("alexnet", inputs, stem, imagenet_from=64)
+    _check(groups, pool, stride, late_stride)
+    small = choose_stem("alexnet", inputs, stem, imagenet_from=64) == "small"
     channels = tuple(scaled(c, width, multiple=groups) for c in (96, 256, 384, 384, 256))
-    first, sides = _first_layer(inputs, channels[0], small=chosen == "small")
-    height, breadth = (_after_poolings(side) for side in sides)
-    features = _features(first, channels, groups, local_response=local_response)
+    first, sides = _first_layer(inputs, channels[0], stride or (1 if small else 4), small=small)
+    height, breadth = (_after_poolings(side, pool, late_stride) for side in sides)
+    features = _features(
+        first, channels, groups, local_response=local_response, pool=pool, late_stride=late_stride
+    )
     hidden = scaled(4096, width)
     head = nn.Linear(hidden, inputs.n_classes)
     classifier: OrderedDict[str, nn.Module] = OrderedDict(
@@ -91,44 +98,73 @@ def alexnet(
 alexnet.version = "2"  # type: ignore[attr-defined]
 
 
+def _check(groups: int, pool: int, stride: int | None, late_stride: int) -> None:
+    """Raises: BadParameter for a parameter out of range."""
+    for name, value, valid in (("groups", groups, (1, 2)), ("pool", pool, (2, 3))):
+        if value not in valid:
+            raise BadParameter(f"alexnet: {name} {value} is not {valid[0]} or {valid[1]}")
+    for name, given in (("stride", stride), ("late_stride", late_stride)):
+        if given is not None and given < 1:
+            raise BadParameter(f"alexnet: {name} {given} must be at least 1")
+
+
 def _features(
-    first: nn.Module, channels: tuple[int, ...], groups: int, *, local_response: bool
+    first: nn.Module,
+    channels: tuple[int, ...],
+    groups: int,
+    *,
+    local_response: bool,
+    pool: int,
+    late_stride: int,
 ) -> nn.Sequential:
     """Make the five convolutions with their poolings."""
     c1, c2, c3, c4, c5 = channels
     layers: OrderedDict[str, nn.Module] = OrderedDict(conv1=first, relu1=nn.ReLU())
     if local_response:
         layers["norm1"] = LocalResponseNorm()
-    layers["pool1"] = nn.MaxPool2d(3, stride=2)
+    layers["pool1"] = nn.MaxPool2d(pool, stride=2)
     layers["conv2"] = nn.Conv2d(c1, c2, 5, padding=2, groups=groups)
     layers["relu2"] = nn.ReLU()
     if local_response:
         layers["norm2"] = LocalResponseNorm()
-    layers["pool2"] = nn.MaxPool2d(3, stride=2)
+    layers["pool2"] = nn.MaxPool2d(pool, stride=2)
     layers["conv3"] = nn.Conv2d(c2, c3, 3, padding=1)
     layers["relu3"] = nn.ReLU()
     layers["conv4"] = nn.Conv2d(c3, c4, 3, padding=1, groups=groups)
     layers["relu4"] = nn.ReLU()
-    layers["conv5"] = nn.Conv2d(c4, c5, 3, padding=1, groups=groups)
+    layers["conv5"] = nn.Conv2d(c4, c5, 3, late_stride, padding=1, groups=groups)
     layers["relu5"] = nn.ReLU()
-    layers["pool5"] = nn.MaxPool2d(3, stride=2)
+    layers["pool5"] = nn.MaxPool2d(pool, stride=2)
     return nn.Sequential(layers)
 
 
 def _first_layer(
-    inputs: InputSpec, filters: int, *, small: bool
+    inputs: InputSpec, filters: int, stride: int, *, small: bool
 ) -> tuple[nn.Module, tuple[int, int]]:
     """Make the first convolution, and tell the height and breadth that come out of it."""
     channels, height, breadth = inputs.shape
     if small:
-        return nn.Conv2d(channels, filters, 5, padding=2), (height, breadth)
-    top, left = (-(side - 11) % 4 for side in (height, breadth))
+        down, right = ((side - 1) // stride + 1 for side in (height, breadth))
+        return nn.Conv2d(channels, filters, 5, stride, padding=2), (down, right)
+    top, left = (-(side - 11) % stride for side in (height, breadth))
     border = (left // 2, left - left // 2, top // 2, top - top // 2)
-    layers = nn.Sequential(nn.ZeroPad2d(border), nn.Conv2d(channels, filters, 11, stride=4))
-    return layers, ((height + top - 11) // 4 + 1, (breadth + left - 11) // 4 + 1)
+    layers = nn.Sequential(nn.ZeroPad2d(border), nn.Conv2d(channels, filters, 11, stride))
+    return layers, ((height + top - 11) // stride + 1, (breadth + left - 11) // stride + 1)
 
 
-def _after_poolings(side: int) -> int:
-    for _ in range(3):
-        side = (side - 3) // 2 + 1
-    return side
+def _after_poolings(side: int, pool: int, late_stride: int) -> int:
+    """The side after two poolings, the fifth convolution and the third pooling.
+
+    Raises: BadParameter where nothing is left.
+    """
+    left = side
+    for number in range(3):
+        left = (left - pool) // 2 + 1
+        if left < 1:
+            raise BadParameter(
+                f"alexnet: {side} pixels after the first convolution are too few for its poolings "
+                "with these strides; use pool 2, a smaller stride, or larger images"
+            )
+        if number == 1:
+            left = (left - 1) // late_stride + 1
+    return left

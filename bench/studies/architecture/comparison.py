@@ -2,17 +2,23 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from ....models.cost import cost
 from ...api.errors import BadParameter
 from ...api.study import Spec, StudyContext
+from ...report.figure_style import figure_style, legend_below, panels
 from ...report.statistics import mean_interval
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _BATCH = 128
+MEASURES: Mapping[str, str] = {"accuracy": "accuracy", "robust_accuracy": "robust accuracy"}
 WEAK_PGD: Mapping[str, Any] = {"name": "pgd", "steps": 10}
 
 
@@ -102,6 +108,83 @@ def trained(
             module = context.train(spec, by_name.get(group, training), context.seed + seed)
             yield Compared(group, context.seed + seed, module)
     context.progress(total, total)
+
+
+def variants(
+    context: StudyContext,
+    specs: Mapping[str, Spec],
+    training: Spec | Mapping[str, Spec],
+    seeds: int,
+    epsilon: str | float,
+    attack: Spec,
+) -> Iterator[dict[str, Any]]:
+    """Train variants of a network with several seeds: accuracies and cost, a row a training."""
+    examples, shape = Examples.of(context), context.data("test").shape
+    for one in trained(context, specs, training, seeds):
+        found = cost(one.module, shape)
+        yield {
+            "variant": one.group,
+            "seed": one.seed,
+            **accuracies(context, one.module, examples, epsilon, attack),
+            "parameters": found.parameters,
+            "multiply_adds": found.multiply_adds,
+        }
+
+
+def effects(table: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """What each variant changes of the baseline's accuracies, seed by seed, with the mean of both.
+
+    table: as of `variants`. Returns rows variant, accuracy, robust_accuracy and, of their
+    differences from the baseline, the mean with Student's interval over the seeds.
+    """
+    base = table[table["variant"] == baseline].set_index("seed")
+    rows = []
+    for name, group in table.groupby("variant", sort=False):
+        own = group.set_index("seed")
+        row: dict[str, Any] = {"variant": name, "n": len(own)}
+        for column in MEASURES:
+            found = mean_interval((own[column] - base[column]).to_numpy())
+            row |= {
+                column: own[column].mean(),
+                f"{column}_change": found.value,
+                f"{column}_change_low": found.low,
+                f"{column}_change_high": found.high,
+            }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def variants_figure(table: pd.DataFrame) -> "Figure":
+    """Accuracy and robust accuracy of each variant: every seed, and their mean."""
+    names = list(dict.fromkeys(table["variant"]))
+    places = range(len(names))
+    with figure_style():
+        figure, axes = panels(2, height=0.9 + 0.22 * len(names), legend=["a training", "mean"])
+        for one, (column, label) in zip(axes, MEASURES.items(), strict=True):
+            seeds = [names.index(name) for name in table["variant"]]
+            one.plot(table[column], seeds, "o", mfc="none", color="0.45", label="a training")
+            means = over_seeds(table, ["variant"], column)
+            one.plot(means["value"], places, "|", color="black", ms=11, mew=2.0, label="mean")
+            one.set_yticks(places, names if one is axes[0] else [])
+            one.set(xlabel=label, ylim=(len(names) - 0.5, -0.5))
+        legend_below(figure, axes[0])
+    return figure
+
+
+def effect_notes(found: pd.DataFrame, baseline: str) -> Iterator[str]:
+    """The baseline's accuracies, and what each variant changes of them."""
+    for row in found.to_dict("records"):
+        start = f"{row['variant']}: accuracy {row['accuracy']:.2f}"
+        robust = f"robust accuracy {row['robust_accuracy']:.2f}"
+        if row["variant"] == baseline:
+            yield f"{start}, {robust} (mean of {row['n']} seeds)"
+        else:
+            yield f"{start} {_change(row, 'accuracy')}, {robust} {_change(row, 'robust_accuracy')}"
+
+
+def _change(row: Mapping[str, Any], column: str) -> str:
+    middle, low, high = (row[f"{column}_change{end}"] for end in ("", "_low", "_high"))
+    return f"({middle:+.2f} [{low:+.2f}, {high:+.2f}])"
 
 
 def over_seeds(table: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFrame:

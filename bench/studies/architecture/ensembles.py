@@ -29,6 +29,7 @@ from ...report.statistics import bootstrap
 from ..networks import STANDARD
 from ..plots import curve
 from .comparison import (
+    MEASURES,
     WEAK_PGD,
     Compared,
     Examples,
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
 DELETED, SWAPPED, UNBYPASSED = "deleted", "swapped", "shortcut removed"
 SINGLE, SEVERAL = (DELETED, UNBYPASSED), ("random blocks deleted", "random pairs swapped")
-_MEASURES = {"accuracy": "accuracy", "robust_accuracy": "robust accuracy"}
 _TAIL = 0.025  # on either side, of what the interval of lengths leaves out
 
 
@@ -230,7 +230,7 @@ def _drawn(edits: pd.DataFrame, kinds: Sequence[str], by: str, xlabel: str) -> "
     ]
     with figure_style():
         figure, axes = panels(2, height=2.5, legend=labels)
-        for one, (column, label) in zip(axes, _MEASURES.items(), strict=True):
+        for one, (column, label) in zip(axes, MEASURES.items(), strict=True):
             _series(one, edits, kinds, by, column)
             one.set(xlabel=xlabel, ylabel=label, ylim=(-0.02, 1.02))
         legend_below(figure, axes[0])

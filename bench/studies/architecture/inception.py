@@ -16,7 +16,14 @@ from ...api.study import Spec, StudyContext, StudyDefaults, StudyResult
 from ...report.figure_style import figure_style, legend_below, panels
 from ..networks import STANDARD
 from ..plots import curve
-from .comparison import WEAK_PGD, Examples, accuracies, checked_counts, over_seeds, trained
+from .comparison import (
+    WEAK_PGD,
+    checked_counts,
+    effect_notes,
+    effects,
+    variants,
+    variants_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,26 +80,21 @@ class InceptionModules:
         figures = {"growth": _growth_figure(growth)}
         notes = list(_cost_notes(growth, savings))
         if self.seeds:
-            tables["accuracy"] = found = pd.DataFrame(self._accuracies(context))
-            notes += _accuracy_notes(found)
+            table = self._accuracies(context)
+            found = effects(table, "naive")
+            tables |= {"accuracy": table, "effects": found}
+            figures["accuracy"] = variants_figure(table)
+            notes += effect_notes(found, "naive")
         return StudyResult(tables, figures, notes)
 
-    def _accuracies(self, context: StudyContext) -> Iterator[dict[str, Any]]:
-        examples = Examples.of(context)
+    def _accuracies(self, context: StudyContext) -> pd.DataFrame:
         specs = {
             kind: {"name": "googlenet", "width": self.width, "auxiliary": False, "modules": kind}
             for kind in MODULES
         }
-        shape = context.data("test").shape
-        for one in trained(context, specs, self.training, self.seeds):
-            found = cost(one.module, shape)
-            yield {
-                "modules": one.group,
-                "seed": one.seed,
-                **accuracies(context, one.module, examples, self.epsilon, self.attack),
-                "parameters": found.parameters,
-                "multiply_adds": found.multiply_adds,
-            }
+        return pd.DataFrame(
+            variants(context, specs, self.training, self.seeds, self.epsilon, self.attack)
+        )
 
 
 def stacked(modules: int, side: int, filters: Filters = FIRST) -> Iterator[dict[str, Any]]:
@@ -180,12 +182,3 @@ def _cost_notes(growth: pd.DataFrame, savings: pd.DataFrame) -> Iterator[str]:
             f"5x5 branch at {row.channels} channels: the reduction saves "
             f"{row.saving_measured:.2f} times measured, {row.saving_derived:.2f} derived"
         )
-
-
-def _accuracy_notes(found: pd.DataFrame) -> Iterator[str]:
-    for column in ("accuracy", "robust_accuracy"):
-        for row in over_seeds(found, ["modules"], column).itertuples():
-            yield (
-                f"{row.modules} modules: {column.replace('_', ' ')} {row.value:.2f} "
-                f"[{row.low:.2f}, {row.high:.2f}] over {row.n} seeds"
-            )

@@ -16,12 +16,36 @@ QUICK = ("model.width=0.25", "dataset.size=16", "dataset.n_train=64", "dataset.n
 TRAINING = ("defense.epochs=1", "defense.batch_size=32", 'defense.augmentation="none"')
 ONE_EPOCH = 'study.training={name="none", epochs=1, batch_size=32, augmentation="none"}'
 PAIR = ("study.seeds=1", "study.depth=8", "study.width=0.25", ONE_EPOCH)
+TWO_STEPS = 'study.attack={name="pgd", steps=2}'
 SMALLER = {
-    "attention": ["study.rows=1", 'study.attack={name="pgd", steps=2}'],
-    "boundary": ["study.directions=1", 'study.attack={name="pgd", steps=2}'],
+    "activations": [
+        "study.depths=[1, 2]",
+        "study.draws=1",
+        "study.width=0.125",
+        "study.trained_depths=[1]",
+        "study.seeds=1",
+        ONE_EPOCH,
+        TWO_STEPS,
+    ],
+    "attention": ["study.rows=1", TWO_STEPS],
+    "auxiliary": [
+        "study.seeds=1",
+        "study.width=0.0625",
+        "study.gradient_epochs=[0, 1]",
+        ONE_EPOCH,
+        TWO_STEPS,
+    ],
+    "boundary": ["study.directions=1", TWO_STEPS],
+    "degradation": [
+        "study.depths=[8, 14]",
+        "study.seeds=1",
+        "study.gradient_epochs=[0, 1]",
+        ONE_EPOCH,
+        TWO_STEPS,
+    ],
     "ensembles": [
         *PAIR,
-        'study.attack={name="pgd", steps=2}',
+        TWO_STEPS,
         "study.counts=[1]",
         "study.draws=1",
         "study.path_images=2",
@@ -33,7 +57,7 @@ SMALLER = {
         "study.seeds=1",
         "study.width=0.0625",
         ONE_EPOCH,
-        'study.attack={name="pgd", steps=2}',
+        TWO_STEPS,
     ],
     "inversion": [
         "study.iterations=3",
@@ -43,7 +67,7 @@ SMALLER = {
         "study.components=2",
     ],
     "layers": ["study.iterations=3", "study.images=1", "study.train_images=48"],
-    "localisation": ['study.attack={name="pgd", steps=2}'],
+    "localisation": [TWO_STEPS],
     "loss-surface": [
         *PAIR,
         "study.directions=2",
@@ -51,9 +75,16 @@ SMALLER = {
         "study.plane_steps=2",
         "study.iterations=2",
     ],
+    "regularisers": [
+        "study.seeds=2",
+        "study.width=0.0625",
+        'study.training={name="none", epochs=1, batch_size=32, shift=1, augmentation="shift-flip"}',
+        TWO_STEPS,
+    ],
     "redundancy": ["study.distances=4"],
-    "targets": ['study.attack={name="pgd", steps=2}', 'study.epsilons=["8/255"]'],
-    "visibility": ['study.attack={name="pgd", steps=2}', 'study.epsilons=["8/255"]'],
+    "stride": ["study.strides=[1, 2]", "study.late=[2]", "study.seeds=1", ONE_EPOCH, TWO_STEPS],
+    "targets": [TWO_STEPS, 'study.epsilons=["8/255"]'],
+    "visibility": [TWO_STEPS, 'study.epsilons=["8/255"]'],
 }
 
 
