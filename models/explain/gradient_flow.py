@@ -40,7 +40,7 @@ def weight_gradients(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]
             training_loss(copy, x, y), [one.weight for one in layers.values()], allow_unused=True
         )
     return {
-        name: 0.0 if one is None else float(one.norm())
+        name: 0.0 if one is None else float(one.double().norm())  # squares underflow in float32
         for name, one in zip(layers, gradients, strict=True)
     }
 

@@ -76,6 +76,30 @@ def test_other_groups_are_refused():
         alexnet(spec(32), groups=3)
 
 
+def test_strides_and_poolings_change_the_grids_alone():
+    wanted = {(2, 1, 1): (32, 8, 8, 4), (2, 4, 1): (8, 2, 2, 1), (2, 1, 4): (32, 8, 2, 1)}
+    for (pool, stride, late), sides in wanted.items():
+        network = alexnet(spec(32), width=0.125, pool=pool, stride=stride, late_stride=late)
+        seen = shapes(network, torch.zeros(1, 3, 32, 32))
+        names = ("conv1", "conv3", "conv5", "pool5")
+        assert tuple(seen[f"features.{one}"][2] for one in names) == sides
+        assert seen[""] == (1, 1000)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"pool": 4}, "pool 4 is not 2 or 3"),
+        ({"stride": 0}, "stride 0 must be at least 1"),
+        ({"late_stride": -1}, "late_stride -1 must be at least 1"),
+        ({"stride": 4}, "8 pixels after the first convolution are too few"),
+    ],
+)
+def test_strides_and_poolings_that_cannot_be_are_refused(wrong, said):
+    with pytest.raises(BadParameter, match=said):
+        alexnet(spec(32), **wrong)
+
+
 def test_dropout_is_of_what_the_hidden_layers_give():
     """Section 4.2: the output of each hidden unit of the first two fully connected layers."""
     order = [name for name, _ in alexnet(spec(16), width=0.125).classifier.named_children()]

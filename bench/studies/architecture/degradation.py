@@ -1,4 +1,4 @@
-"""Degradation: plain against residual networks by depth, and the gradient at each of their layers."""
+"""Degradation: plain against residual networks by depth, and the gradient at each layer."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

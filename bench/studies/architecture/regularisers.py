@@ -54,7 +54,7 @@ def _recipe() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Regularisers:
-    """AlexNet's regularisers off one at a time: augmentation, dropout, decay, schedule, pooling, LRN.
+    """AlexNet's regularisers off one at a time, and the ten-view prediction.
 
     Crops, reflections and principal components' colours; dropout; weight decay; the rate divided
     where the validation loss stays; overlapping pooling; local response normalisation. The
@@ -91,10 +91,10 @@ class Regularisers:
         views = pd.DataFrame(
             [
                 {
-                    "augmentation": "crops of 224 from 256, reflections",
+                    "augmentation": "crops of 224 from 256, flips",
                     "views": crop_views(256, 224),
                 },
-                {"augmentation": f"moves by {shift}, reflections", "views": shift_views(shift)},
+                {"augmentation": f"moves by {shift}, flips", "views": shift_views(shift)},
             ]
         )
         notes = [

@@ -45,7 +45,7 @@ class TenViews(nn.Module):
 
 
 def crop_views(side: int, crop: int) -> int:
-    """How many views crops and reflections make of an image, as the paper counts: 2 (side - crop)^2.
+    """How many views crops and flips make of an image, as the paper counts: 2 (side - crop)^2.
 
     There is one place more along each side than that, which would make 2,178.
 
@@ -56,7 +56,7 @@ def crop_views(side: int, crop: int) -> int:
 
 
 def shift_views(shift: int) -> int:
-    """How many views moves by up to `shift` pixels each way and reflections make: 2 (2 shift + 1)^2.
+    """How many views moves by up to `shift` pixels and flips make of an image: 2 (2 shift + 1)^2.
 
     >>> shift_views(4)
     162
