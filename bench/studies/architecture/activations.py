@@ -139,15 +139,8 @@ def _gradients_figure(gradients: pd.DataFrame) -> "Figure":
                 }
             )
             curve(axes, number, network, list(band.index), band)
-        axes.set(
-            xlabel="layers",
-            ylabel="gradient norm at the first layer, of the last's",
-            xscale="log",
-            yscale="log",
-        )
-        depths = sorted(set(gradients["depth"]))
-        axes.set_xticks(depths, [str(one) for one in depths])
-        axes.minorticks_off()
+        axes.set(xlabel="layers", ylabel="gradient norm, first layer / last", yscale="log")
+        axes.set_xticks(sorted(set(gradients["depth"])))
         legend_below(figure, axes)
     return figure
 
