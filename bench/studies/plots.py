@@ -11,6 +11,7 @@ from ..report.figure_style import look
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_MARKERS = 20  # of a curve: more lie on each other
 _GAP = 0.18  # between series, where networks are 1 apart
 
 
@@ -47,7 +48,7 @@ def curve(
 ) -> None:
     """A curve with the band of its interval. rows: with `value` and maybe `low` and `high`."""
     style = look(number, dashes=dashes)
-    axes.plot(x, rows["value"], label=label, **style)
+    axes.plot(x, rows["value"], label=label, markevery=max(1, len(x) // _MARKERS), **style)
     if "low" in rows:
         axes.fill_between(x, rows["low"], rows["high"], color=style["color"], alpha=0.15, lw=0)
 
