@@ -98,7 +98,7 @@ def _training_cost(context: StudyContext, spec: Spec, shape: tuple[int, ...]) ->
 def _cost_notes(table: pd.DataFrame) -> list[str]:
     first = table.groupby("variant", sort=False).first()
     return [
-        f"{name}: {row['parameters']:,} parameters, {row['training_multiply_adds'] / 1e6:.2f} "
-        f"million multiply-adds of an image in training, {row['multiply_adds'] / 1e6:.2f} in use"
-        for name, row in first.iterrows()
+        f"{row.Index}: {row.parameters:,} parameters, {row.training_multiply_adds / 1e6:.2f} "
+        f"million multiply-adds of an image in training, {row.multiply_adds / 1e6:.2f} in use"
+        for row in first.itertuples()
     ]

@@ -45,22 +45,34 @@ def _constant(training: Mapping[str, Any], epochs: int) -> dict[str, Any]:
 
 
 def gradients_figure(table: pd.DataFrame) -> "Figure":
-    """The norm at each layer, a panel for each moment, a curve for each network."""
-    moments, groups = (list(dict.fromkeys(table[one])) for one in ("epochs", "network"))
+    """The norm at each block's weights, a panel for each moment, a curve for each network."""
+    blocks = by_block(table)
+    moments, groups = (list(dict.fromkeys(blocks[one])) for one in ("epochs", "network"))
+    shown = blocks[blocks["norm"] > 0.0].rename(columns={"norm": "value"})
+    limits = (0.5 * shown["value"].min(), 2.0 * shown["value"].max())
     with figure_style():
         figure, axes = panels(len(moments), height=2.3, legend=groups)
         for one, epochs in zip(axes, moments, strict=True):
             for number, group in enumerate(groups):
-                own = table[(table["epochs"] == epochs) & (table["network"] == group)]
-                shown = own[own["norm"] > 0.0].rename(columns={"norm": "value"})
-                curve(one, number, group, list(shown["place"]), shown[["value"]])
+                own = shown[(shown["epochs"] == epochs) & (shown["network"] == group)]
+                curve(one, number, group, list(own["place"]), own[["value"]])
             title = "first weights" if not epochs else f"after {epochs} epoch{'s'[: epochs > 1]}"
-            one.set(title=title, xlabel="layer", yscale="log")
+            one.set(title=title, xlabel="block", yscale="log", ylim=limits)
         axes[0].set_ylabel("gradient norm at its weights")
-        for one in axes[1:]:
-            one.sharey(axes[0])
         legend_below(figure, axes[0])
     return figure
+
+
+def by_block(table: pd.DataFrame) -> pd.DataFrame:
+    """The norm at all weights of a block: of layers whose names have two parts in common."""
+    names = table["layer"].map(lambda layer: ".".join(layer.split(".")[:2]))
+    squares = table.assign(block=names, norm=table["norm"] ** 2)
+    found = squares.groupby(["network", "epochs", "block"], sort=False, as_index=False)[
+        "norm"
+    ].sum()
+    found["norm"] **= 0.5
+    found["place"] = found.groupby(["network", "epochs"]).cumcount() + 1
+    return found
 
 
 def early_and_late(table: pd.DataFrame) -> Iterator[str]:

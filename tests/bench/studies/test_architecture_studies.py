@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from quintain.bench.studies.architecture.comparison import effects
+from quintain.bench.studies.architecture.gradients import by_block
 from quintain.bench.studies.architecture.ten_views import TenViews, crop_views, shift_views
 
 
@@ -59,3 +60,16 @@ def test_effects_are_of_the_same_seeds():
     )  # the same for both seeds
     assert found.loc["less", "robust_accuracy_change"] == pytest.approx(0.1)
     assert found.loc["full", "accuracy"] == pytest.approx(0.8)
+
+
+def test_a_blocks_gradient_is_that_of_all_its_weights():
+    rows = [
+        ("a", 0, "stem.0", 3.0),
+        ("a", 0, "stage1.0.conv1", 3.0),
+        ("a", 0, "stage1.0.conv2", 4.0),
+    ]
+    table = pd.DataFrame(rows, columns=["network", "epochs", "layer", "norm"])
+    found = by_block(table)
+    assert found["block"].tolist() == ["stem.0", "stage1.0"]
+    assert found["norm"].tolist() == [3.0, 5.0]
+    assert found["place"].tolist() == [1, 2]
