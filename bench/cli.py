@@ -1,25 +1,37 @@
 """The command line. Nothing heavy is imported before work starts."""
 
 import errno
+import os
 import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .api.epsilon import NORMS
 from .api.errors import BadParameter, QuintainError, closest, reason
 from .api.plugins.plugin import KINDS
-from .api.shared.streams import discard, note, open_standard_streams, show
+from .api.shared.streams import (
+    discard,
+    line_width,
+    note,
+    open_standard_streams,
+    shortened,
+    show,
+)
 from .report.formats import FORMATS, Format
 from .store.privacy import private
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _HALF = 1500  # characters of an error that are shown from its beginning, and from its end
 DONE, SOME_FAILED, BAD_INPUT, OUR_ERROR, INTERRUPTED = 0, 1, 2, 70, 130
 _SUITES = "suites"
+_COMPLETING = "_QUINTAIN_COMPLETE"  # click's, for prog_name quintain
 
 
 class OneOf(click.Choice[str]):
@@ -36,6 +48,27 @@ class OneOf(click.Choice[str]):
 KIND = OneOf([*KINDS, _SUITES])
 
 
+def _complete_suite(ctx: Any, param: Any, incomplete: str) -> "list[CompletionItem]":
+    """For the shell: bundled suites, and files."""
+    from click.shell_completion import CompletionItem
+
+    from .suite.config import bundled
+
+    names = [CompletionItem(one) for one in bundled() if one.startswith(incomplete)]
+    return names or [CompletionItem(incomplete, type="file")]
+
+
+def _complete_plugin(ctx: Any, param: Any, incomplete: str) -> "list[CompletionItem]":
+    """For the shell: the names of plugins of every kind, or of a command's own."""
+    from click.shell_completion import CompletionItem
+
+    from .api import registry
+
+    kinds = ["studies"] if ctx.info_name == "study" else KINDS
+    names = {one.name for kind in kinds for one in registry.plugins(kind)}
+    return [CompletionItem(one) for one in sorted(names) if one.startswith(incomplete)]
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
 @click.version_option(package_name="quintain", prog_name="quintain")
 def quintain() -> None:
@@ -47,7 +80,7 @@ def quintain() -> None:
 
 
 @quintain.command()
-@click.argument("suite", default="quickstart")
+@click.argument("suite", default="quickstart", shell_complete=_complete_suite)
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory. [runs/SUITE]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Instead of the suite's.")
@@ -139,12 +172,14 @@ def _list_kinds(kinds: Sequence[str]) -> None:
             rows = [(found.name, found.summary()) for found in registry.plugins(one)]
             rows += registry.provider_lines(one)
         width = max((len(name) for name, _ in rows), default=0)
+        line = line_width()
+        room = None if line is None else line - width - 4
         for name, summary in rows:
-            show(f"  {name:{width}}  {summary}".rstrip())
+            show(f"  {name:{width}}  {shortened(summary, room)}".rstrip())
 
 
 @quintain.command()
-@click.argument("name")
+@click.argument("name", shell_complete=_complete_plugin)
 @click.option(
     "--kind", type=KIND, metavar="KIND", help="Which kind is meant, where a name is one of several."
 )
@@ -338,7 +373,7 @@ def _studying(command: Any) -> Any:
 
 
 @quintain.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=_complete_plugin)
 @_studying
 def study(name: str | None, out: Path | None, **options: Any) -> int:
     """Run the study NAME on networks, and write its figures and tables; without NAME list them.
@@ -488,6 +523,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         note(f"quintain: error: cannot write: {reason(error)}")
         sys.exit(BAD_INPUT)
     except SystemExit as error:
+        if _COMPLETING in os.environ:  # click has answered the shell
+            raise
         note(f"quintain: error: a plugin or a library ended the program: SystemExit: {error.code}")
         sys.exit(BAD_INPUT)
     except Exception as error:

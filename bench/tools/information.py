@@ -5,7 +5,7 @@ import re
 import textwrap
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..api import registry
 from ..api.epsilon import NORMS
@@ -77,16 +77,42 @@ def _plugin(kind: str, name: str) -> str:
         f"{title}: {text}"
         for title, text in _facts(kind, plugin, factory if made is None else made, doc).items()
     ]
-    parameters = registry.parameters(kind, name)
+    parameters = described_parameters(kind, name)
     if not parameters:
         return "\n".join([*lines, "", "It takes no parameters."])
-    meanings = _meanings(factory, made, set(parameters))
     lines += ["", "parameters:"]
-    for key, (annotation, default) in parameters.items():
-        value = "needed" if default is inspect.Parameter.empty else _shown(default)
-        lines.append(f"  {key}: {_type(annotation)} = {value}")
-        lines += _indented(meanings.get(key, ""), 6)
+    for one in parameters:
+        lines.append(f"  {one.name}: {one.type} = {one.default}")
+        lines += _indented(one.meaning, 6)
     return "\n".join(lines)
+
+
+class Parameter(NamedTuple):
+    """A parameter of a plugin in words. default: "needed" where there is none."""
+
+    name: str
+    type: str
+    default: str
+    meaning: str
+
+
+def described_parameters(kind: str, name: str) -> list[Parameter]:
+    """What a plugin takes, with what its docstring says of each.
+
+    Raises: UnknownPlugin; BadPlugin.
+    """
+    parameters = registry.parameters(kind, name)
+    factory = registry.find(kind, name).load()
+    meanings = _meanings(factory, _made(kind, name), set(parameters))
+    return [
+        Parameter(
+            key,
+            _type(annotation),
+            "needed" if default is inspect.Parameter.empty else _shown(default),
+            meanings.get(key, ""),
+        )
+        for key, (annotation, default) in parameters.items()
+    ]
 
 
 def _made(kind: str, name: str) -> Any:

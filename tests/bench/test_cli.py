@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import pty
 import re
 import shutil
 import subprocess
@@ -509,3 +511,45 @@ def test_the_default_checkpoint_is_named_for_what_it_is(tmp_path, quintain, monk
     )  # fmt: skip
     assert answer.code == 0
     assert Path("resnet-none.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("quintain ru", "plain,run"),
+        ("quintain run tradeo", "plain,tradeoff"),
+        ("quintain run mine.to", "file,mine.to"),
+        ("quintain info apgd-d", "plain,apgd-dlr"),
+        ("quintain study ense", "plain,ensembles"),
+        ("quintain list attac", "plain,attacks"),
+    ],
+)
+def test_the_shell_completes(words, expected):
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    done = subprocess.run(
+        [sys.executable, "-c", "from quintain.bench.cli import main; main()"],
+        env={**os.environ, "_QUINTAIN_COMPLETE": "bash_complete", **asked},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout.split(), done.stderr, done.returncode) == ([expected], "", 0)
+
+
+def test_lines_of_a_list_fit_the_terminal(quintain):
+    command = [sys.executable, "-c", "from quintain.bench.cli import main; main()"]
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [*command, "list", "losses"],
+        env={**os.environ, "COLUMNS": "60"},
+        stdout=theirs,
+        check=False,
+    )
+    os.close(theirs)
+    shown = os.read(ours, 100_000).decode().splitlines()
+    os.close(ours)
+    whole = quintain("list", "losses").out.splitlines()  # a pipe gets whole lines
+    assert done.returncode == 0
+    assert len(shown) == len(whole) > 2
+    assert max(map(len, shown)) <= 60 < max(map(len, whole))
+    assert any(line.endswith("...") for line in shown)
