@@ -28,6 +28,8 @@ from .store.privacy import private
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from .report.write import Tables
+
 _HALF = 1500  # characters of an error that are shown from its beginning, and from its end
 DONE, SOME_FAILED, BAD_INPUT, OUR_ERROR, INTERRUPTED = 0, 1, 2, 70, 130
 _SUITES = "suites"
@@ -92,10 +94,19 @@ def quintain() -> None:
     metavar="N",
     help="Processes at work on cells; auto: as many as there are cores. Same records.",
 )
+@click.option("--quiet", "-q", is_flag=True, help="No progress; the summary alone.")
+@click.option("--verbose", "-v", is_flag=True, help="All tables at the end, each attack a row.")
 def run(
-    suite: str, out: Path | None, device: str, seed: int | None, update: bool, jobs: str
+    suite: str,
+    out: Path | None,
+    device: str,
+    seed: int | None,
+    update: bool,
+    jobs: str,
+    quiet: bool,
+    verbose: bool,
 ) -> int:
-    """Run SUITE, a TOML file or a bundled name, and write its tables.
+    """Run SUITE, a TOML file or a bundled name, and write its tables and its page.
 
     Cells that are in the run directory are not computed again: an interrupted run resumes.
     """
@@ -111,15 +122,17 @@ def run(
     out = out or Path("runs") / parsed.folder_name
     check_names(parsed, suite, folder)
     refuse_strangers(out)
-    note(f"quintain: suite {parsed.name}, into {out}")
+    if not quiet:
+        note(f"quintain: suite {parsed.name}, into {out}")
 
     from .api.paths import usable_cache
     from .api.shared.options import parse_device
-    from .report.render import run_summary
+    from .api.shared.progress_bars import be_quiet
     from .suite.executors import InProcess, Processes
     from .suite.runner import run_suite
 
     where = parse_device(device)
+    be_quiet(quiet)
     done = run_suite(
         parsed,
         text,
@@ -132,7 +145,8 @@ def run(
         executor=InProcess() if processes == 1 else Processes(processes),
     )
     if done.tables is not None:
-        show(run_summary(done.tables.tradeoff, done.tables.leaderboard))
+        _show_tables(done.tables, verbose=verbose)
+        _write_page(out)
     show(
         f"\n{done.done} of {done.done + done.failed} cells done"
         + (f" ({done.reused} were there already)" if done.reused else "")
@@ -140,6 +154,59 @@ def run(
         + f"; tables and records in {out}",
     )
     return SOME_FAILED if done.failed else DONE
+
+
+def _show_tables(tables: "Tables", *, verbose: bool) -> None:
+    """Show what came of a run: every attack's row, or a row a defended model."""
+    if verbose:
+        from .report.render import run_summary
+
+        show(run_summary(tables.tradeoff, tables.leaderboard))
+    else:
+        from .report.summary import short_summary
+
+        show(short_summary(tables.tradeoff, tables.leaderboard, line_width()))
+
+
+def _write_page(directory: Path) -> None:
+    """Write a run's page, where it is not there. That it cannot be written fails no run."""
+    from .report.page.build import is_up_to_date, write_page
+    from .store.run_directory import RunDirectory
+
+    file = RunDirectory(directory).page
+    if not is_up_to_date([directory], file):
+        try:
+            write_page([directory], file, lambda text: None)
+        except Exception as error:  # whatever a page may stumble over, the records are there
+            note(f"quintain: no page was written: {_our_error(error)}")
+            return
+    show(f"\nThe page: {file}")
+
+
+@quintain.command()
+@click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="[DIRECTORY/report.html; report.html]"
+)
+def report(directories: Sequence[Path], output: Path | None) -> int:
+    """Write one page that shows the runs in DIRECTORIES; it opens anywhere, without a network."""
+    from .store.atomic import writing
+    from .store.run_directory import RunDirectory, read_manifest
+
+    for one in directories[:1] if len(directories) == 1 else ():
+    if len(directories) == 1:
+        read_manifest(directories[0])  # before what takes long to import
+    default = RunDirectory(directories[0]).page if len(directories) == 1 else Path("report.html")
+    file = output or default
+    if file.suffix.lower() not in (".html", ".htm"):
+        raise BadParameter(f"{file}: a page ends in .html")
+
+    from .report.page.build import write_page
+
+    with writing(file):
+        size = write_page(directories, file, _note)
+    show(f"wrote {file} ({size / 1e6:.1f} MB); open it in a browser, or send it")
+    return DONE
 
 
 @quintain.command(name="list")

@@ -33,6 +33,16 @@ class RunDirectory:
         """What was run, and how to run it again."""
         return self.path / "manifest.json"
 
+    @property
+    def log(self) -> Path:
+        """What the runs into this directory said, with the time."""
+        return self.path / _LOG
+
+    @property
+    def page(self) -> Path:
+        """The page of the run."""
+        return self.path / _PAGE
+
     def records(self, *titles: str, key: str) -> Path:
         """One cell's file: named for people, and by content."""
         plain = (re.sub(r"[^\w.]+", "_", title).encode()[:_LONGEST] for title in titles)
@@ -68,7 +78,7 @@ class RunDirectory:
         records = self.path / "records"
         if records.exists() and not records.is_dir():
             raise RunDirectoryError(f"{records} is not a folder; move it away")
-        for name in sorted(_OURS - {"records"}):
+        for name in sorted(_OURS - {"records", "examples"}):
             path = self.path / name
             try:
                 if path.exists():
@@ -95,7 +105,8 @@ class RunDirectory:
 _SEAL = "seal"
 _TABLES = {"tradeoff.csv", "leaderboard.csv", "queries.csv", "transfer.csv", "detection.csv"}
 _LONGEST = 40  # bytes of a title in a file's name: with three of them it has less than 255
-_OURS = {"manifest.json", "suite.toml", "records", ".lock", *_TABLES}
+_PAGE, _LOG = "report.html", "quintain.log"
+_OURS = {"manifest.json", "suite.toml", "records", "examples", ".lock", _PAGE, _LOG, *_TABLES}
 
 
 def refuse_strangers(path: Path) -> None:

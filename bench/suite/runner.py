@@ -10,7 +10,7 @@ import torch
 from ..api.errors import RunDirectoryError
 from ..api.shared.file_checks import check_writable
 from ..api.shared.path_names import relative_to
-from ..api.shared.progress_bars import Bar, Lines
+from ..api.shared.progress_bars import Bar
 from ..report.write import Tables
 from ..store.run_directory import RunDirectory, opened
 from ..training.networks import sweep
@@ -31,6 +31,7 @@ from .jobs import (
 from .keys import Keys
 from .manifest import RunManifest
 from .plan import Place, check_models, make_plan
+from .progress_lines import Lines
 from .queue import Queue
 from .resume import CompletedCells
 
@@ -112,12 +113,13 @@ class Runner:
         self._files = frozenset(files)  # that code of the user's read to make the plan
         self._networks: dict[int, NetworkFound] = {}
         self._unavailable: dict[int, str] = {}  # networks that cannot be had, and why
-        self._lines = Lines()
+        self._lines = Lines(manifest.directory.log)
 
     def run(self, executor: Executor) -> Outcome:
         """Run what is missing, then bring the tables up to date."""
         missing = [place for place in self._plan.places if place not in self._manifest.done]
         self._queue.add(missing)
+        self._lines.add(len(missing))
         for number in self._completed.to_check:
             self._queue.want(number)
         if missing:
@@ -171,12 +173,12 @@ class Runner:
             if isinstance(answer, CellWritten):
                 self._manifest.add(job.place, answer.cell)
                 self._manifest.write_now_and_then()
-                self._lines.say(answer.line)
+                self._lines.done(answer.line)
             elif isinstance(answer, Failed):
                 self._manifest.fail(job.place, answer.reason)
                 titles = self._manifest.titles(job.place)
                 title = "{model} x {defense} x {attack}".format(**titles)
-                self._lines.say(f"{title}: FAILED: {answer.reason}")
+                self._lines.done(f"{title}: FAILED: {answer.reason}")
             return
         title = self._plan.defended_models[job.number].title
         if isinstance(answer, NetworkFound):
@@ -188,7 +190,9 @@ class Runner:
         elif isinstance(answer, Failed):
             self._unavailable[job.number] = answer.reason
             own = {(job.number, task) for task in self._plan.tasks_on(job.number)}
-            for place in own.union(self._queue.failed(job.number)):
+            lost = own.union(self._queue.failed(job.number))
+            self._lines.add(-len(lost))
+            for place in lost:
                 self._manifest.fail(place, answer.reason)
             self._lines.say(f"{title}: FAILED: {answer.reason}")
 
@@ -200,3 +204,4 @@ class Runner:
                 self._manifest.fail(place, self._unavailable[lost[0]])
             else:
                 self._queue.add([place])
+                self._lines.add(1)

@@ -1,7 +1,6 @@
 """Progress on a terminal: a bar where there is one, plain lines where the output is a file."""
 
 import sys
-import time
 from contextlib import suppress
 from typing import Any
 
@@ -9,6 +8,14 @@ from tqdm import tqdm
 
 from .safe_text import plain
 from .streams import is_terminal, note
+
+_quiet = False
+
+
+def be_quiet(quiet: bool) -> None:
+    """Whether this process shows no progress from now on."""
+    global _quiet
+    _quiet = quiet
 
 
 class _Screen:
@@ -54,7 +61,7 @@ class Bar:
                 desc=self.title,
                 leave=False,
                 file=_Screen(sys.stderr),
-                disable=not is_terminal(sys.stderr),
+                disable=_quiet or not is_terminal(sys.stderr),
                 dynamic_ncols=True,
             )
             self._note = ""
@@ -74,20 +81,10 @@ class Bar:
 
 def say(text: str) -> None:
     """Print a line to stderr at once, without tearing a bar."""
+    if _quiet:
+        return
     if not is_terminal(sys.stderr):
         note(text)
         return
     with tqdm.external_write_mode(file=_Screen(sys.stderr)):
         note(text)
-
-
-class Lines:
-    """A line for each finished piece of work, with the time since the start."""
-
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-
-    def say(self, text: str) -> None:
-        """Print a line to stderr at once, without tearing a bar."""
-        elapsed = time.monotonic() - self._began
-        say(f"[{elapsed:6.1f} s] {text}")

@@ -11,9 +11,9 @@ from ...api.errors import BadParameter, closest
 from ...api.plugins.plugin import read_specs
 from ...api.shared.file_checks import check_writable
 from ...api.shared.options import parse_device, read_radius
-from ...api.shared.progress_bars import Lines
 from ...store.atomic import write_text, writing
 from ...store.spreadsheet import to_csv
+from ...suite.progress_lines import Lines
 from .benchmark import MEASUREMENTS, Effort, run_workload
 from .machine import Machine
 from .peers import installed

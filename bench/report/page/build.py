@@ -1,0 +1,100 @@
+"""Build the page: template, style and script in one file, and a policy that allows nothing else."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from importlib import metadata, resources
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
+
+from ...api.plugins.source_digest import installed_digest
+from ...api.shared.safe_text import plain
+from ...store.atomic import write_text
+from ...store.hashing import hash_bytes
+from ...store.spreadsheet import to_csv
+from . import charts, sections
+from .content import Content, content, sentence
+
+_PARTS = ("template.html", "style.css", "script.js")
+_BACKTICKS = re.compile("`([^`]+)`")
+_HEAD = 4096  # bytes in which a page says what it was made of
+
+
+def write_page(directories: Sequence[Path], output: Path, note: Callable[[str], None]) -> int:
+    """Write the page of some run directories; return its size in bytes.
+
+    note: is told what was left out. Raises: RunDirectoryError; OSError.
+    """
+    text = page(content(directories, note), made_of(directories))
+    write_text(output, text)
+    return len(text.encode())
+
+
+def is_up_to_date(directories: Sequence[Path], output: Path) -> bool:
+    """Whether a page was made of these very runs by this very code."""
+    try:
+        with output.open("rb") as file:
+            return f'content="{made_of(directories)}"'.encode() in file.read(_HEAD)
+    except OSError:
+        return False
+
+
+def made_of(directories: Sequence[Path]) -> str:
+    """Name everything that a page follows from: the manifests, and the code."""
+    manifests = [
+        hash_bytes(file.read_bytes())
+        for one in directories
+        if (file := one / "manifest.json").is_file()
+    ]
+    code = [str(installed_digest(__name__)), *map(_part, _PARTS), metadata.version("quintain")]
+    return hash_bytes("".join([*code, *manifests]).encode())[:32]
+
+
+def page(shown: Content, made: str = "") -> str:
+    """The page as text."""
+    parts = {name: _part(name) for name in ("style.css", "script.js")}
+    environment = _environment()
+    template = environment.from_string(_part("template.html"))
+    return template.render(
+        content=shown,
+        made_of=made,
+        sections=sections,
+        sentence=sentence,
+        key=charts.key,
+        bar=charts.interval_bar,
+        style=parts["style.css"],
+        script=parts["script.js"],
+        hashes={name: _policy_hash(text) for name, text in parts.items()},
+        files={name: _data_uri(to_csv(table)) for name, table in shown.files.items()},
+    )
+
+
+def _environment() -> Environment:
+    made = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    made.filters["fraction"] = sections.formatted("{:.3f}")
+    made.filters["count"] = sections.formatted("{:,.0f}")
+    made.filters["plain"] = lambda value: plain(str(value))
+    made.filters["code"] = _code
+    return made
+
+
+def _code(text: str) -> Markup:
+    """Markdown's backticks as code; all else is text."""
+    return Markup(_BACKTICKS.sub(r"<code>\1</code>", str(escape(text.rstrip(".")))))
+
+
+def _part(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text("utf-8")
+
+
+def _policy_hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _data_uri(text: str) -> str:
+    return f"data:text/csv;base64,{base64.b64encode(text.encode()).decode()}"

@@ -1,0 +1,89 @@
+"""The examples that cells kept, as pictures for the page."""
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...store.cell import Cell
+from ...store.hashing import hash_file
+from ...store.records import examples_file
+
+LARGEST = 64  # pixels of a side; larger ones are shrunk
+_EACH = 4  # of the nearest, and as many of median distance, of a cell
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An example before and after the attack, with what changed, as data URIs.
+
+    index: in the test split. kind: "nearest" or "median". scale: what the perturbation was
+    multiplied by to be seen. prediction: of the adversarial example; empty where it is not kept.
+    """
+
+    index: int
+    label: int
+    prediction: str
+    kind: str
+    distance: float
+    scale: float
+    clean: str
+    adversarial: str
+    perturbation: str
+
+
+def pictures(directory: Path, entry: Mapping[str, Any], cell: Cell) -> Iterator[Picture]:
+    """A cell's kept examples, the nearest first; none where it kept none, or they were changed."""
+    file = examples_file(directory / str(entry["file"]))
+    expected = cell.about.get("kept_examples")
+    if expected is None or not file.is_file() or hash_file(file) != expected:
+        return
+    from safetensors.numpy import load_file
+
+    kept = load_file(file)
+    chosen = [
+        number
+        for worst in (True, False)
+        for number in np.flatnonzero(kept["worst"] == worst)[:_EACH].tolist()
+    ]
+    for number in chosen:
+        row = int(kept["row"][number])
+        record = cell.records.iloc[row]
+        clean, adversarial = kept["x"][number], kept["x_adv"][number]
+        delta = adversarial - clean
+        largest = float(np.abs(delta).max()) or 1.0
+        yield Picture(
+            index=int(record["index"]),
+            label=int(record["label"]),
+            prediction=str(int(kept["prediction"][number])) if "prediction" in kept else "",
+            kind="nearest" if kept["worst"][number] else "median",
+            distance=float(kept["distance"][number]),
+            scale=0.5 / largest,
+            clean=_uri(clean),
+            adversarial=_uri(adversarial),
+            perturbation=_uri(0.5 + 0.5 * delta / largest),
+        )
+
+
+def size_of(shown: Sequence[Picture]) -> int:
+    """How many characters the pictures take on the page."""
+    return sum(len(one.clean) + len(one.adversarial) + len(one.perturbation) for one in shown)
+
+
+def _uri(image: NDArray[np.float32]) -> str:
+    """(C, H, W) in [0, 1] -> a PNG of at most 64 pixels a side, as a data URI."""
+    from PIL import Image
+
+    pixels = np.rint(255.0 * np.clip(image, 0.0, 1.0)).astype(np.uint8)
+    gray = pixels.shape[0] != 3
+    made = Image.fromarray(pixels[0] if gray else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    if max(made.size) > LARGEST:
+        made.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX)
+    out = io.BytesIO()
+    made.save(out, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"

@@ -1,0 +1,206 @@
+"""The charts and tables of a group of rows, as the template wants them."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ...api.epsilon import Epsilon
+from ..statistics import interval
+from ..tables import WORST_CASE
+from .charts import Axis, Frame, Point, Series, line_chart, scatter_chart, small
+from .content import Group, Row, ascending
+
+MOST_DRAWN = 24  # defended models in one chart
+_SHARE = Axis("robust accuracy", 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing with its legend: (number, name) of each series."""
+
+    title: str
+    svg: str
+    legend: Sequence[tuple[int, str]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class HeatCell:
+    """A number of a heat map. step: 0 to 10, by its value; None where there is no number."""
+
+    text: str
+    step: int | None
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Rows by columns, with shares from 0 to 1."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[HeatCell]]]
+
+
+def curves(group: Group) -> Chart | None:
+    """Worst-case robust accuracy against epsilon, a curve for each defended model."""
+    rows = group.rows[:MOST_DRAWN]
+    worst = group.tradeoff[group.tradeoff["attack"] == WORST_CASE]
+    series = [
+        Series(row.title, row.number, points)
+        for row in rows
+        if (points := _curve(worst[_of(worst, row)], row.title))
+    ]
+    if not series:
+        return None
+    note = f"The first {MOST_DRAWN} rows are drawn." if len(group.rows) > MOST_DRAWN else ""
+    axis = _epsilon_axis(group, worst["epsilon"])
+    title = "Robust accuracy against epsilon, worst case over the attacks"
+    return _chart(title, series, Frame(axis, _SHARE), note)
+
+
+def by_attack(group: Group) -> list[Chart]:
+    """For each defended model, a curve for each attack."""
+    charts = []
+    axis = _epsilon_axis(group, group.tradeoff["epsilon"])
+    for row in group.rows[:MOST_DRAWN]:
+        own = group.tradeoff[_of(group.tradeoff, row)]
+        attacks = list(dict.fromkeys(own["attack"]))
+        if len(attacks) < 2:
+            continue
+        series = [
+            Series(str(one), number, _curve(own[own["attack"] == one], str(one), band=False))
+            for number, one in enumerate(attacks)
+        ]
+        charts.append(_chart(row.title, series, small(axis, _SHARE)))
+    return charts
+
+
+def scatter(group: Group) -> Chart | None:
+    """Robust against clean accuracy at the leaderboard's epsilon."""
+    series = []
+    for row in group.rows[:MOST_DRAWN]:
+        value = row.values
+        if math.isnan(_number(value["robust_accuracy"])):
+            continue
+        clean, robust = float(value["clean_accuracy"]), float(value["robust_accuracy"])
+        note = f"{row.title}: clean {clean:.3f}, robust {robust:.3f} at {group.epsilon}"
+        sides = interval(round(clean * group.n_examples), group.n_examples)
+        ends = (float(value["ci_low"]), float(value["ci_high"]))
+        series.append(Series(row.title, row.number, [Point(clean, robust, *ends, note, *sides)]))
+    if len(series) < 2:
+        return None
+    lowest = min(one.points[0].x_low for one in series)
+    clean_axis = Axis("clean accuracy", math.floor(lowest * 10) / 10, 1.0)
+    title = "Robust against clean accuracy"
+    svg = scatter_chart(title, series, Frame(clean_axis, _SHARE))
+    return Chart(title, svg, [(one.number, one.name) for one in series])
+
+
+def attack_heat_map(group: Group) -> HeatMap | None:
+    """Robust accuracy of each defended model under each attack at the leaderboard's epsilon."""
+    at = group.tradeoff[group.tradeoff["epsilon"] == group.epsilon]
+    attacks = [str(one) for one in dict.fromkeys(at["attack"]) if one != WORST_CASE]
+    if len(attacks) < 2:
+        return None
+    columns = [*attacks, WORST_CASE]
+    rows = []
+    for row in group.rows:
+        own = at[_of(at, row)].drop_duplicates("attack").set_index("attack")["robust_accuracy"]
+        rows.append((row.title, [_heat(own.get(one)) for one in columns]))
+    return HeatMap(f"Robust accuracy at {group.epsilon}, by attack", columns, rows)
+
+
+def transfer_heat_map(group: Group) -> HeatMap | None:
+    """Success of each network's adversarial examples on each other one."""
+    at = group.transfers[group.transfers["epsilon"] == group.epsilon]
+    if not len(at):
+        return None
+    targets = [str(one) for one in dict.fromkeys(at["target"])]
+    rows = []
+    for source, own in at.groupby("source", sort=False):
+        rates = own.drop_duplicates("target").set_index("target")["attack_success_rate"]
+        rows.append((str(source), [_heat(rates.get(one)) for one in targets]))
+    title = f"Transfer at {group.epsilon}: success of examples made on the row's network"
+    return HeatMap(title, targets, rows)
+
+
+def query_charts(group: Group) -> list[Chart]:
+    """Success against queries at the leaderboard's epsilon, a chart for each defended model."""
+    at = group.queries[group.queries["epsilon"] == group.epsilon]
+    charts = []
+    for row in group.rows[:MOST_DRAWN]:
+        own = at[_of(at, row)]
+        series = []
+        for number, (attack, rows) in enumerate(own.groupby("attack", sort=False)):
+            points = [
+                Point(
+                    float(one["queries"]),
+                    float(one["success_rate"]),
+                    float(one["ci_low"]),
+                    float(one["ci_high"]),
+                    f"{attack}: {one['success_rate']:.3f} after {one['queries']:,} queries",
+                )
+                for one in rows.to_dict("records")
+            ]
+            series.append(Series(str(attack), number, points))
+        most = max((point.x for one in series for point in one.points), default=0.0)
+        if most > 1.0:
+            x = Axis("queries", 1.0, most, logarithmic=True)
+            frame = small(x, Axis("attack success rate", 0.0, 1.0))
+            svg = line_chart(f"Success against queries: {row.title}", series, frame)
+            charts.append(Chart(row.title, svg, [(one.number, one.name) for one in series]))
+    return charts
+
+
+def _chart(title: str, series: Sequence[Series], frame: Frame, note: str = "") -> Chart:
+    svg = line_chart(title, series, frame)
+    return Chart(title, svg, [(one.number, one.name) for one in series], note)
+
+
+def _curve(rows: pd.DataFrame, title: str, *, band: bool = True) -> list[Point]:
+    """From epsilon 0, which is clean accuracy. Empty where there are no rows."""
+    if not len(rows):
+        return []
+    clean = float(rows.iloc[0]["clean_accuracy"])
+    points = [Point(0.0, clean, note=f"{title}: clean accuracy {clean:.3f}")]
+    for one in rows.drop_duplicates("epsilon").to_dict("records"):
+        value, low, high = (float(one[k]) for k in ("robust_accuracy", "ci_low", "ci_high"))
+        note = f"{title}: {value:.3f} ({low:.3f} to {high:.3f}) at {one['epsilon']}"
+        ends = (low, high) if band else (math.nan, math.nan)
+        points.append(Point(Epsilon.parse(str(one["epsilon"])).value, value, *ends, note))
+    return sorted(points, key=lambda point: point.x)
+
+
+def _epsilon_axis(group: Group, epsilons: "pd.Series[Any]") -> Axis:
+    written = ascending(list(epsilons))
+    ticks = [(0.0, "0"), *((Epsilon.parse(one).value, one) for one in written)]
+    return Axis(f"epsilon, {group.norm}", 0.0, ticks[-1][0] or 1.0, ticks)
+
+
+def _of(table: pd.DataFrame, row: Row) -> "pd.Series[bool]":
+    model, defense = row.values["model"], row.values["defense"]
+    return (table["model"] == model) & (table["defense"] == defense)
+
+
+def _heat(value: Any) -> HeatCell:
+    number = _number(value)
+    if math.isnan(number):
+        return HeatCell("", None)
+    return HeatCell(f"{number:.2f}", round(10 * min(max(number, 0.0), 1.0)))
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None or value is pd.NA else float(value)
+
+
+def formatted(form: str) -> Callable[[Any], str]:
+    """Format a number; nothing where there is none."""
+
+    def show(value: Any) -> str:
+        number = _number(value)
+        return "" if math.isnan(number) else form.format(number)
+
+    return show

@@ -1,0 +1,65 @@
+"""What a run says while it goes on: a line for each finished cell, on the terminal and in its log."""
+
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ..api.shared.progress_bars import say
+from ..api.shared.safe_text import lines
+from ..store.privacy import private
+
+
+class Lines:
+    """A line for each finished piece of work, with the time since the start, also into a log.
+
+    log: a file that lines are added to, with the date; what cannot be written is left out. total:
+    of pieces, so that a line says how many are done and about how long the rest will take.
+    """
+
+    def __init__(self, log: Path | None = None, total: int = 0) -> None:
+        self._began = time.monotonic()
+        self._log = log
+        self._total = total
+        self._done = 0
+
+    def say(self, text: str) -> None:
+        """Print a line to stderr at once, without tearing a bar."""
+        self._say(f"[{self._elapsed:6.1f} s] {text}")
+
+    def add(self, count: int) -> None:
+        """There is more to be done than was known."""
+        self._total += count
+
+    def done(self, text: str) -> None:
+        """A piece is done: say so, and what is left."""
+        self._done += 1
+        self._total = max(self._total, self._done)
+        left = self._elapsed / self._done * (self._total - self._done)
+        rest = f", about {_duration(left)} left" if self._done < self._total else ""
+        count = f"{self._done:{len(str(self._total))}} of {self._total}"
+        self._say(f"[{count}, {_duration(self._elapsed)}{rest}] {text}")
+
+    @property
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._began
+
+    def _say(self, line: str) -> None:
+        say(line)
+        if self._log is not None:
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            with suppress(OSError), self._log.open("a", encoding="utf-8", errors="replace") as file:
+                file.write(f"{now} {lines(private(line))}\n")
+
+
+def _duration(seconds: float) -> str:
+    """A time for people.
+
+    >>> _duration(8.26), _duration(95), _duration(7300)
+    ('8.3 s', '1 min 35 s', '2 h 2 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
