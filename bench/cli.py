@@ -193,7 +193,6 @@ def report(directories: Sequence[Path], output: Path | None) -> int:
     from .store.atomic import writing
     from .store.run_directory import RunDirectory, read_manifest
 
-    for one in directories[:1] if len(directories) == 1 else ():
     if len(directories) == 1:
         read_manifest(directories[0])  # before what takes long to import
     default = RunDirectory(directories[0]).page if len(directories) == 1 else Path("report.html")

@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from ..api.data import Images
 from ..store.atomic import write_atomically
+
+Predict = Callable[[Tensor], Tensor]  # (n, C, H, W) -> (n,) int64
 
 
 class AdversarialStore(Protocol):
@@ -131,11 +133,11 @@ class FewExamples:
     def _order(self, row: int) -> tuple[float, int]:
         return self._distances[row], row
 
-    def save(self, path: Path, images: Images) -> None:
+    def save(self, path: Path, images: Images, predict: Predict | None = None) -> None:
         """Write them as safetensors, the nearest first, then those of median distance.
 
-        `x`, `x_adv` (n, C, H, W), `row` (n,), `distance` (n,) float64, `worst` (n,) bool. images:
-        the examples.
+        `x`, `x_adv` (n, C, H, W), `row` (n,), `distance` (n,) float64, `worst` (n,) bool, and
+        `prediction` (n,), the classes of `x_adv`, where they can be told. images: the examples.
         """
         worst = sorted(self._worst, key=self._order)
         middle = float(np.median([*self._distances.values()])) if self._distances else 0.0
@@ -144,17 +146,18 @@ class FewExamples:
         rows = torch.tensor([*worst, *median], dtype=torch.int64)
         x = images.read(rows).cpu()
         kept = [*(self._worst[row] for row in worst), *(self._sample[row] for row in median)]
-        content = save(
-            {
-                "row": rows,
-                "x": x,
-                "x_adv": torch.stack(kept) if kept else x.clone(),
-                "distance": torch.tensor(
-                    [self._distances[row] for row in rows.tolist()], dtype=torch.float64
-                ),
-                "worst": torch.arange(len(rows)) < len(worst),
-            }
-        )
+        tensors = {
+            "row": rows,
+            "x": x,
+            "x_adv": torch.stack(kept) if kept else x.clone(),
+            "distance": torch.tensor(
+                [self._distances[row] for row in rows.tolist()], dtype=torch.float64
+            ),
+            "worst": torch.arange(len(rows)) < len(worst),
+        }
+        if predict is not None:
+            tensors["prediction"] = predict(tensors["x_adv"])
+        content = save(tensors)
         write_atomically(path, lambda at: at.write_bytes(content))
 
     def _apart(self, row: int, middle: float) -> tuple[float, int]:

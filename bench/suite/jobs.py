@@ -238,7 +238,7 @@ class Workspace:
             store.save(job.path.with_suffix(".safetensors"))
             about["adversarials"] = hash_file(job.path.with_suffix(".safetensors"))
         if few.any:
-            few.save(examples_file(job.path), self.plan.test.images)
+            few.save(examples_file(job.path), self.plan.test.images, network.predict)
             about["kept_examples"] = hash_file(examples_file(job.path))
         cell = Cell(about, result.records)
         sha256 = write_cell(job.path, cell)

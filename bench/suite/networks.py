@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..api.defense import Trained
 from ..api.errors import CellError
 from ..api.progress import Progress
+from ..api.shared.module_state import dtype_of
 from ..engine.case import Case
 from ..engine.diagnostics.model_checks import Checked
 from ..engine.precision import choose_precision
@@ -49,6 +50,20 @@ class OpenNetwork:
     def module(self) -> nn.Module:
         """The network itself."""
         return self.trained.model
+
+    @property
+    def predict(self) -> "Callable[[Tensor], Tensor] | None":
+        """(n, C, H, W) in [0, 1] -> (n,) its classes; None where these depend on chance."""
+        if any(getattr(one, "stochastic", False) for one in self.module.modules()):
+            return None
+
+        @torch.no_grad()
+        def classes(x: Tensor) -> Tensor:
+            device = next(self.module.parameters(), torch.empty(0)).device
+            given = x.to(device, dtype_of(self.module))
+            return self.module(given).argmax(dim=1).cpu()
+
+        return classes
 
     @property
     def parameters(self) -> int:

@@ -1,4 +1,4 @@
-"""What a run says while it goes on: a line for each finished cell, on the terminal and in its log."""
+"""What a run says while it goes on: a line for each finished cell, and a log of them."""
 
 import time
 from contextlib import suppress

@@ -97,4 +97,5 @@ def _policy_hash(text: str) -> str:
 
 
 def _data_uri(text: str) -> str:
-    return f"data:text/csv;base64,{base64.b64encode(text.encode()).decode()}"
+    content = base64.b64encode(text.encode("utf-8", "replace"))
+    return f"data:text/csv;base64,{content.decode()}"

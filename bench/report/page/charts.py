@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from ...api.shared.safe_text import plain
+
 STYLES = 8  # looks of series in the style sheet, `.s0` to `.s7`
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 20, 12, 44
 _TICKS = 5
@@ -148,8 +150,13 @@ def key(number: int) -> str:
 def _svg(title: str, frame: Frame, parts: Sequence[str]) -> str:
     return (
         f'<svg class="chart" viewBox="0 0 {frame.width} {frame.height}" role="img" '
-        f'aria-label="{escape(title)}">{"".join(parts)}</svg>'
+        f'aria-label="{_text(title)}">{"".join(parts)}</svg>'
     )
+
+
+def _text(text: str) -> str:
+    """A text from outside, as a part of the page."""
+    return escape(plain(text))
 
 
 def _group(one: Series, inner: str) -> str:
@@ -168,21 +175,21 @@ def _axes(frame: Frame) -> str:
         lines.append(f'<path class="grid" d="M{at:.1f} {_TOP}V{frame.bottom}"/>')
         lines.append(
             f'<text class="tick" x="{at:.1f}" y="{frame.bottom + 17}" text-anchor="middle">'
-            f"{escape(text)}</text>"
+            f"{_text(text)}</text>"
         )
     for value, text in frame.y.marks():
         at = frame.down(value)
         lines.append(f'<path class="grid" d="M{_LEFT} {at:.1f}H{frame.right}"/>')
         lines.append(
             f'<text class="tick" x="{_LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">'
-            f"{escape(text)}</text>"
+            f"{_text(text)}</text>"
         )
     middle, up = (_LEFT + frame.right) / 2, (_TOP + frame.bottom) / 2
     lines.append(
         f'<text class="label" x="{middle}" y="{frame.height - 8}" text-anchor="middle">'
-        f"{escape(frame.x.label)}</text>"
+        f"{_text(frame.x.label)}</text>"
         f'<text class="label" x="14" y="{up}" text-anchor="middle" '
-        f'transform="rotate(-90 14 {up})">{escape(frame.y.label)}</text>'
+        f'transform="rotate(-90 14 {up})">{_text(frame.y.label)}</text>'
     )
     return "".join(lines)
 
@@ -215,7 +222,7 @@ def _band(one: Series, frame: Frame) -> str:
 
 def _marker(point: Point, one: Series, frame: Frame, size: float = 3.5) -> str:
     shape = _shape(one, frame.across(point.x), frame.down(point.y), size)
-    return f"<g><title>{escape(point.note or one.name)}</title>{shape}</g>"
+    return f"<g><title>{_text(point.note or one.name)}</title>{shape}</g>"
 
 
 def _shape(one: Series, x: float, y: float, r: float) -> str:

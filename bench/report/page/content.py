@@ -97,7 +97,12 @@ def content(directories: Sequence[Path], note: Callable[[str], None]) -> Content
     note: is told what was left out. Raises: RunDirectoryError, as `gather`.
     """
     said: list[str] = []
-    found = gather(directories, lambda text: (said.append(text), note(text))[1])
+
+    def tell(text: str) -> None:
+        said.append(text)
+        note(text)
+
+    found = gather(directories, tell)
     tradeoff, board = found.tradeoff(), found.leaderboard()
     cells = list(found.cells.values())
     tables = {
@@ -165,16 +170,17 @@ def _group(
     tables: Mapping[str, pd.DataFrame],
     gallery: Mapping[tuple[str, str], Mapping[str, Sequence[Picture]]],
 ) -> Group:
-    named = {(str(one["model"]), str(one["defense"])) for one in rows.to_dict("records")}
+    pairs = zip(rows["model"].astype(str), rows["defense"].astype(str), strict=True)
+    named = dict.fromkeys(pairs)
 
     def own(table: pd.DataFrame) -> pd.DataFrame:
         """The rows of the same threat and models, from runs whose grid has the same epsilon."""
         found = table[(table["dataset"] == key["dataset"]) & (table["norm"] == key["norm"])]
-        pairs = [name for name in ("model", "defense") if name in found]
-        if pairs:
-            titles = zip(*(found[name].astype(str) for name in pairs), strict=True)
+        names = [name for name in ("model", "defense") if name in found]
+        if names:
+            titles = zip(*(found[name].astype(str) for name in names), strict=True)
             found = found[np.array([one in named for one in titles], dtype=bool)]
-        run = [*pairs, *(name for name in ("attack", "seed", "n_examples") if name in found)]
+        run = [*names, *(name for name in ("attack", "seed", "n_examples") if name in found)]
         if not run or not len(found):
             return found
         at = (found["epsilon"].astype(str) == str(key["epsilon"])).groupby(
@@ -191,7 +197,9 @@ def _group(
         0 if _missing(key["n_examples"]) else int(key["n_examples"]),
         made,
         tradeoff,
-        *(own(tables[name]) for name in ("queries", "transfer", "detection")),
+        own(tables["queries"]),
+        own(tables["transfer"]),
+        own(tables["detection"]),
         {title: each for pair in named for title, each in gallery.get(pair, {}).items()},
     )
 

@@ -84,8 +84,11 @@ def test_few_examples_are_the_nearest_and_the_median_ones(tmp_path):
         few.keep(row, 1, images[row] / 2, distances[row] + 1.0)
         few.keep(row, 0, images[row], distances[row])
         few.keep(row, 1, images[row] / 3, distances[row] + 0.5)
-    few.save(tmp_path / "few.safetensors", TensorImages(images))
+    few.save(
+        tmp_path / "few.safetensors", TensorImages(images), lambda x: (x[:, 0, 0, 0] > 0.5).long()
+    )
     kept = load_file(tmp_path / "few.safetensors")
+    assert torch.equal(kept["prediction"], (kept["x_adv"][:, 0, 0, 0] > 0.5).long())
     order = sorted(range(300), key=distances.__getitem__)
     assert kept["row"][kept["worst"]].tolist() == order[:8]
     assert torch.equal(kept["x_adv"], images[kept["row"]])
