@@ -20,8 +20,8 @@ def joint_leaderboard(
     """
     chosen = _format(form, output)
     _refuse_strangers(directories)
+    from .formats.leaderboard import leaderboard_table
     from .gathering import gather
-    from .render import leaderboard_table
 
     return leaderboard_table(gather(directories, note).leaderboard(), chosen)
 

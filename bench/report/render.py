@@ -5,19 +5,14 @@ import textwrap
 from collections.abc import Callable, Sequence
 
 import pandas as pd
-from tabulate import tabulate
 
-from ..api.shared.safe_text import markdown, plain
-from ..store.spreadsheet import to_csv
-from .formats import Format
+from ..api.shared.safe_text import markdown
+from .formats.leaderboard import leaderboard_rows
+from .formats.markdown import markdown_table
 
 _CELL = ["model", "defense", "attack"]
-_CERTIFIED = "certified_accuracy"
-_FRACTIONS = ("clean_accuracy", "robust_accuracy", "curve_area", _CERTIFIED)
-_HASHES = ("config_hash", "weights_hash", "examples_hash", "attacks_hash")
-_ALIKE = ("examples_hash", "attacks_hash")  # rows rank together where these agree
 _POINTS, _WIDE = 5, 300
-_BESIDES = ["dataset", "norm", "n_examples", "attacks", "flags", "parameters", *_HASHES]
+_BESIDES = ["flags"]
 
 
 def run_summary(tradeoff: pd.DataFrame, leaderboard: pd.DataFrame) -> str:
@@ -32,7 +27,7 @@ def run_summary(tradeoff: pd.DataFrame, leaderboard: pd.DataFrame) -> str:
         f"Robust accuracy on {dataset}, {first['norm']}, {first['n_examples']} examples:",
         tradeoff_table(tradeoff),
         f"Leaderboard, by the worst case over the attacks at epsilon {epsilon}:",
-        leaderboard_table(leaderboard.drop(columns=_BESIDES, errors="ignore")).rstrip(),
+        leaderboard_rows(leaderboard.drop(columns=_BESIDES, errors="ignore")).rstrip(),
     ]
     return "\n\n".join(parts + ["Flags:\n\n" + "\n".join(flags)] * bool(flags))
 
@@ -79,60 +74,10 @@ def tradeoff_table(tradeoff: pd.DataFrame) -> str:
     for epsilon, points in curves.groupby("epsilon", sort=False):
         table[str(epsilon)] = points["robust_accuracy"].map("{:.2f}".format)
     for name in ("forward", "backward"):
-        table[name] = first[f"{name}_mean"].map(_blank_or("{:,.0f}"))
-    return _markdown(table, ["left"] * 3 + ["right"] * (len(table.columns) - 3))
+        table[name] = first[f"{name}_mean"].map(blank_or("{:,.0f}"))
+    return markdown_table(table, ["left"] * 3 + ["right"] * (len(table.columns) - 3))
 
 
-def leaderboard_table(table: pd.DataFrame, form: Format = "markdown") -> str:
-    """Write the leaderboard in a format; all but CSV round the figures and shorten the hashes.
-
-    They also leave out the certified accuracy where no model has one, and what rows must share to
-    be ranked together where they all do.
-    """
-    if form == "csv":
-        return to_csv(table)
-    shown = table.copy()
-    interval = [
-        f"{low:.3f} to {high:.3f}"
-        for low, high in zip(shown.pop("ci_low"), shown.pop("ci_high"), strict=True)
-    ]
-    shown.insert(list(shown.columns).index("robust_accuracy") + 1, "95% interval", interval)
-    if _CERTIFIED in shown and shown[_CERTIFIED].isna().all():
-        shown = shown.drop(columns=_CERTIFIED)
-    for name in shown.columns.intersection(_ALIKE):
-        if shown[name].nunique() <= 1:
-            shown = shown.drop(columns=name)
-    for name in shown.columns.intersection(_FRACTIONS):
-        shown[name] = shown[name].map(_blank_or("{:.3f}"))
-    for name in shown.columns.intersection(_HASHES):
-        shown[name] = [str(one)[:10] for one in shown[name]]
-    shown = shown.rename(columns=lambda name: str(name).replace("_", " "))
-    if form == "latex":
-        return str(_plain(shown).to_latex(index=False, escape=True))
-    if form == "html":
-        return str(_plain(shown).to_html(index=False, border=0)) + "\n"
-    return _markdown(shown) + "\n"
-
-
-def _blank_or(form: str) -> Callable[[float], str]:
+def blank_or(form: str) -> Callable[[float], str]:
     """Format a number; nothing for NaN."""
     return lambda value: "" if math.isnan(value) else form.format(value)
-
-
-def _plain(table: pd.DataFrame) -> pd.DataFrame:
-    """Without control characters; what is markup to LaTeX or HTML is escaped by pandas."""
-    return table.map(lambda value: plain(value) if isinstance(value, str) else value)
-
-
-def _markdown(table: pd.DataFrame, align: Sequence[str] | None = None) -> str:
-    escaped = table.map(lambda value: markdown(str(value)))
-    return str(
-        tabulate(
-            escaped,
-            headers="keys",
-            tablefmt="github",
-            showindex=False,
-            disable_numparse=True,
-            colalign=align,
-        )
-    )

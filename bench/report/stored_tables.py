@@ -13,7 +13,17 @@ from .tables import LEADERBOARD_COLUMNS, TRADEOFF_COLUMNS
 _TEXTS = ["dataset", "model", "defense", "attack", "access", "norm", "epsilon", "flags"]
 _TEXTS += ["device", "dtype", "attacks", "config_hash", "weights_hash", "search"]
 _TEXTS += ["examples_hash", "attacks_hash"]
-_COUNTS = ["rank", "n_examples", "verified", "seed", "setup_queries", "parameters"]
+_COUNTS = [
+    "rank",
+    "rank_low",
+    "rank_high",
+    "tie_group",
+    "n_examples",
+    "verified",
+    "seed",
+    "setup_queries",
+    "parameters",
+]
 _COUNTS += ["query_budget", "queries", "n_attacked", "successes"]
 _TYPES = {
     **dict.fromkeys(TRADEOFF_COLUMNS + LEADERBOARD_COLUMNS + QUERIES_COLUMNS, pa.float64()),

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ..api.epsilon import Epsilon
 from ..api.flags import CONTRADICTED, combined, raised, read_column
@@ -14,7 +15,14 @@ from ..api.shared.outcome_columns import RECORDS, Combine
 from ..store.cell import Cell, Lost
 from .certificates import contradicted, is_certificate, without_attack
 from .query_curves import SUMMARY_COLUMNS, counts_queries, query_summary
-from .statistics import curve_area, interval
+from .statistics import (
+    Estimate,
+    bootstrap,
+    curve_area,
+    interval,
+    median_interval,
+    rank_intervals,
+)
 
 WORST_CASE = "worst-case"
 TRADEOFF_COLUMNS = [
@@ -67,7 +75,17 @@ LEADERBOARD_COLUMNS = [
     "certified_accuracy",
     "examples_hash",
     "attacks_hash",
+    "rank_low",
+    "rank_high",
+    "tie_group",
+    "curve_area_low",
+    "curve_area_high",
+    "median_epsilon",
+    "median_epsilon_low",
+    "median_epsilon_high",
 ]
+_ALIKE = ("dataset", "norm", "epsilon", "examples_hash", "attacks_hash")
+_SURE = ["rank_low", "rank_high", "tie_group"]
 
 
 def curve_of(records: pd.DataFrame, epsilons: Sequence[str]) -> pd.DataFrame:
@@ -186,11 +204,13 @@ def leaderboard(cells: Iterable[Cell], lost: Iterable[Lost] = ()) -> pd.DataFram
     """
     lost = list(lost)
     rows, there = [], set()
+    outcomes: list[NDArray[np.bool_] | None] = []
     for group, missing in _experiments(cells, lost):
         attacks, certificates = _apart(group)
         if attacks:
             worst = worst_case(attacks, [one.flag for one in missing], certificates)
             rows.append(_standing(attacks, worst, certificates, missing))
+            outcomes.append(None if missing else _withstood(worst))
             there.add(attacks[0].defended_model)
     absent = dict.fromkeys(
         one.defended_model for one in lost if one.defended_model not in there and one.epsilon
@@ -199,7 +219,38 @@ def leaderboard(cells: Iterable[Cell], lost: Iterable[Lost] = ()) -> pd.DataFram
         _nothing([one for one in lost if one.defended_model == defended_model])
         for defended_model in absent
     ]
-    return ranked(pd.DataFrame(rows, columns=LEADERBOARD_COLUMNS))
+    table = pd.DataFrame(rows, columns=LEADERBOARD_COLUMNS)
+    return ranked(_with_rank_intervals(table, outcomes))
+
+
+def _withstood(worst: Cell) -> "NDArray[np.bool_]":
+    """(N,) by index: which examples are right and not broken at the leaderboard's epsilon."""
+    records = worst.records.sort_values("index")
+    at = list(worst.about["epsilons"]).index(worst.about["leaderboard_epsilon"])
+    right = (records["clean_prediction"] == records["label"]).to_numpy()
+    return np.asarray(right & ~_grid(records, "broken")[:, at], dtype=bool)
+
+
+def _with_rank_intervals(
+    table: pd.DataFrame, outcomes: "Sequence[NDArray[np.bool_] | None]"
+) -> pd.DataFrame:
+    """Fill in how sure the ranks are, among the complete rows that compare.
+
+    outcomes: of the first rows of the table, None of those that lack an attack.
+    """
+    values = [Epsilon.parse(one).value for one in table["epsilon"]]
+    alike = [*_ALIKE[:2], *_ALIKE[3:]]
+    for _, rows in table.assign(value=values).groupby([*alike, "value"], sort=False):
+        known = [
+            (row, found)
+            for row in rows.index
+            if row < len(outcomes) and (found := outcomes[row]) is not None
+        ]
+        if known:
+            found = rank_intervals(np.array([one for _, one in known]))
+            for column, each in zip(_SURE, (found.low, found.high, found.group), strict=True):
+                table.loc[[row for row, _ in known], column] = each
+    return table
 
 
 def ranked(table: pd.DataFrame) -> pd.DataFrame:
@@ -210,15 +261,17 @@ def ranked(table: pd.DataFrame) -> pd.DataFrame:
     attack, since its cell failed or is missing, come after all others, so that a crash cannot help.
     The area below the curve and the clean accuracy order rows of one rank, and change no rank.
     """
-    alike = ["examples_hash", "attacks_hash"]
+    alike = list(_ALIKE[3:])
     new = [name for name in alike if name not in table]  # older tables have none
     table = table.assign(**dict.fromkeys(new, ""))
     table[alike] = table[alike].astype(object).fillna("")
+    unsure = [name for name in _SURE if name not in table]
+    table[unsure] = np.nan
     table["value"] = [Epsilon.parse(one).value for one in table["epsilon"]]
     table["incomplete"] = [
         any(flag.incomplete for flag in read_column(one)) for one in table["flags"]
     ]
-    alike = ["dataset", "norm", "value", *alike]
+    alike = [*_ALIKE[:2], "value", *alike]
     order = ["robust_accuracy", "curve_area", "clean_accuracy"]
     table = table.sort_values(
         [*alike, "incomplete", *order, "model", "defense"],
@@ -227,7 +280,12 @@ def ranked(table: pd.DataFrame) -> pd.DataFrame:
     worth = table["robust_accuracy"] - 2.0 * table["incomplete"]
     groups = worth.groupby([table[one] for one in alike])
     table["rank"] = groups.rank(method="min", ascending=False).astype("Int64")
-    return table.drop(columns=["value", "incomplete", *new]).reset_index(drop=True)
+    # an interval is of all rows of its group: where some joined without records there is none
+    known = table["rank_low"].notna() | table["incomplete"]
+    whole = known.groupby([table[one] for one in alike]).transform("all")
+    table.loc[~whole, _SURE] = np.nan
+    table[_SURE] = table[_SURE].astype("Float64").astype("Int64")
+    return table.drop(columns=["value", "incomplete", *new, *unsure]).reset_index(drop=True)
 
 
 def _rows(cell: Cell) -> list[dict[str, Any]]:
@@ -279,6 +337,7 @@ def _standing(
     clean = float(at["clean_accuracy"])
     accuracies = curve["robust_accuracy"].tolist()
     keys = sorted(str(cell.about["key"]) for cell in group)
+    area, median = _sample_intervals(worst)
     return {
         "rank": 0,
         **{name: about[name] for name in ("dataset", "model", "defense", "norm")},
@@ -296,7 +355,30 @@ def _standing(
             [cell.about.get("recipe", cell.about["attack"]) for cell in group]
             + [one.named for one in missing]
         ),
+        "curve_area_low": area.low,
+        "curve_area_high": area.high,
+        "median_epsilon": median.value,
+        "median_epsilon_low": median.low,
+        "median_epsilon_high": median.high,
     }
+
+
+def _sample_intervals(worst: Cell) -> tuple[Estimate, Estimate]:
+    """Bootstrap intervals of the area below the curve, and of the median smallest epsilon.
+
+    The area is the mean over examples of their own areas, since it is linear in them. An example
+    that is wrong when clean is broken at 0, one that no attack breaks beyond the grid: inf.
+    """
+    epsilons = np.array(worst.about["epsilon_values"], dtype=np.float64)
+    order = np.argsort(epsilons, kind="stable")
+    records = worst.records
+    right = (records["clean_prediction"] == records["label"]).to_numpy()
+    robust = right[:, None] & ~_grid(records, "broken")[:, order]
+    x = np.array([0.0, *epsilons[order]])
+    y = np.column_stack([right, robust]).astype(np.float64)
+    areas = ((y[:, 1:] + y[:, :-1]) / 2 @ np.diff(x)) / x[-1]
+    first = np.where(robust.all(axis=1), np.inf, epsilons[order][np.argmin(robust, axis=1)])
+    return bootstrap(areas), median_interval(np.where(right, first, 0.0))
 
 
 def _headline(curve: pd.DataFrame, cell: Cell) -> dict[Any, Any]:

@@ -61,7 +61,8 @@ class OpenNetwork:
         def classes(x: Tensor) -> Tensor:
             device = next(self.module.parameters(), torch.empty(0)).device
             given = x.to(device, dtype_of(self.module))
-            return self.module(given).argmax(dim=1).cpu()
+            answer: Tensor = self.module(given).argmax(dim=1).cpu()
+            return answer
 
         return classes
 

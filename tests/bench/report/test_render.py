@@ -1,4 +1,5 @@
 import io
+import json
 import re
 from html import unescape
 from html.parser import HTMLParser
@@ -8,26 +9,20 @@ import pandas as pd
 import pytest
 
 from quintain.bench.report.formats import FORMATS
-from quintain.bench.report.render import leaderboard_table, run_summary, tradeoff_table
+from quintain.bench.report.formats.leaderboard import leaderboard_table
+from quintain.bench.report.render import run_summary, tradeoff_table
 from quintain.bench.report.tables import LEADERBOARD_COLUMNS, TRADEOFF_COLUMNS
 
 SHOWN = [
     "rank",
-    "dataset",
     "model",
     "defense",
-    "norm",
     "epsilon",
-    "n examples",
-    "clean accuracy",
-    "robust accuracy",
+    "clean",
+    "robust",
     "95% interval",
-    "curve area",
-    "attacks",
+    "area",
     "flags",
-    "parameters",
-    "config hash",
-    "weights hash",
 ]
 
 
@@ -51,8 +46,12 @@ def board():
         "flags": "",
         "parameters": 4934,
         **hashes,
+        "rank_low": 1,
+        "rank_high": 2,
+        "tie_group": 1,
     }
     other = row | {"rank": 2, "model": "alexnet", "epsilon": "0.10", "flags": "failed:pgd"}
+    other |= {"rank_low": 2}
     return pd.DataFrame([row, other], columns=LEADERBOARD_COLUMNS)
 
 
@@ -103,7 +102,7 @@ READERS = {"markdown": from_markdown, "latex": from_latex, "html": from_html}
 
 
 def test_every_format_is_tried_here():
-    assert set(FORMATS) == {*READERS, "csv"}
+    assert set(FORMATS) == {*READERS, "csv", "robustbench"}
 
 
 @pytest.mark.parametrize("form", READERS)
@@ -113,12 +112,14 @@ def test_a_leaderboard_reads_back_from_every_format(board, form):
     rows = READERS[form](text)
     assert rows[0] == SHOWN
     first, second = (dict(zip(SHOWN, row, strict=True)) for row in rows[1:])
-    assert (first["rank"], first["epsilon"], first["n examples"]) == ("1", "8/255", "24")
+    assert (first["rank"], first["epsilon"], second["rank"]) == ("1 (1-2)", "8/255", "2")
     assert first["model"] == "resnet_8 & co"
-    assert (first["clean accuracy"], first["robust accuracy"]) == ("0.958", "0.333")
+    assert (first["clean"], first["robust"], first["area"]) == ("0.958", "0.333", "0.500")
     assert first["95% interval"] == "0.180 to 0.533"
-    assert (first["config hash"], first["weights hash"]) == ("0123456789", "fedcba9876")
-    assert (second["epsilon"], second["flags"]) == ("0.10", "failed:pgd")
+    assert (second["epsilon"], second["flags"]) == ("0.10", "1")
+    assert "digits, Linf, 24 examples, worst case over fgsm, pgd" in text
+    assert "alexnet x 50" in text
+    assert "failed:pgd" in text
     if form != "latex":  # which may set < and > in its own way
         assert first["defense"] == "50% <off>"
 
@@ -134,7 +135,7 @@ def test_the_csv_keeps_every_digit(board):
         io.StringIO(text),
         dtype={"epsilon": str},
         keep_default_na=False,
-        na_values={name: [""] for name in ("certified_accuracy", "examples_hash", "attacks_hash")},
+        na_values={name: [""] for name in board.columns if name != "flags"},
     )
     pd.testing.assert_frame_equal(back, board, check_exact=True)
 
@@ -144,6 +145,36 @@ def test_showing_a_table_leaves_it_as_it_was(board):
     for form in FORMATS:
         leaderboard_table(board, form)
     pd.testing.assert_frame_equal(board, before)
+
+
+def test_the_markdown_fits_a_hundred_columns(board):
+    table = board.assign(flags="", epsilon="8/255", defense="adversarial-training")
+    text = leaderboard_table(table.assign(model="googlenet"))
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_robustbench_gets_its_own_fields(board):
+    """As their files have them; their reader sorts by these percents as numbers."""
+    fields = [
+        "link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue",
+        "architecture", "eps", "clean_acc", "reported", "external", "footnote", "unreliable",
+    ]  # fmt: skip
+    first, second = json.loads(leaderboard_table(board, "robustbench"))
+    assert list(first) == fields
+    assert (first["clean_acc"], first["external"], first["eps"]) == ("95.83", "33.33", "8/255")
+    assert float(first["reported"]) == 33.33
+    assert "fgsm, pgd, not AutoAttack" in first["footnote"]
+    assert (first["unreliable"], second["unreliable"]) == (False, True)
+
+
+def test_autoattack_acc_is_of_the_standard_cascade_alone(board):
+    attacks = ["autoattack", "autoattack"]
+    first, second = json.loads(leaderboard_table(board.assign(attacks=attacks), "robustbench"))
+    assert first["autoattack_acc"] == "33.33"
+    assert "autoattack_acc" not in second  # a cell failed
+    for others in ("autoattack;pgd", "strongest", "autoattack-rand"):
+        for one in json.loads(leaderboard_table(board.assign(attacks=others), "robustbench")):
+            assert "autoattack_acc" not in one
 
 
 @pytest.fixture
@@ -179,9 +210,9 @@ def test_the_summary_says_what_is_shared_once_and_the_flags_below(tradeoff, boar
 
 
 def test_certified_accuracy_is_shown_where_there_is_one(board):
-    assert "certified accuracy" not in leaderboard_table(board.assign(certified_accuracy=np.nan))
+    assert "certified" not in leaderboard_table(board.assign(certified_accuracy=np.nan))
     text = leaderboard_table(board.assign(certified_accuracy=[0.25, np.nan]))
-    assert "certified accuracy" in text
+    assert "certified" in text
     assert "0.250" in text
     assert "nan" not in text
 

@@ -97,7 +97,8 @@ def test_the_columns_are_those_that_were_promised_and_ours_come_after():
     ours += ",censored_queries_mean,censored_queries_median"
     assert ",".join(TRADEOFF_COLUMNS) == f"{TRADEOFF},{ours}"
     assert ",".join(LEADERBOARD_COLUMNS) == (
-        f"{LEADERBOARD},certified_accuracy,examples_hash,attacks_hash"
+        f"{LEADERBOARD},certified_accuracy,examples_hash,attacks_hash,rank_low,rank_high,tie_group,"
+        "curve_area_low,curve_area_high,median_epsilon,median_epsilon_low,median_epsilon_high"
     )
     assert list(tradeoff([five()]).columns) == TRADEOFF_COLUMNS
     assert list(leaderboard([five()]).columns) == LEADERBOARD_COLUMNS

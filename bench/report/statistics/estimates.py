@@ -1,4 +1,4 @@
-"""Statistics of a table's numbers: intervals, paired comparisons, the area under a curve.
+"""Estimates with intervals, paired comparisons, the area under a curve.
 
 Everything here is of examples that were drawn independently: the uncertainty is that of the sample
 of images, not of training a network again. `mean_interval` alone is of a few trainings.
@@ -181,6 +181,32 @@ def compare_pairs(
     difference = (only_a - only_b) / len(a)
     low, high = _newcombe(both, only_a, only_b, neither, confidence)
     return PairedComparison(Estimate(difference, low, high, len(a)), only_a, only_b, p_value)
+
+
+def median_interval(
+    values: ArrayLike, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """The median of numbers of which some are known to be larger than all others only: inf.
+
+    With a percentile bootstrap interval, whose ends may be inf as well. The median is the lower of
+    the two in the middle.
+
+    values: (n,), without nan.
+
+    >>> from quintain.bench.report.statistics import median_interval
+    >>> print(median_interval([0.01, 0.02, 0.02, 0.04, float("inf")]))
+    0.02 [0.01, inf]
+    """
+    sample = np.sort(np.asarray(values, dtype=np.float64))
+    n = len(sample)
+    if not n:
+        return Estimate(np.nan, np.nan, np.nan, 0)
+    middle = (n - 1) // 2
+    drawn = np.random.default_rng(seed).integers(0, n, (resamples, n))
+    places = np.partition(drawn, middle, axis=1)[:, middle]  # the sample is sorted
+    ends = np.quantile(places, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = int(np.floor(ends[0])), int(np.ceil(ends[1]))
+    return Estimate(float(sample[middle]), float(sample[low]), float(sample[high]), n)
 
 
 def curve_area(epsilons: Sequence[float], accuracies: Sequence[float], clean: float) -> float:
