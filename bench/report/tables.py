@@ -364,7 +364,7 @@ def _standing(
 
 
 def _sample_intervals(worst: Cell) -> tuple[Estimate, Estimate]:
-    """Bootstrap intervals of the area below the curve, and of the median smallest epsilon.
+    """Intervals of the area below the curve, and of the median smallest epsilon.
 
     The area is the mean over examples of their own areas, since it is linear in them. An example
     that is wrong when clean is broken at 0, one that no attack breaks beyond the grid: inf.

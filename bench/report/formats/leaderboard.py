@@ -99,7 +99,7 @@ def _flags(table: pd.DataFrame) -> list[str]:
     if "flags" not in table:
         return []
     rows = table[table["flags"].fillna("") != ""].to_dict("records")
-    return [f"{one['model']} x {one['defense']}: {plain(str(one['flags']))}" for one in rows]
+    return [plain(f"{one['model']} x {one['defense']}: {one['flags']}") for one in rows]
 
 
 def _text(value: Any) -> str:

@@ -183,30 +183,28 @@ def compare_pairs(
     return PairedComparison(Estimate(difference, low, high, len(a)), only_a, only_b, p_value)
 
 
-def median_interval(
-    values: ArrayLike, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> Estimate:
+def median_interval(values: ArrayLike, *, confidence: float = 0.95) -> Estimate:
     """The median of numbers of which some are known to be larger than all others only: inf.
 
-    With a percentile bootstrap interval, whose ends may be inf as well. The median is the lower of
-    the two in the middle.
+    The interval is exact for any distribution: its ends are those of the sorted numbers that the
+    binomial law says enclose the median (a bootstrap of a median covers less, 0.92 of 80 numbers).
+    They may be inf as well. The median is the lower of the two in the middle.
 
     values: (n,), without nan.
 
     >>> from quintain.bench.report.statistics import median_interval
-    >>> print(median_interval([0.01, 0.02, 0.02, 0.04, float("inf")]))
-    0.02 [0.01, inf]
+    >>> print(median_interval([0.01, 0.02, 0.02, 0.03, 0.04, 0.05, float("inf")]))
+    0.03 [0.01, inf]
     """
+    from scipy.stats import binom  # as above
+
     sample = np.sort(np.asarray(values, dtype=np.float64))
     n = len(sample)
     if not n:
         return Estimate(np.nan, np.nan, np.nan, 0)
-    middle = (n - 1) // 2
-    drawn = np.random.default_rng(seed).integers(0, n, (resamples, n))
-    places = np.partition(drawn, middle, axis=1)[:, middle]  # the sample is sorted
-    ends = np.quantile(places, [(1 - confidence) / 2, (1 + confidence) / 2])
-    low, high = int(np.floor(ends[0])), int(np.ceil(ends[1]))
-    return Estimate(float(sample[middle]), float(sample[low]), float(sample[high]), n)
+    outer = max(int(binom.ppf((1 - confidence) / 2, n, 0.5)), 1)
+    ends = (float(sample[outer - 1]), float(sample[n - outer]))
+    return Estimate(float(sample[(n - 1) // 2]), *ends, n)
 
 
 def curve_area(epsilons: Sequence[float], accuracies: Sequence[float], clean: float) -> float:

@@ -128,7 +128,7 @@ def withstood(random, truth, n, shared):
 
 
 def coverage(truth, n, shared, simulations, twins=()):
-    """How often all intervals hold all ranks that their rows may have, and how often single ones."""
+    """How often all intervals hold every rank that their rows may have; how often one does."""
     random = np.random.default_rng(7)
     best = np.array([1 + sum(other > one for other in truth) for one in truth])
     worst = np.array([len(truth) - sum(other < one for other in truth) for one in truth])
@@ -206,7 +206,7 @@ def test_the_detectable_difference_is_detected_four_times_in_five():
 
 def test_a_median_may_lie_beyond_what_was_measured():
     assert median_interval([math.inf] * 9).value == math.inf
-    found = median_interval([0.1] * 40 + [0.2] * 30 + [math.inf] * 30)
+    found = median_interval([0.1] * 45 + [0.2] * 25 + [math.inf] * 30)
     assert (found.value, found.low) == (0.2, 0.1)
     assert found.high == 0.2
 
@@ -215,8 +215,8 @@ def test_the_medians_interval_covers_it():
     random = np.random.default_rng(2)
     truth = math.log(2)
     hits = 0
-    for seed in range(400):
+    for _ in range(2000):
         values = random.exponential(size=80)
-        found = median_interval(np.where(values > 2.0, math.inf, values), seed=seed, resamples=500)
+        found = median_interval(np.where(values > 2.0, math.inf, values))
         hits += found.low <= truth <= found.high
-    assert hits / 400 >= 0.92
+    assert 0.93 <= hits / 2000 <= 0.98
