@@ -185,6 +185,48 @@ def _write_page(directory: Path) -> None:
 
 @quintain.command()
 @click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--row", "rows", multiple=True, help='"MODEL x DEFENSE"; twice to compare two.')
+@click.option("--epsilon", help="As the suite has it. [the leaderboard's]")
+@click.option("--attack", default="worst-case", show_default=True, help="An attack's title.")
+@click.option("--output", type=click.Path(path_type=Path), help="CSV of the examples that changed.")
+@click.option(
+    "--fail-if-worse",
+    is_flag=True,
+    help="Exit 1 where a row is worse in the second: one-sided exact McNemar, p < 0.05.",
+)
+def compare(
+    directories: Sequence[Path],
+    rows: Sequence[str],
+    epsilon: str | None,
+    attack: str,
+    output: Path | None,
+    fail_if_worse: bool,
+) -> int:
+    """Compare the rows of two runs on the same examples, or two rows of one run."""
+    from .store.run_directory import read_manifest
+
+    for one in directories:
+        read_manifest(one)  # before what takes long to import
+
+    from .report.compare import changed_examples, compare_runs, described
+    from .store.atomic import write_text, writing
+    from .store.spreadsheet import to_csv
+
+    pairs = compare_runs(directories, rows, epsilon, attack)
+    show(described(pairs))
+    if output is not None:
+        with writing(output):
+            write_text(output, to_csv(changed_examples(pairs)))
+        show(f"\nwrote {output}")
+    worse = [one.title for one in pairs if one.is_worse]
+    if fail_if_worse and worse:
+        note(f"quintain: significantly worse: {', '.join(worse)}")
+        return SOME_FAILED
+    return DONE
+
+
+@quintain.command()
+@click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--output", type=click.Path(path_type=Path), help="[DIRECTORY/report.html; report.html]"
 )
@@ -374,21 +416,27 @@ def show_leaderboard(
 @quintain.command()
 @click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--output",
-    default=Path("tradeoff.png"),
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="A .png, .svg or .pdf file.",
+    "--output", type=click.Path(path_type=Path), help="A .png, .svg or .pdf file. [KIND.png]"
 )
-def plot(directories: Sequence[Path], output: Path) -> int:
-    """Draw clean against robust accuracy, and robust accuracy against epsilon, of run directories.
+@click.option(
+    "--kind",
+    type=OneOf(["tradeoff", "curves", "heatmap", "queries", "transfer"]),
+    default="tradeoff",
+    show_default=True,
+    help="What to draw.",
+)
+def plot(directories: Sequence[Path], output: Path | None, kind: str) -> int:
+    """Draw run directories: by default clean against robust accuracy, and that against epsilon.
 
-    Defenses whose labels differ only in a last KEY=NUMBER are a sweep, and joined by a line.
+    Curves are by attack; heat maps of models by attacks, or of networks by networks (transfer);
+    queries are of black-box attacks. Of the trade-off defenses whose labels differ only in a last
+    KEY=NUMBER are a sweep, and joined by a line.
     """
     from .report.joint import plot_runs
 
-    plot_runs(directories, output, _note)
-    show(f"wrote {output}")
+    file = output or Path(f"{kind}.png")
+    plot_runs(directories, file, _note, kind)
+    show(f"wrote {file}")
     return DONE
 
 

@@ -4,6 +4,7 @@ import copy
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never, get_args
 
 import pandas as pd
@@ -40,6 +41,8 @@ from .victim.fast_copy import Precision
 from .victim.traits import Adaptation, ModelTraits, naive
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from .studies.explanation import Explanation
 
 AttackLike = Any  # a name, a spec, an attack object, or a list of these
@@ -69,6 +72,25 @@ class Result(CellResult):
     def __repr__(self) -> str:
         """The attack, the curve and the flags, in ten lines at most."""
         return summary(self.title or " + ".join(self.stages), self.curve, self.flags)
+
+    def _repr_html_(self) -> str:
+        """A table and a curve, for notebooks."""
+        from .report.page.notebook import result_html
+
+        title = self.title or " + ".join(self.stages) or "certificates"
+        return result_html(title, self.curve, self.flags)
+
+    def plot(self) -> "Figure":
+        """Robust accuracy against epsilon with its 95% interval, a matplotlib figure.
+
+        Needs the extra `figures`. Raises: QuintainError without matplotlib.
+        """
+        from .report.figure_style import check_ending
+        from .report.plots import result_figure
+
+        check_ending(Path("figure.png"))
+        title = self.title or " + ".join(self.stages) or "certificates"
+        return result_figure(self.curve, title)
 
     @property
     def curve(self) -> pd.DataFrame:

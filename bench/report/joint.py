@@ -50,11 +50,14 @@ def _format(chosen: Format | None, output: Path | None) -> Format:
     return chosen or named or "markdown"
 
 
-def plot_runs(directories: Sequence[Path], output: Path, note: Note) -> None:
-    """Draw the trade-off figure of one or more run directories into a file.
+def plot_runs(
+    directories: Sequence[Path], output: Path, note: Note, kind: str = "tradeoff"
+) -> None:
+    """Draw a figure of one or more run directories into a file.
 
     Raises: RunDirectoryError; BadParameter for an ending that is no format, for runs that do not
-    compare, and when the file cannot be written; QuintainError without matplotlib.
+    compare or have nothing of the kind, and when the file cannot be written; QuintainError without
+    matplotlib.
     """
     from .figure_style import check_ending, save_figure
 
@@ -63,8 +66,18 @@ def plot_runs(directories: Sequence[Path], output: Path, note: Note) -> None:
     from .comparison import comparison
     from .figure import tradeoff_figure
     from .gathering import gather
+    from .plots import MAKERS
+    from .query_curves import queries
+    from .transfer import transfers
 
     found = gather(directories, note)
-    shown = comparison(found.tradeoff(), found.leaderboard())
+    tradeoff = found.tradeoff()
+    shown = comparison(tradeoff, found.leaderboard())
+    if kind == "tradeoff":
+        figure = tradeoff_figure(shown)
+    else:
+        cells = list(found.cells.values())
+        tables = {"tradeoff": tradeoff, "queries": queries(cells), "transfer": transfers(cells)}
+        figure = MAKERS[kind](tables, shown.epsilon)
     with writing(output):
-        save_figure(tradeoff_figure(shown), output)
+        save_figure(figure, output)

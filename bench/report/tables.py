@@ -210,7 +210,7 @@ def leaderboard(cells: Iterable[Cell], lost: Iterable[Lost] = ()) -> pd.DataFram
         if attacks:
             worst = worst_case(attacks, [one.flag for one in missing], certificates)
             rows.append(_standing(attacks, worst, certificates, missing))
-            outcomes.append(None if missing else _withstood(worst))
+            outcomes.append(None if missing else withstood(worst))
             there.add(attacks[0].defended_model)
     absent = dict.fromkeys(
         one.defended_model for one in lost if one.defended_model not in there and one.epsilon
@@ -223,10 +223,23 @@ def leaderboard(cells: Iterable[Cell], lost: Iterable[Lost] = ()) -> pd.DataFram
     return ranked(_with_rank_intervals(table, outcomes))
 
 
-def _withstood(worst: Cell) -> "NDArray[np.bool_]":
-    """(N,) by index: which examples are right and not broken at the leaderboard's epsilon."""
-    records = worst.records.sort_values("index")
-    at = list(worst.about["epsilons"]).index(worst.about["leaderboard_epsilon"])
+def worst_cases(cells: Iterable[Cell], lost: Iterable[Lost] = ()) -> list[Cell]:
+    """The worst case over the untargeted attacks on each defended model that met any."""
+    found = []
+    for group, missing in _experiments(cells, lost):
+        attacks, certificates = _apart(group)
+        if attacks:
+            found.append(worst_case(attacks, [one.flag for one in missing], certificates))
+    return found
+
+
+def withstood(cell: Cell, epsilon: str | None = None) -> "NDArray[np.bool_]":
+    """(N,) by index: which examples are right and not broken at an epsilon of the grid.
+
+    epsilon: as written; by default the leaderboard's. Raises: ValueError where there is none such.
+    """
+    records = cell.records.sort_values("index")
+    at = list(cell.about["epsilons"]).index(epsilon or cell.about["leaderboard_epsilon"])
     right = (records["clean_prediction"] == records["label"]).to_numpy()
     return np.asarray(right & ~_grid(records, "broken")[:, at], dtype=bool)
 

@@ -98,11 +98,11 @@ def content(directories: Sequence[Path], note: Callable[[str], None]) -> Content
     """
     said: list[str] = []
 
-    def tell(text: str) -> None:
+    def remember(text: str) -> None:
         said.append(text)
         note(text)
 
-    found = gather(directories, tell)
+    found = gather(directories, remember)
     tradeoff, board = found.tradeoff(), found.leaderboard()
     cells = list(found.cells.values())
     tables = {

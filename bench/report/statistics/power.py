@@ -25,15 +25,15 @@ def smallest_detectable_difference(
     alpha_end = NormalDist().inv_cdf(1 - alpha / 2)
     power_end = NormalDist().inv_cdf(power)
 
-    def surplus(difference: float) -> float:
+    def excess(difference: float) -> float:
         spread = math.sqrt(max(disagreeing - difference**2, 0.0))
         wanted = alpha_end * math.sqrt(disagreeing) + power_end * spread
         return difference * math.sqrt(n) - wanted
 
-    if surplus(disagreeing) < 0.0 or disagreeing == 0.0:
+    if excess(disagreeing) < 0.0 or disagreeing == 0.0:
         return math.nan
     low, high = 0.0, disagreeing
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (low, middle) if surplus(middle) >= 0.0 else (middle, high)
+        low, high = (low, middle) if excess(middle) >= 0.0 else (middle, high)
     return high

@@ -138,9 +138,9 @@ def coverage(truth, n, shared, simulations, twins=()):
         for one, other in twins:
             outcomes[other] = outcomes[one]
         found = rank_intervals(outcomes)
-        holds = (found.low <= best) & (found.high >= worst)
-        every += holds.all()
-        single += holds.mean()
+        covers = (found.low <= best) & (found.high >= worst)
+        every += covers.all()
+        single += covers.mean()
     return every / simulations, single / simulations
 
 
