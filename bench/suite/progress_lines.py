@@ -56,7 +56,7 @@ def _duration(seconds: float) -> str:
     """A time for people.
 
     >>> _duration(8.26), _duration(95), _duration(7300)
-    ('8.3 s', '1 min 35 s', '2 h 2 min')
+    ('8.3 s', '1 min 35 s', '2 h 1 min')
     """
     if seconds < 60:
         return f"{seconds:.1f} s"

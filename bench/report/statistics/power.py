@@ -18,7 +18,7 @@ def smallest_detectable_difference(
 
     >>> from quintain.bench.report.statistics import smallest_detectable_difference
     >>> round(smallest_detectable_difference(1000, 0.2), 3)
-    0.039
+    0.04
     """
     if n < 1 or not 0.0 <= disagreeing <= 1.0:
         raise ValueError(f"{n} examples of which {disagreeing} disagree")
