@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from .report.write import Tables
+    from .suite.config import Suite
 
 _HALF = 1500  # characters of an error that are shown from its beginning, and from its end
 DONE, SOME_FAILED, BAD_INPUT, OUR_ERROR, INTERRUPTED = 0, 1, 2, 70, 130
@@ -86,6 +87,7 @@ def quintain() -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory. [runs/SUITE]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Instead of the suite's.")
+@click.option("--training-seed", type=click.IntRange(0, 2**32 - 1), help="Of the networks alone.")
 @click.option("--update", is_flag=True, help="Go on in a directory of an older version of SUITE.")
 @click.option(
     "--jobs",
@@ -101,6 +103,7 @@ def run(
     out: Path | None,
     device: str,
     seed: int | None,
+    training_seed: int | None,
     update: bool,
     jobs: str,
     quiet: bool,
@@ -119,9 +122,13 @@ def run(
     parsed, text, folder = read_suite(suite)
     if seed is not None:
         parsed = parsed.model_copy(update={"seed": seed})
+    if training_seed is not None:
+        parsed = parsed.model_copy(update={"training_seed": training_seed, "seeds": None})
     out = out or Path("runs") / parsed.folder_name
     check_names(parsed, suite, folder)
-    refuse_strangers(out)
+    trainings = _trainings(parsed, out)
+    for _, directory in trainings:
+        refuse_strangers(directory)
     if not quiet:
         note(f"quintain: suite {parsed.name}, into {out}")
 
@@ -133,27 +140,60 @@ def run(
 
     where = parse_device(device)
     be_quiet(quiet)
-    done = run_suite(
-        parsed,
-        text,
-        suite,
-        folder,
-        out,
-        where,
-        usable_cache(),
-        update=update,
-        executor=InProcess() if processes == 1 else Processes(processes),
-    )
-    if done.tables is not None:
-        _show_tables(done.tables, verbose=verbose)
-        _write_page(out)
-    show(
-        f"\n{done.done} of {done.done + done.failed} cells done"
-        + (f" ({done.reused} were there already)" if done.reused else "")
-        + (f", {done.failed} failed" if done.failed else "")
-        + f"; tables and records in {out}",
-    )
-    return SOME_FAILED if done.failed else DONE
+    failed = 0
+    for one, directory in trainings:
+        done = run_suite(
+            one,
+            text,
+            suite,
+            folder,
+            directory,
+            where,
+            usable_cache(),
+            update=update,
+            executor=InProcess() if processes == 1 else Processes(processes),
+        )
+        failed += done.failed
+        if done.tables is not None:
+            _show_tables(done.tables, verbose=verbose)
+            _write_page(directory)
+        show(
+            f"\n{done.done} of {done.done + done.failed} cells done"
+            + (f" ({done.reused} were there already)" if done.reused else "")
+            + (f", {done.failed} failed" if done.failed else "")
+            + f"; tables and records in {directory}",
+        )
+    if parsed.seeds is not None:
+        _show_trainings(parsed.seeds, out)
+    return SOME_FAILED if failed else DONE
+
+
+def _trainings(parsed: "Suite", out: Path) -> "list[tuple[Suite, Path]]":
+    """What is to be run where: the suite, or it with each of its seeds."""
+    if parsed.seeds is None:
+        return [(parsed, out)]
+    changes = [{"seeds": None, "training_seed": one} for one in parsed.seeds]
+    places = [out / f"seed-{one}" for one in parsed.seeds]
+    return [
+        (parsed.model_copy(update=change), place)
+        for change, place in zip(changes, places, strict=True)
+    ]
+
+
+def _show_trainings(seeds: Sequence[int], out: Path) -> None:
+    """Write and show what training anew changes."""
+    from .report.seeds import over_trainings, trainings_summary
+    from .report.stored_tables import read_table
+    from .store.atomic import write_text
+    from .store.spreadsheet import to_csv
+
+    files = {one: out / f"seed-{one}" / "leaderboard.csv" for one in seeds}
+    boards = {one: read_table(file) for one, file in files.items() if file.is_file()}
+    if not boards:
+        return
+    table = over_trainings(boards)
+    write_text(out / "seeds.csv", to_csv(table))
+    show(f"\n{trainings_summary(table)}\n\nThe table: {out / 'seeds.csv'}")
 
 
 def _show_tables(tables: "Tables", *, verbose: bool) -> None:

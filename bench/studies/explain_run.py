@@ -49,7 +49,9 @@ def explain_run(
             "epsilon, or they were run before examples were kept"
         )
     suite, _, folder = read_suite(str(suite_file or directory / "suite.toml"))
-    suite = suite.model_copy(update={"seed": manifest["suite"].get("seed", suite.seed)})
+    known = {"seed": suite.seed, "training_seed": None, **manifest["suite"]}
+    seeds = {name: known[name] for name in ("seed", "training_seed")}
+    suite = suite.model_copy(update={**seeds, "seeds": None})
     plan = make_plan(suite, str(suite_file or directory / "suite.toml"), folder)
     networks = Networks(Keys(plan, parse_device(device)), usable_cache(), Bar)
     with writing(out):

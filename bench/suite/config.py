@@ -123,10 +123,15 @@ Aim = Annotated[Any, BeforeValidator(_aim)]
 Radius = Annotated[Epsilon, BeforeValidator(Epsilon.parse), PlainSerializer(lambda one: one.text)]
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
 class Suite(BaseModel):
     """A suite: models x defenses x attacks, on one dataset, over one grid of epsilons.
 
     n_examples: how many test images, drawn by the seed; all of them by default.
+    training_seed: of the networks alone; by default the seed. seeds: several of these: everything
+        is run with each, on the same examples, and a table tells what training anew changes.
     leaderboard_epsilon: where the leaderboard compares; by default the middle of the grid.
     eot_samples: draws of a stochastic model that a white-box attack's gradients are means over.
     plugins: Python files to load, relative to the suite's.
@@ -145,7 +150,9 @@ class Suite(BaseModel):
     plugins: list[str] = []
     dataset: Annotated[Entry, BeforeValidator(_named)]
     n_examples: Annotated[int, Field(ge=1)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
+    training_seed: Seed | None = None
+    seeds: list[Seed] | None = None
     norm: Norm = "Linf"
     targets: Aim = None
     epsilons: Grid
@@ -185,6 +192,11 @@ class Suite(BaseModel):
             raise ValueError(f"an attack cannot be called '...{NAIVELY}': the tables use that name")
         if any(entry.title.endswith(f" ({rule})") for entry in self.attacks for rule in RULES):
             raise ValueError("an attack cannot be called '... (random)', '... (next)' and the like")
+        if self.seeds is not None:
+            if self.training_seed is not None:
+                raise ValueError("training_seed is one of seeds: leave one of the two out")
+            if len(set(self.seeds)) < max(2, len(self.seeds)):
+                raise ValueError("seeds must be two or more different ones")
         check_radii(self.epsilons, self.norm)
         wanted = self.leaderboard_epsilon
         if wanted is not None and wanted not in self.epsilons:
@@ -213,8 +225,9 @@ class Suite(BaseModel):
         What came with a later version is left out where it is not used: older runs go on.
         """
         said = self.model_dump(mode="json")
-        if self.targets is None:
-            del said["targets"]
+        for name in ("targets", "training_seed", "seeds"):
+            if said[name] is None:
+                del said[name]
         return said
 
 

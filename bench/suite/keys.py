@@ -38,7 +38,7 @@ class Keys:
             defended.model.spec,
             defended.defense,
             self.plan.train,
-            suite.seed,
+            suite.seed if suite.training_seed is None else suite.training_seed,
             self.device,
             suite.norm,
             suite.headline.value,

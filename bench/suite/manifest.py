@@ -187,6 +187,8 @@ class RunManifest:
         if suite.plugins or names_files or any(one.checkpoint for one in suite.models):
             source = path_from(self.directory.path, self._plan.folder / Path(self._file).name)
         command = ["quintain", "run", source, "--seed", str(suite.seed)]
+        if suite.training_seed is not None:
+            command += ["--training-seed", str(suite.training_seed)]
         return shlex.join([*command, "--device", str(self._keys.device), "--out", "NEW_DIRECTORY"])
 
 
