@@ -116,10 +116,10 @@ def _latex(heading: str, shown: pd.DataFrame, flags: Sequence[str]) -> str:
     r"""A table for booktabs: it wants `\usepackage{booktabs}`."""
     numbers = {"rank", "95% interval", *_FRACTIONS.values()}
     columns = "".join("r" if name in numbers else "l" for name in shown.columns)
-    body = shown.to_latex(index=False, escape=True, column_format=columns)
+    body = shown.to_latex(index=False, escape=True, column_format=f"@{{}}{columns}@{{}}")
     head = [r"% needs \usepackage{booktabs}", *(f"% {_latex_text(one)}" for one in flags)]
     caption = rf"\caption{{{_latex_text(heading)}}}"
-    table = [r"\begin{table}", r"\centering", caption, body.rstrip(), r"\end{table}"]
+    table = [r"\begin{table}", r"\centering\small", caption, body.rstrip(), r"\end{table}"]
     return "\n".join([*head, *table, ""])
 
 
