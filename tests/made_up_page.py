@@ -5,7 +5,7 @@ import pandas as pd
 
 from quintain.bench.api.flags import Flag
 from quintain.bench.report.page.content import Content, Group, Provenance, Row
-from quintain.bench.report.page.pictures import Picture, _uri
+from quintain.bench.report.page.pictures import Picture, Shown, _uri
 from quintain.bench.report.statistics import interval
 
 EPSILONS = ["2/255", "4/255", "8/255", "16/255"]
@@ -46,7 +46,7 @@ def made_up(count, names=None, pictures=0):
     empty = pd.DataFrame(columns=names_of)
     group = Group(
         "made up", "Linf", "8/255", 1000, rows, pd.DataFrame(curves), empty, empty, empty,
-        {f"{names[0]} x pgd": shown} if shown else {},
+        {f"{names[0]} x pgd": Shown(shown)} if shown else {},
     )  # fmt: skip
     facts = [("suite", "made up"), ("to repeat it", "quintain run made-up.toml")]
     files = {"leaderboard.csv": pd.DataFrame({"model": names})}

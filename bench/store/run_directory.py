@@ -78,7 +78,7 @@ class RunDirectory:
         records = self.path / "records"
         if records.exists() and not records.is_dir():
             raise RunDirectoryError(f"{records} is not a folder; move it away")
-        for name in sorted(_OURS - {"records", "examples"}):
+        for name in sorted(_OURS - _FOLDERS):
             path = self.path / name
             try:
                 if path.exists():
@@ -106,7 +106,17 @@ _SEAL = "seal"
 _TABLES = {"tradeoff.csv", "leaderboard.csv", "queries.csv", "transfer.csv", "detection.csv"}
 _LONGEST = 40  # bytes of a title in a file's name: with three of them it has less than 255
 _PAGE, _LOG = "report.html", "quintain.log"
-_OURS = {"manifest.json", "suite.toml", "records", "examples", ".lock", _PAGE, _LOG, *_TABLES}
+_OURS = {
+    "manifest.json",
+    "suite.toml",
+    "records",
+    "examples",
+    "explain",
+    ".lock",
+    _PAGE,
+    _LOG,
+    *_TABLES,
+}
 
 
 def refuse_strangers(path: Path) -> None:

@@ -17,7 +17,7 @@ from ..gathering import Gathered, gather
 from ..query_curves import queries
 from ..tables import WORST_CASE
 from ..transfer import transfers
-from .pictures import Picture, pictures, size_of
+from .pictures import Shown, attention_maps, pictures
 
 _MOST_BYTES = 8_000_000  # of pictures on a page
 _ALIKE = ("dataset", "norm", "epsilon", "n_examples", "examples_hash", "attacks_hash")
@@ -59,7 +59,7 @@ class Group:
     queries: pd.DataFrame
     transfers: pd.DataFrame
     detections: pd.DataFrame
-    gallery: Mapping[str, Sequence[Picture]]
+    gallery: Mapping[str, Shown]
 
     @property
     def title(self) -> str:
@@ -168,7 +168,7 @@ def _group(
     key: Mapping[str, Any],
     rows: pd.DataFrame,
     tables: Mapping[str, pd.DataFrame],
-    gallery: Mapping[tuple[str, str], Mapping[str, Sequence[Picture]]],
+    gallery: Mapping[tuple[str, str], Mapping[str, Shown]],
 ) -> Group:
     pairs = zip(rows["model"].astype(str), rows["defense"].astype(str), strict=True)
     named = dict.fromkeys(pairs)
@@ -228,10 +228,10 @@ def _detections(found: Gathered) -> pd.DataFrame:
 
 def _gallery(
     directories: Sequence[Path], board: pd.DataFrame
-) -> dict[tuple[str, str], dict[str, list[Picture]]]:
+) -> dict[tuple[str, str], dict[str, Shown]]:
     """Of each defended model, in the order of the leaderboard, the pictures of its cells."""
     order = [(str(a), str(b)) for a, b in zip(board["model"], board["defense"], strict=True)]
-    cells: dict[tuple[str, str], dict[str, list[Picture]]] = {one: {} for one in order}
+    cells: dict[tuple[str, str], dict[str, Shown]] = {one: {} for one in order}
     bytes_left = _MOST_BYTES
     for directory in directories:
         if not (directory / "examples").is_dir():
@@ -242,9 +242,10 @@ def _gallery(
             pair, cell = (entry["model"], entry["defense"]), by_key.get(entry.get("key"))
             if pair not in cells or cell is None or bytes_left <= 0:
                 continue
-            made = list(pictures(directory, entry, cell))
-            bytes_left -= size_of(made)
-            if made:
+            found = list(pictures(directory, entry, cell))
+            made = Shown(found, attention_maps(directory, entry) if found else "")
+            bytes_left -= made.size
+            if found:
                 cells[pair][f"{entry['model']} x {entry['defense']} x {entry['attack']}"] = made
     return cells
 

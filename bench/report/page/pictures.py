@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,11 @@ from ...store.cell import Cell
 from ...store.hashing import hash_file
 from ...store.records import examples_file
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 LARGEST = 64  # pixels of a side; larger ones are shrunk
+_PANELS = 900  # pixels of the width of panels
 _EACH = 4  # of the nearest, and as many of median distance, of a cell
 
 
@@ -70,9 +74,33 @@ def pictures(directory: Path, entry: Mapping[str, Any], cell: Cell) -> Iterator[
         )
 
 
-def size_of(shown: Sequence[Picture]) -> int:
-    """How many characters the pictures take on the page."""
-    return sum(len(one.clean) + len(one.adversarial) + len(one.perturbation) for one in shown)
+@dataclass(frozen=True)
+class Shown:
+    """What is shown of a cell. maps: where the network looked, if it was drawn; else empty."""
+
+    pictures: Sequence[Picture]
+    maps: str = ""
+
+    @property
+    def size(self) -> int:
+        """How many characters it takes on the page."""
+        each = (
+            len(one.clean) + len(one.adversarial) + len(one.perturbation) for one in self.pictures
+        )
+        return sum(each) + len(self.maps)
+
+
+def attention_maps(directory: Path, entry: Mapping[str, Any]) -> str:
+    """What `quintain explain DIRECTORY` drew of a cell, as a data URI; "" where it did not."""
+    file = directory / "explain" / f"{Path(str(entry['file'])).stem}.png"
+    if not file.is_file():
+        return ""
+    from PIL import Image
+
+    with Image.open(file) as image:
+        made = image.convert("RGB")
+    made.thumbnail((_PANELS, 4 * _PANELS))
+    return _encoded(made.quantize(64, dither=Image.Dither.NONE))
 
 
 def _uri(image: NDArray[np.float32]) -> str:
@@ -84,6 +112,10 @@ def _uri(image: NDArray[np.float32]) -> str:
     made = Image.fromarray(pixels[0] if gray else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     if max(made.size) > LARGEST:
         made.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX)
+    return _encoded(made)
+
+
+def _encoded(image: "Image.Image") -> str:
     out = io.BytesIO()
-    made.save(out, "PNG", optimize=True)
+    image.save(out, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"

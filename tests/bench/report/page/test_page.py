@@ -100,6 +100,17 @@ def test_pictures_of_the_kept_examples_are_on_the_page(run):
     assert kept
 
 
+def test_attention_maps_are_on_the_page_once_they_were_made(run, quintain):
+    directory, _ = run("one")
+    assert 'class="maps"' not in (directory / "report.html").read_text("utf-8")
+    assert quintain("explain", directory).code == 0
+    assert quintain("report", directory).code == 0
+    html = (directory / "report.html").read_text("utf-8")
+    made = list((directory / "explain").glob("*.png"))
+    assert html.count('class="maps"') == len(made) > 0
+    assert len(html) < 1_000_000
+
+
 def test_runs_that_do_not_compare_are_put_apart(run, quintain, tmp_path):
     one, _ = run("one")
     other, _ = run("two", seed=1)
