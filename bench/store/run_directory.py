@@ -106,17 +106,8 @@ _SEAL = "seal"
 _TABLES = {"tradeoff.csv", "leaderboard.csv", "queries.csv", "transfer.csv", "detection.csv"}
 _LONGEST = 40  # bytes of a title in a file's name: with three of them it has less than 255
 _PAGE, _LOG = "report.html", "quintain.log"
-_OURS = {
-    "manifest.json",
-    "suite.toml",
-    "records",
-    "examples",
-    "explain",
-    ".lock",
-    _PAGE,
-    _LOG,
-    *_TABLES,
-}
+_FOLDERS = {"records", "examples", "explain"}
+_OURS = {"manifest.json", "suite.toml", ".lock", _PAGE, _LOG, *_FOLDERS, *_TABLES}
 
 
 def refuse_strangers(path: Path) -> None:
