@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from tabulate import tabulate
@@ -12,7 +13,6 @@ from ..api.shared.safe_text import plain, short
 from .tables import WORST_CASE
 
 _LONGEST_NAME = 28
-_COLUMN = 7  # characters of an accuracy with its gap
 
 
 def short_summary(tradeoff: pd.DataFrame, leaderboard: pd.DataFrame, width: int | None) -> str:
@@ -24,24 +24,12 @@ def short_summary(tradeoff: pd.DataFrame, leaderboard: pd.DataFrame, width: int 
     headline = str(leaderboard.iloc[0]["epsilon"])
     worst = tradeoff[tradeoff["attack"] == WORST_CASE]
     rows = [_row(one, worst) for one in leaderboard.to_dict("records")]
-    names = [tuple(short(part, _LONGEST_NAME) for part in name) for name, _, _ in rows]
-    taken = 8 + sum(max(map(len, column), default=0) + 2 for column in zip(*names, strict=True))
     every = sorted(map(str, worst["epsilon"].unique()), key=lambda one: Epsilon.parse(one).value)
-    shown = _thinned(every, headline, None if width is None else (width - taken) // _COLUMN - 1)
-    heads = [f"{one}*" if one == headline else one for one in shown]
-    body = [
-        [rank, *name, clean, *(curve.get(one, "") for one in shown)]
-        for name, (rank, clean), curve in (
-            (name, (row[1][0], row[1][1]), row[2]) for name, row in zip(names, rows, strict=True)
-        )
-    ]
-    table = tabulate(
-        body,
-        headers=["", "model", "defense", "clean", *heads],
-        tablefmt="plain",
-        disable_numparse=True,
-        colalign=["right", "left", "left", *["right"] * (1 + len(heads))],
-    )
+    for room in range(len(every), 0, -1):
+        shown = _thinned(every, headline, room)
+        table = _table(rows, shown, headline)
+        if width is None or len(table.partition("\n")[0]) <= width:
+            break
     first = tradeoff.iloc[0]
     left = len(every) - len(shown)
     head = (
@@ -52,23 +40,35 @@ def short_summary(tradeoff: pd.DataFrame, leaderboard: pd.DataFrame, width: int 
     return "\n".join([head, "", table, "", _flags(tradeoff)])
 
 
-def _row(
-    one: dict[str, object], worst: pd.DataFrame
-) -> tuple[tuple[str, str], tuple[str, str], dict[str, str]]:
-    """A defended model's names, its rank and clean accuracy, and its accuracy by epsilon."""
-    name = (str(one["model"]), str(one["defense"]))
+def _row(one: dict[Any, Any], worst: pd.DataFrame) -> tuple[list[str], dict[str, str]]:
+    """A defended model's rank, names and clean accuracy, and its accuracy by epsilon."""
     own = worst[(worst["model"] == one["model"]) & (worst["defense"] == one["defense"])]
     accuracies = zip(own["epsilon"].astype(str), own["robust_accuracy"], strict=True)
     curve = {epsilon: f"{value:.2f}" for epsilon, value in accuracies}
     clean = "failed" if pd.isna(one["clean_accuracy"]) else f"{one['clean_accuracy']:.2f}"
-    return name, (str(one["rank"]), clean), curve
+    names = [short(str(one[name]), _LONGEST_NAME) for name in ("model", "defense")]
+    return [str(one["rank"]), *names, clean], curve
 
 
-def _thinned(every: Sequence[str], headline: str, room: int | None) -> list[str]:
-    """As many epsilons as there is room for, evenly spread, the leaderboard's among them."""
-    if room is None or len(every) <= room or headline not in every:
-        return list(every)
-    count = max(room, 1)
+def _table(
+    rows: Sequence[tuple[list[str], dict[str, str]]], shown: Sequence[str], headline: str
+) -> str:
+    heads = [f"{one}*" if one == headline else one for one in shown]
+    return str(
+        tabulate(
+            [[*start, *(curve.get(one, "") for one in shown)] for start, curve in rows],
+            headers=["", "model", "defense", "clean", *heads],
+            tablefmt="plain",
+            disable_numparse=True,
+            colalign=["right", "left", "left", *["right"] * (1 + len(heads))],
+        )
+    )
+
+
+def _thinned(every: Sequence[str], headline: str, count: int) -> list[str]:
+    """So many epsilons, evenly spread, the leaderboard's among them."""
+    if headline not in every:
+        return list(every[:count])
     places = {round(i * (len(every) - 1) / max(count - 1, 1)) for i in range(count)}
     at = every.index(headline)
     if at not in places:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from quintain.bench.report.summary import short_summary
 from quintain.bench.store.checkpoints import read_about
 
 DATASET = """
@@ -423,15 +424,43 @@ def test_list_shows_every_kind_or_one(quintain):
     assert re.search(r"quickstart +\S", quintain("list", "suites").out)
 
 
-def test_a_run_prints_both_tables_and_where_everything_is(
+def test_a_run_prints_what_came_out_and_where_everything_is(
     tmp_path, tiny_run, write_suite, quintain
 ):
     shutil.copytree(tiny_run, tmp_path / "out")
-    answer = quintain("run", write_suite(), "--out", tmp_path / "out", "--device", "cpu")
+    arguments = ["run", write_suite(), "--out", tmp_path / "out", "--device", "cpu"]
+    answer = quintain(*arguments)
     assert answer.code == 0
-    assert "| resnet  | none      | worst-case |" in answer.out
+    [row] = [line for line in answer.out.splitlines() if line.startswith(" 1  resnet")]
+    worst = pd.read_csv(tiny_run / "tradeoff.csv").query("attack == 'worst-case'")
+    accuracies = [worst["clean_accuracy"].iloc[0], *worst["robust_accuracy"]]
+    assert row.split()[2:] == ["none", *(f"{one:.2f}" for one in accuracies)]
     assert "2 of 2 cells done (2 were there already)" in answer.out
-    assert str(tmp_path / "out") in answer.out
+    assert str(tmp_path / "out" / "report.html") in answer.out
+    verbose = quintain(*arguments, "--verbose")
+    assert "| resnet  | none      | worst-case |" in verbose.out
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_summary_fits_the_window(width):
+    epsilons = [f"{number}/255" for number in (1, 2, 4, 6, 8, 12, 16, 24, 32)]
+    rows = [
+        {"dataset": "d", "norm": "Linf", "n_examples": 10, "model": "googlenet", "defense": defense,
+         "attack": "worst-case", "epsilon": epsilon, "clean_accuracy": 0.9, "robust_accuracy": 0.5,
+         "flags": ""}
+        for defense in ("none", "adversarial-training")
+        for epsilon in epsilons
+    ]  # fmt: skip
+    board = [
+        {"rank": 1, "model": "googlenet", "defense": one, "epsilon": "8/255", "clean_accuracy": 0.9}
+        for one in ("none", "adversarial-training")
+    ]
+    text = short_summary(pd.DataFrame(rows), pd.DataFrame(board), width)
+    table = text.split("\n\n")[1].splitlines()
+    assert len(table) == 3
+    assert max(map(len, table)) <= width
+    assert "8/255*" in table[0]
+    assert (table[0].count("/255") == len(epsilons)) == (width == 200)
 
 
 def test_a_run_goes_into_runs_under_its_name_by_default(
@@ -454,7 +483,7 @@ def test_a_leaderboard_of_several_runs(form, tmp_path, tiny_run, write_suite, qu
     wrote = quintain(*arguments, "--output", file)
     assert wrote.out == f"wrote {file}\n"
     assert file.read_text() == shown.out
-    assert shown.out.count("0.10") == 2  # one row for each of two models of the same weights
+    assert "resnet" in shown.out  # one row for each of two models of the same weights
     if form == "csv":
         board = pd.read_csv(io.StringIO(shown.out), dtype=str)
         assert board["model"].tolist() == ["b", "resnet"]

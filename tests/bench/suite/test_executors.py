@@ -139,7 +139,7 @@ def test_two_processes_write_what_one_writes_though_one_is_killed(
     together = quintain("run", path, "--out", two, "--device", "cpu", "--jobs", "2")
     assert not (path.parent / "kill").exists()
     assert alone.code == together.code == 1
-    assert together.out.splitlines()[:-1] == alone.out.splitlines()[:-1]
+    assert together.out.replace("/two", "/one") == alone.out
     written = hashes(one)
     assert sum(name.endswith(".parquet") for name in written) == 2 * 4
     assert sum(name.endswith(".safetensors") for name in written) == 2 * 4

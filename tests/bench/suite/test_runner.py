@@ -91,7 +91,8 @@ def table(out, name="tradeoff"):
 def test_a_run_directory_holds_what_was_promised(tiny_run):
     names = {one.name for one in tiny_run.iterdir()} - {".lock"}
     tables = {"tradeoff.csv", "leaderboard.csv", "queries.csv"}
-    assert names == {"manifest.json", "suite.toml", "records", "examples", *tables}
+    shown = {"report.html", "quintain.log"}
+    assert names == {"manifest.json", "suite.toml", "records", "examples", *shown, *tables}
     assert (tiny_run / "suite.toml").read_text() == (tiny_run.parent / "tiny.toml").read_text()
     assert list(table(tiny_run).columns) == TRADEOFF_COLUMNS
     assert list(table(tiny_run, "leaderboard").columns) == LEADERBOARD_COLUMNS

@@ -204,7 +204,7 @@ def test_the_flags_of_a_network_are_on_all_its_rows(write_suite, quintain, tmp_p
         attacks='[[attacks]]\nname = "fgsm"\n[[attacks]]\nname = "pgd"\nsteps = 2\n',
     )
     (tmp_path / "likely.py").write_text(LIKELY)
-    answer = quintain("run", suite, "--out", tmp_path / "out", "--device", "cpu")
+    answer = quintain("run", suite, "--out", tmp_path / "out", "--device", "cpu", "--verbose")
     assert answer.code == 0, answer.err
     table = pd.read_csv(tmp_path / "out" / "tradeoff.csv", keep_default_na=False)
     flags = table.drop_duplicates("attack").set_index("attack")["flags"]

@@ -124,7 +124,7 @@ def test_a_model_that_hides_its_gradient_is_flagged_in_the_tables(tmp_path, writ
     suite = write_suite(
         plugins='["masked.py"]', models='[[models]]\nname = "masked"\n', attacks=ATTACKS
     )
-    answer = quintain("run", suite, "--out", tmp_path / "out", "--device", "cpu")
+    answer = quintain("run", suite, "--out", tmp_path / "out", "--device", "cpu", "--verbose")
     assert answer.code == 0
     table = pd.read_csv(tmp_path / "out" / "tradeoff.csv", keep_default_na=False)
     flags = table.drop_duplicates("attack").set_index("attack")["flags"]
