@@ -75,6 +75,8 @@ class Stride:
 
 def _figure(table: pd.DataFrame) -> "Figure":
     """Accuracies against cost, a point for each training."""
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
     names = list(dict.fromkeys(table["variant"]))
     with figure_style():
         figure, axes = panels(2, height=2.5, legend=names)
@@ -85,5 +87,8 @@ def _figure(table: pd.DataFrame) -> "Figure":
                 one.plot(own["multiply_adds"] / 1e6, own[column], label=name, **style)
             one.set(xlabel="million multiply-adds of an image", ylabel=label, xscale="log")
             one.set_ylim(-0.02, 1.02)
+            one.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            one.xaxis.set_major_formatter(ScalarFormatter())
+            one.xaxis.set_minor_formatter(NullFormatter())
         legend_below(figure, axes[0])
     return figure
