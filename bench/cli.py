@@ -181,7 +181,7 @@ def _trainings(parsed: "Suite", out: Path) -> "list[tuple[Suite, Path]]":
 
 
 def _show_trainings(seeds: Sequence[int], out: Path) -> None:
-    """Write and show what training anew changes."""
+    """Write and show what training again changes."""
     from .report.seeds import over_trainings, trainings_summary
     from .report.stored_tables import read_table
     from .store.atomic import write_text

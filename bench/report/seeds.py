@@ -1,4 +1,4 @@
-"""One table over several trainings of the same networks: what training anew changes."""
+"""One table over several trainings of the same networks: what training again changes."""
 
 from collections.abc import Mapping
 

@@ -131,7 +131,7 @@ class Suite(BaseModel):
 
     n_examples: how many test images, drawn by the seed; all of them by default.
     training_seed: of the networks alone; by default the seed. seeds: several of these: everything
-        is run with each, on the same examples, and a table tells what training anew changes.
+        is run with each, on the same examples, and a table tells what training again changes.
     leaderboard_epsilon: where the leaderboard compares; by default the middle of the grid.
     eot_samples: draws of a stochastic model that a white-box attack's gradients are means over.
     plugins: Python files to load, relative to the suite's.

@@ -27,7 +27,7 @@ def test_means_and_spreads_are_of_trainings_and_the_sampling_error_is_apart():
     assert "0.500 +- 0.100" in trainings_summary(table)
 
 
-def test_networks_are_trained_anew_and_attacked_on_the_same_examples(
+def test_networks_are_trained_again_and_attacked_on_the_same_examples(
     quintain, write_suite, tmp_path
 ):
     suite = write_suite(seeds="[3, 4]")
