@@ -39,7 +39,7 @@ def made_up(count, names=None, pictures=0):
         rows.append(Row(number, f"{name} x d{number}", values, flags, cost))
     image = lambda: _uri(random.random((3, 32, 32)).astype(np.float32))  # noqa: E731
     shown = [
-        Picture(i, 1, "2", "nearest", 0.01, 25.0, image(), image(), image())
+        Picture(i, "cat", "dog", "nearest", 0.01, 25.0, image(), image(), image())
         for i in range(pictures)
     ]
     names_of = ["dataset", "norm", "epsilon", "model", "defense", "attack", "source", "target"]

@@ -136,6 +136,7 @@ class RunManifest:
             "software": software(),
             "data_hash": self._keys.data,
             "indices": self._plan.indices.tolist(),
+            "classes": list(self._plan.test.class_names),
             "networks": [
                 {**about, **self._defended(number)}
                 for number, about in sorted(self.networks.items())

@@ -236,13 +236,15 @@ def _gallery(
     for directory in directories:
         if not (directory / "examples").is_dir():
             continue
-        entries = [one for one in read_manifest(directory)["cells"] if one["status"] == "done"]
+        manifest = read_manifest(directory)
+        classes = [str(one) for one in manifest.get("classes", ())]
+        entries = [one for one in manifest["cells"] if one["status"] == "done"]
         by_key = {one.about.get("key"): one for one in read_cells(directory)[0]}
         for entry in entries:
             pair, cell = (entry["model"], entry["defense"]), by_key.get(entry.get("key"))
             if pair not in cells or cell is None or bytes_left <= 0:
                 continue
-            found = list(pictures(directory, entry, cell))
+            found = list(pictures(directory, entry, cell, classes))
             made = Shown(found, attention_maps(directory, entry) if found else "")
             bytes_left -= made.size
             if found:

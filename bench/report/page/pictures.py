@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...api.shared.safe_text import plain
 from ...store.cell import Cell
 from ...store.hashing import hash_file
 from ...store.records import examples_file
@@ -26,12 +27,13 @@ _EACH = 4  # of the nearest, and as many of median distance, of a cell
 class Picture:
     """An example before and after the attack, with what changed, as data URIs.
 
-    index: in the test split. kind: "nearest" or "median". scale: what the perturbation was
-    multiplied by to be seen. prediction: of the adversarial example; empty where it is not kept.
+    index: in the test split. label, prediction: the names of its class, and of that which the
+    adversarial example is taken for; empty where that is not kept. kind: "nearest" or "median".
+    scale: what the perturbation was multiplied by to be seen.
     """
 
     index: int
-    label: int
+    label: str
     prediction: str
     kind: str
     distance: float
@@ -41,8 +43,13 @@ class Picture:
     perturbation: str
 
 
-def pictures(directory: Path, entry: Mapping[str, Any], cell: Cell) -> Iterator[Picture]:
-    """A cell's kept examples, the nearest first; none where it kept none, or they were changed."""
+def pictures(
+    directory: Path, entry: Mapping[str, Any], cell: Cell, classes: Sequence[str] = ()
+) -> Iterator[Picture]:
+    """A cell's kept examples, the nearest first; none where it kept none, or they were changed.
+
+    classes: their names; numbers without them. One beyond them is a rejection.
+    """
     file = examples_file(directory / str(entry["file"]))
     expected = cell.about.get("kept_examples")
     if expected is None or not file.is_file() or hash_file(file) != expected:
@@ -63,8 +70,8 @@ def pictures(directory: Path, entry: Mapping[str, Any], cell: Cell) -> Iterator[
         largest = float(np.abs(delta).max()) or 1.0
         yield Picture(
             index=int(record["index"]),
-            label=int(record["label"]),
-            prediction=str(int(kept["prediction"][number])) if "prediction" in kept else "",
+            label=_name(record["label"], classes),
+            prediction=_name(kept["prediction"][number], classes) if "prediction" in kept else "",
             kind="nearest" if kept["worst"][number] else "median",
             distance=float(kept["distance"][number]),
             scale=0.5 / largest,
@@ -101,6 +108,13 @@ def attention_maps(directory: Path, entry: Mapping[str, Any]) -> str:
         made = image.convert("RGB")
     made.thumbnail((_PANELS, 4 * _PANELS))
     return _encoded(made.quantize(64, dither=Image.Dither.NONE))
+
+
+def _name(number: Any, classes: Sequence[str]) -> str:
+    place = int(number)
+    if not classes:
+        return str(place)
+    return plain(classes[place]) if place < len(classes) else "rejected"
 
 
 def _uri(image: NDArray[np.float32]) -> str:

@@ -1,5 +1,6 @@
 """What is on the page, read as a file, and the command that writes it."""
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -98,6 +99,25 @@ def test_pictures_of_the_kept_examples_are_on_the_page(run):
     kept = list((directory / "examples").glob("*.safetensors"))
     assert ("data:image/png" in html) == bool(kept)
     assert kept
+
+
+def test_pictures_say_what_the_example_was_taken_for(run):
+    directory, _ = run("one")
+    text = Text((directory / "report.html").read_text("utf-8")).text
+    manifest = json.loads((directory / "manifest.json").read_text("utf-8"))
+    assert manifest["classes"] == [str(one) for one in range(10)]
+    captions = re.findall(r"#\d+: (\d) taken for (\d)", text)
+    assert len(captions) == text.count("shown x") > 0
+    assert all(label != taken for label, taken in captions)
+
+
+def test_pictures_end_where_the_page_is_full(run, quintain, monkeypatch):
+    directory, _ = run("one")
+    whole = (directory / "report.html").read_text("utf-8").count("data:image/png")
+    monkeypatch.setattr("quintain.bench.report.page.content._MOST_BYTES", 1)
+    assert quintain("report", directory).code == 0
+    less = (directory / "report.html").read_text("utf-8").count("data:image/png")
+    assert 0 < less < whole
 
 
 def test_attention_maps_are_on_the_page_once_they_were_made(run, quintain):
