@@ -183,6 +183,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         about = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         raise RunDirectoryError(f"{path} is not a run directory: it has no manifest.json") from None
+    except NotADirectoryError:
+        raise RunDirectoryError(f"{path} is a file, not a run directory") from None
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged(file, reason(error)) from None
     if not isinstance(about, dict) or not isinstance(about.get("cells"), list):

@@ -145,6 +145,7 @@ def test_runs_that_do_not_compare_are_put_apart(run, quintain, tmp_path):
     ("arguments", "said"),
     [
         (["nowhere"], "is not a run directory"),
+        (["/etc/hosts"], "is a file, not a run directory"),
         (["RUN", "--output", "page.pdf"], "a page ends in .html"),
         (["RUN", "--output", "/dev/null/page.html"], "cannot be written"),
     ],
