@@ -12,6 +12,7 @@ import pandas as pd
 from ...api.epsilon import Epsilon
 from ...api.flags import Flag, read_column
 from ...api.shared.safe_text import plain
+from ...store.privacy import private
 from ...store.run_directory import read_cells, read_manifest
 from ..gathering import Gathered, gather
 from ..query_curves import queries
@@ -66,10 +67,10 @@ class Group:
         """What its rows have in common."""
         return f"{self.dataset}, {self.norm} at {self.epsilon}, {self.n_examples:,} examples"
 
-    def row(self, model: str, defense: str) -> Row | None:
-        """The row of a defended model."""
-        title = f"{model} x {defense}"
-        return next((one for one in self.rows if one.title == title), None)
+    def short_title(self, row: Row) -> str:
+        """What charts call a row: the defense alone, where all rows are of one model."""
+        models = {one.values["model"] for one in self.rows}
+        return row.title if len(models) > 1 else str(row.values["defense"])
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,10 @@ def content(directories: Sequence[Path], note: Callable[[str], None]) -> Content
     said: list[str] = []
 
     def remember(text: str) -> None:
-        said.append(text)
         note(text)
+        for one in directories:  # the page goes to others, who have none of these paths
+            text = text.replace(str(one), one.resolve().name)
+        said.append(private(text))
 
     found = gather(directories, remember)
     tradeoff, board = found.tradeoff(), found.leaderboard()

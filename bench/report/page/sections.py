@@ -14,6 +14,7 @@ from .charts import Axis, Frame, Point, Series, line_chart, scatter_chart, small
 from .content import Group, Row, ascending
 
 MOST_DRAWN = 24  # defended models in one chart
+_SHADED = 8  # with more curves than this their bands would hide one another
 _SHARE = Axis("robust accuracy", 0.0, 1.0)
 
 
@@ -48,10 +49,11 @@ def curves(group: Group) -> Chart | None:
     """Worst-case robust accuracy against epsilon, a curve for each defended model."""
     rows = group.rows[:MOST_DRAWN]
     worst = group.tradeoff[group.tradeoff["attack"] == WORST_CASE]
+    shaded = len(rows) <= _SHADED
     series = [
-        Series(row.title, row.number, points)
+        Series(title, row.number, points)
         for row in rows
-        if (points := _curve(worst[_of(worst, row)], row.title))
+        if (points := _curve(worst[_of(worst, row)], title := group.short_title(row), band=shaded))
     ]
     if not series:
         return None
@@ -74,7 +76,7 @@ def by_attack(group: Group) -> list[Chart]:
             Series(str(one), number, _curve(own[own["attack"] == one], str(one), band=False))
             for number, one in enumerate(attacks)
         ]
-        charts.append(_chart(row.title, series, small(axis, _SHARE)))
+        charts.append(_chart(group.short_title(row), series, small(axis, _SHARE)))
     return charts
 
 
@@ -89,7 +91,8 @@ def scatter(group: Group) -> Chart | None:
         note = f"{row.title}: clean {clean:.3f}, robust {robust:.3f} at {group.epsilon}"
         sides = interval(round(clean * group.n_examples), group.n_examples)
         ends = (float(value["ci_low"]), float(value["ci_high"]))
-        series.append(Series(row.title, row.number, [Point(clean, robust, *ends, note, *sides)]))
+        point = Point(clean, robust, *ends, note, *sides)
+        series.append(Series(group.short_title(row), row.number, [point]))
     if len(series) < 2:
         return None
     lowest = min(one.points[0].x_low for one in series)
@@ -109,7 +112,7 @@ def attack_heat_map(group: Group) -> HeatMap | None:
     rows = []
     for row in group.rows:
         own = at[_of(at, row)].drop_duplicates("attack").set_index("attack")["robust_accuracy"]
-        rows.append((row.title, [_heat(own.get(one)) for one in columns]))
+        rows.append((group.short_title(row), [_heat(own.get(one)) for one in columns]))
     return HeatMap(f"Robust accuracy at {group.epsilon}, by attack", columns, rows)
 
 
@@ -151,7 +154,8 @@ def query_charts(group: Group) -> list[Chart]:
             x = Axis("queries", 1.0, most, logarithmic=True)
             frame = small(x, Axis("attack success rate", 0.0, 1.0))
             svg = line_chart(f"Success against queries: {row.title}", series, frame)
-            charts.append(Chart(row.title, svg, [(one.number, one.name) for one in series]))
+            legend = [(one.number, one.name) for one in series]
+            charts.append(Chart(group.short_title(row), svg, legend))
     return charts
 
 

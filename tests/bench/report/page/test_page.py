@@ -3,6 +3,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -139,6 +140,15 @@ def test_runs_that_do_not_compare_are_put_apart(run, quintain, tmp_path):
     text = Text(output.read_text("utf-8")).text
     assert "do not compare" in text
     assert text.count("Ranked by the worst case") == 2
+
+
+def test_what_was_left_out_is_said_without_paths_of_this_computer(quintain, tmp_path):
+    results = Path(__file__).parents[4] / "results" / "quickstart"
+    output = tmp_path / "page.html"
+    assert quintain("report", results, "--output", output).code == 0
+    html = output.read_text("utf-8")
+    assert "quickstart holds no records" in Text(html).text
+    assert str(results.parent) not in html
 
 
 @pytest.mark.parametrize(
