@@ -16,6 +16,7 @@ from ...store.records import examples_file
 
 LARGEST = 64  # pixels of a side; larger ones are shrunk
 _EACH = 4  # of the nearest, and as many of median distance, of a cell
+_RAMP = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))  # of maps
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Picture:
 
     index: in the test split. kind: "nearest" or "median". scale: what the perturbation was
     multiplied by to be seen. prediction: of the adversarial example; empty where it is not kept.
+    clean_map, adversarial_map: where the network looked, on one scale; empty where nobody asked.
     """
 
     index: int
@@ -35,6 +37,8 @@ class Picture:
     clean: str
     adversarial: str
     perturbation: str
+    clean_map: str = ""
+    adversarial_map: str = ""
 
 
 def pictures(directory: Path, entry: Mapping[str, Any], cell: Cell) -> Iterator[Picture]:
@@ -51,6 +55,7 @@ def pictures(directory: Path, entry: Mapping[str, Any], cell: Cell) -> Iterator[
         for worst in (True, False)
         for number in np.flatnonzero(kept["worst"] == worst)[:_EACH].tolist()
     ]
+    maps = _maps(directory / "explain" / f"{file.stem}.maps.safetensors", expected)
     for number in chosen:
         row = int(kept["row"][number])
         record = cell.records.iloc[row]
@@ -67,12 +72,49 @@ def pictures(directory: Path, entry: Mapping[str, Any], cell: Cell) -> Iterator[
             clean=_uri(clean),
             adversarial=_uri(adversarial),
             perturbation=_uri(0.5 + 0.5 * delta / largest),
+            **maps.get(number, {}),
         )
+
+
+def _maps(file: Path, examples: str) -> dict[int, dict[str, str]]:
+    """The maps that `quintain explain` made of a cell's kept examples, by their places in it."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "np") as kept:
+            if (kept.metadata() or {}).get("examples") != examples:
+                return {}
+            rows, *maps = (kept.get_tensor(one) for one in ("row", "clean_map", "adversarial_map"))
+    except (OSError, SafetensorError):
+        return {}
+    names, made = ("clean_map", "adversarial_map"), {}
+    for row, *pair in zip(rows.tolist(), *maps, strict=True):
+        most = max(float(one.max()) for one in pair) or 1.0
+        made[row] = {name: _uri(_heat(one / most)) for name, one in zip(names, pair, strict=True)}
+    return made
+
+
+def _heat(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(H, W) in [0, 1] -> (3, H, W): black, purple, orange, pale yellow, lighter all the way."""
+    places = np.linspace(0.0, 1.0, len(_RAMP))
+    return np.stack(
+        [np.interp(values, places, [one[channel] / 255 for one in _RAMP]) for channel in range(3)]
+    ).astype(np.float32)
 
 
 def size_of(shown: Sequence[Picture]) -> int:
     """How many characters the pictures take on the page."""
-    return sum(len(one.clean) + len(one.adversarial) + len(one.perturbation) for one in shown)
+    return sum(
+        len(uri)
+        for one in shown
+        for uri in (
+            one.clean,
+            one.adversarial,
+            one.perturbation,
+            one.clean_map,
+            one.adversarial_map,
+        )
+    )
 
 
 def _uri(image: NDArray[np.float32]) -> str:
