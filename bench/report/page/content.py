@@ -148,8 +148,9 @@ def _groups(
         taken: set[int] = set()
         for pair in zip(own["model"].astype(str), own["defense"].astype(str), strict=True):
             look = looks.get(pair, pair)  # the same model keeps its look in other tables
-            number = numbers.get(look, len(numbers))
-            number = len(numbers) if number in taken else number
+            unused = 1 + max(numbers.values(), default=-1)
+            number = numbers.get(look, unused)
+            number = unused if number in taken else number
             numbers[pair] = number
             numbers.setdefault(look, number)
             taken.add(number)
