@@ -155,11 +155,18 @@ def transfer_heat_map(group: Group) -> HeatMap | None:
     at = group.transfers[group.transfers["epsilon"] == group.epsilon]
     if not len(at):
         return None
-    targets = [str(one) for one in dict.fromkeys(at["target"])]
+    order = [row.title for row in group.rows]
+
+    def ordered(names: "pd.Series[Any]") -> list[str]:
+        """As on the leaderboard, then what is not on it."""
+        there = list(dict.fromkeys(map(str, names)))
+        return [one for one in order if one in there] + [one for one in there if one not in order]
+
+    targets = ordered(at["target"])
     rows = []
-    for source, own in at.groupby("source", sort=False):
-        rates = own.drop_duplicates("target").set_index("target")["attack_success_rate"]
-        rows.append((str(source), [_heat(rates.get(one)) for one in targets]))
+    for source in ordered(at["source"]):
+        own = at[at["source"] == source].drop_duplicates("target").set_index("target")
+        rows.append((source, [_heat(own["attack_success_rate"].get(one)) for one in targets]))
     title = f"Transfer at {group.epsilon}: success of examples made on the row's network"
     return HeatMap(title, targets, rows)
 

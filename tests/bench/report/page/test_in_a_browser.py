@@ -170,6 +170,23 @@ def test_a_thousand_rows_sort_and_filter_in_a_second(opened):
     assert len(first_column(shown)) == 11
 
 
+def test_the_head_of_a_long_table_stays_in_sight(opened):
+    shown = opened(made_up(200))
+    region = shown.locator(".scroll:has(table.board)")
+    region.evaluate("one => { one.scrollTop = 3000 }")
+    top = "one => one.getBoundingClientRect().top"
+    head = region.locator("thead th").first.evaluate(top)
+    assert abs(head - region.evaluate(top)) < 2
+
+
+def test_the_numbers_of_a_chart_open_by_the_keyboard(opened):
+    shown = opened(made_up(3))
+    details = shown.locator("details.numbers").first
+    details.locator("summary").focus()
+    shown.keyboard.press("Enter")
+    assert "16/255" in details.locator("table").inner_text()
+
+
 def test_dark_mode_and_print_have_their_colours(opened):
     shown = opened(made_up(3), color_scheme="dark")
     background = "getComputedStyle(document.body).backgroundColor"

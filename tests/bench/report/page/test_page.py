@@ -1,6 +1,7 @@
 """What is on the page, read as a file, and the command that writes it."""
 
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -9,6 +10,7 @@ from made_up_page import made_up
 
 from quintain.bench.report.page.build import is_up_to_date, page
 from quintain.bench.report.page.charts import Axis
+from quintain.bench.report.page.content import content
 
 
 class Text(HTMLParser):
@@ -108,6 +110,37 @@ def test_runs_that_do_not_compare_are_put_apart(run, quintain, tmp_path):
     text = Text(output.read_text("utf-8")).text
     assert "do not compare" in text
     assert text.count("Ranked by the worst case") == 2
+
+
+def test_an_epsilon_is_one_however_it_is_written(run, quintain, tmp_path):
+    first, _ = run("one", epsilons='["0.10", "0.20"]', leaderboard_epsilon='"0.20"')
+    other, _ = run("two", epsilons='["0.1", "0.2"]', leaderboard_epsilon='"0.2"')
+    output = tmp_path / "both.html"
+    assert quintain("report", first, other, "--output", output).code == 0
+    text = Text(output.read_text("utf-8")).text
+    assert "do not compare" not in text
+    assert text.count("Ranked by the worst case") == 1
+    for name in ("[one]", "[two]"):  # the same network twice, in two runs: told apart
+        assert name in text
+
+
+def test_the_same_model_looks_the_same_in_every_table(run):
+    one, _ = run("one")
+    other, _ = run("two", n_examples=7)
+    shown = content([one, other], lambda text: None)
+    assert len(shown.groups) == 2
+    looks = [{row.values["model"]: row.number for row in group.rows} for group in shown.groups]
+    assert looks[0] == looks[1]
+
+
+def test_no_path_of_a_run_is_on_the_page(run, quintain, tmp_path):
+    directory, _ = run("one")
+    shutil.rmtree(directory / "records")  # as a result that is kept in a repository
+    answer = quintain("report", directory)
+    assert answer.code == 0, answer.err
+    html = (directory / "report.html").read_text("utf-8")
+    assert "one holds no records" in Text(html).text
+    assert str(tmp_path) not in html
 
 
 @pytest.mark.parametrize(
