@@ -107,12 +107,7 @@ def content(directories: Sequence[Path], note: Callable[[str], None]) -> Content
     note: is told what was left out. Raises: RunDirectoryError, as `gather`.
     """
     said: list[str] = []
-
-    def remember(text: str) -> None:
-        said.append(text)
-        note(text)
-
-    runs = read_runs(directories, remember)
+    runs = read_runs(directories, note, said)
     found = joined(runs)
     tradeoff, board = found.tradeoff(), found.leaderboard()
     cells = list(found.cells.values())

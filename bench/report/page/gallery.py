@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ...store.run_directory import read_cells, read_manifest
+from ...store.run_directory import read_manifest
 from .pictures import Picture, pictures, size_of
 from .runs import Pair, Run
 
@@ -14,10 +14,10 @@ def gallery(runs: Sequence[Run], order: Sequence[Pair]) -> dict[Pair, dict[str, 
     made: dict[Pair, dict[str, list[Picture]]] = {one: {} for one in order}
     bytes_left = _MOST_BYTES
     for run in runs:
-        if not (run.directory / "examples").is_dir():
+        if not run.found.cells or not (run.directory / "examples").is_dir():
             continue
         entries = [one for one in read_manifest(run.directory)["cells"] if one["status"] == "done"]
-        by_key = {one.about.get("key"): one for one in read_cells(run.directory)[0]}
+        by_key = {one.about.get("key"): one for one in run.found.cells.values()}
         for entry in entries:
             pair, cell = run.title(entry["model"], entry["defense"]), by_key.get(entry.get("key"))
             if pair not in made or cell is None or bytes_left <= 0:

@@ -28,23 +28,26 @@ class Run:
         return model, self.shown.get((model, defense), defense)
 
 
-def read_runs(directories: Sequence[Path], note: Callable[[str], None]) -> list[Run]:
+def read_runs(
+    directories: Sequence[Path], note: Callable[[str], None], said: list[str]
+) -> list[Run]:
     """Read runs. What several of them call alike gets the name of its run as well.
 
-    note: is told what was left out, by the names of directories without their paths. Raises:
-    RunDirectoryError, as `gather`.
+    note: is told what was left out. said: gets the same, for others' eyes: folders' names without
+    their paths. Raises: RunDirectoryError, as `gather`.
     """
     every = list({one.resolve(): one for one in directories}.values())
     names = _names(every)
 
-    def short(text: str) -> None:
+    def remember(text: str) -> None:
+        note(text)
         for directory in sorted(every, key=lambda one: -len(str(one))):
             text = text.replace(str(directory), names[directory])
-        note(private(text))
+        said.append(private(text))
 
     if len(every) == 1:
-        return [Run(every[0], names[every[0]], gather(every, short), {})]
-    gather(every, short)  # says what is left out
+        return [Run(every[0], names[every[0]], gather(every, remember), {})]
+    gather(every, remember)  # says what is left out
     each: dict[Path, Gathered] = {}
     for one in every:
         try:

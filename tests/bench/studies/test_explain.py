@@ -68,7 +68,7 @@ def test_a_run_directory_is_explained_without_attacking(run_directory, tmp_path)
 
 def test_the_page_shows_maps_where_they_were_made(run_directory, tmp_path):
     run = shutil.copytree(run_directory / "run", tmp_path / "run")
-    looked = "where the network looked before"
+    looked = 'alt="where the network looked before"'
     write_page([run], tmp_path / "before.html", print)
     assert looked not in (tmp_path / "before.html").read_text("utf-8")
     explain_run(run, run / "explain", "cpu")

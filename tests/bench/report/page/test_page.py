@@ -114,7 +114,7 @@ def test_runs_that_do_not_compare_are_put_apart(run, quintain, tmp_path):
 
 def test_an_epsilon_is_one_however_it_is_written(run, quintain, tmp_path):
     first, _ = run("one", epsilons='["0.10", "0.20"]', leaderboard_epsilon='"0.20"')
-    other, _ = run("two", epsilons='["0.1", "0.2"]', leaderboard_epsilon='"0.2"')
+    other, _ = run("two", epsilons='["0.1", "0.2", "0.25"]', leaderboard_epsilon='"0.2"')
     output = tmp_path / "both.html"
     assert quintain("report", first, other, "--output", output).code == 0
     text = Text(output.read_text("utf-8")).text
