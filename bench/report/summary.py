@@ -4,15 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pandas as pd
-from tabulate import tabulate
 
 from ..api.epsilon import Epsilon
 from ..api.flags import read_column
 from ..api.shared.safe_text import plain, short
 from .tables import WORST_CASE
 
-_LONGEST_NAME = 28
-_COLUMN = 7  # characters of an accuracy with its gap
+_LONGEST_NAME, _SHORTEST_NAME = 28, 8
+Row = tuple[tuple[str, str], tuple[str, str], dict[str, str]]  # names; rank, clean; by epsilon
 
 
 def short_summary(tradeoff: pd.DataFrame, leaderboard: pd.DataFrame, width: int | None) -> str:
@@ -24,24 +23,8 @@ def short_summary(tradeoff: pd.DataFrame, leaderboard: pd.DataFrame, width: int 
     headline = str(leaderboard.iloc[0]["epsilon"])
     worst = tradeoff[tradeoff["attack"] == WORST_CASE]
     rows = [_row(one, worst) for one in leaderboard.to_dict("records")]
-    names = [tuple(short(part, _LONGEST_NAME) for part in name) for name, _, _ in rows]
-    taken = 8 + sum(max(map(len, column), default=0) + 2 for column in zip(*names, strict=True))
     every = sorted(map(str, worst["epsilon"].unique()), key=lambda one: Epsilon.parse(one).value)
-    shown = _thinned(every, headline, None if width is None else (width - taken) // _COLUMN - 1)
-    heads = [f"{one}*" if one == headline else one for one in shown]
-    body = [
-        [rank, *name, clean, *(curve.get(one, "") for one in shown)]
-        for name, (rank, clean), curve in (
-            (name, (row[1][0], row[1][1]), row[2]) for name, row in zip(names, rows, strict=True)
-        )
-    ]
-    table = tabulate(
-        body,
-        headers=["", "model", "defense", "clean", *heads],
-        tablefmt="plain",
-        disable_numparse=True,
-        colalign=["right", "left", "left", *["right"] * (1 + len(heads))],
-    )
+    shown, table = _fitted(rows, every, headline, width)
     first = tradeoff.iloc[0]
     left = len(every) - len(shown)
     head = (
@@ -49,12 +32,42 @@ def short_summary(tradeoff: pd.DataFrame, leaderboard: pd.DataFrame, width: int 
         f"{first['n_examples']} examples, worst case over the attacks (* leaderboard"
         + (f"; {left} more epsilons in tradeoff.csv):" if left else "):")
     )
-    return "\n".join([head, "", table, "", _flags(tradeoff)])
+    return "\n".join([head, "", *table, "", _flags(tradeoff)])
 
 
-def _row(
-    one: dict[str, object], worst: pd.DataFrame
-) -> tuple[tuple[str, str], tuple[str, str], dict[str, str]]:
+def _fitted(
+    rows: Sequence[Row], every: Sequence[str], headline: str, width: int | None
+) -> tuple[list[str], list[str]]:
+    """The most epsilons, and with one left the longest names, that fit; and the table's lines."""
+    tries = [(count, _LONGEST_NAME) for count in range(len(every), 0, -1)]
+    tries += [(1, longest) for longest in range(_LONGEST_NAME - 1, _SHORTEST_NAME - 1, -1)]
+    for count, longest in tries:
+        shown = _thinned(every, headline, count)
+        heads = [f"{one}*" if one == headline else one for one in shown]
+        body = [
+            [rank, *(short(part, longest) for part in names), clean]
+            + [curve.get(one, "") for one in shown]
+            for names, (rank, clean), curve in rows
+        ]
+        table = _laid_out([["", "model", "defense", "clean", *heads], *body])
+        if width is None or max(map(len, table)) <= width:
+            break
+    return shown, table
+
+
+def _laid_out(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table whose second and third columns, the names, are flushed left."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(
+            one.ljust(room) if place in (1, 2) else one.rjust(room)
+            for place, (one, room) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    ]
+
+
+def _row(one: dict[str, object], worst: pd.DataFrame) -> Row:
     """A defended model's names, its rank and clean accuracy, and its accuracy by epsilon."""
     name = (str(one["model"]), str(one["defense"]))
     own = worst[(worst["model"] == one["model"]) & (worst["defense"] == one["defense"])]
@@ -64,14 +77,10 @@ def _row(
     return name, (str(one["rank"]), clean), curve
 
 
-def _thinned(every: Sequence[str], headline: str, room: int | None) -> list[str]:
-    """As many epsilons as there is room for, evenly spread, the leaderboard's among them."""
-    if room is None or len(every) <= room or headline not in every:
-        return list(every)
-    count = max(room, 1)
+def _thinned(every: Sequence[str], headline: str, count: int) -> list[str]:
+    """So many epsilons, evenly spread, the leaderboard's among them."""
     places = {round(i * (len(every) - 1) / max(count - 1, 1)) for i in range(count)}
-    at = every.index(headline)
-    if at not in places:
+    if headline in every and (at := every.index(headline)) not in places:
         places.remove(min(places, key=lambda one: abs(one - at)))
         places.add(at)
     return [every[one] for one in sorted(places)]

@@ -423,13 +423,15 @@ def test_list_shows_every_kind_or_one(quintain):
     assert re.search(r"quickstart +\S", quintain("list", "suites").out)
 
 
-def test_a_run_prints_both_tables_and_where_everything_is(
+def test_a_run_prints_its_summary_and_where_everything_is(
     tmp_path, tiny_run, write_suite, quintain
 ):
     shutil.copytree(tiny_run, tmp_path / "out")
     answer = quintain("run", write_suite(), "--out", tmp_path / "out", "--device", "cpu")
     assert answer.code == 0
-    assert "| resnet  | none      | worst-case |" in answer.out
+    assert "worst case over the attacks" in answer.out
+    assert "| resnet  | none      | worst-case |" not in answer.out
+    assert f"The page: {tmp_path / 'out' / 'report.html'}" in answer.out
     assert "2 of 2 cells done (2 were there already)" in answer.out
     assert str(tmp_path / "out") in answer.out
 
