@@ -20,10 +20,10 @@ def gallery(runs: Sequence[Run], order: Sequence[Pair]) -> dict[Pair, dict[str, 
         by_key = {one.about.get("key"): one for one in run.found.cells.values()}
         for entry in entries:
             pair, cell = run.title(entry["model"], entry["defense"]), by_key.get(entry.get("key"))
-            if pair not in made or cell is None or bytes_left <= 0:
+            if pair not in made or cell is None:
                 continue
             found = list(pictures(run.directory, entry, cell))
-            bytes_left -= size_of(found)
-            if found:
+            if found and size_of(found) <= bytes_left:
+                bytes_left -= size_of(found)
                 made[pair][f"{' x '.join(pair)} x {entry['attack']}"] = found
     return made

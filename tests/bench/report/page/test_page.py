@@ -102,6 +102,15 @@ def test_pictures_of_the_kept_examples_are_on_the_page(run):
     assert kept
 
 
+def test_pictures_end_where_the_page_would_become_too_large(run, monkeypatch):
+    directory, _ = run("one")
+    [group] = content([directory], print).groups
+    assert sum(map(len, group.gallery.values())) > 0
+    monkeypatch.setattr("quintain.bench.report.page.gallery._MOST_BYTES", 100)
+    [group] = content([directory], print).groups
+    assert group.gallery == {}
+
+
 def test_runs_that_do_not_compare_are_put_apart(run, quintain, tmp_path):
     one, _ = run("one")
     other, _ = run("two", seed=1)
