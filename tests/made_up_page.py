@@ -12,8 +12,11 @@ EPSILONS = ["2/255", "4/255", "8/255", "16/255"]
 ATTACKS = ["pgd", "square", "worst-case"]
 
 
-def made_up(count, names=None, pictures=0):
-    """Content of `count` defended models, with that many triples of pictures of 32x32 in colour."""
+def made_up(count, names=None, pictures=0, maps=()):
+    """Content of `count` defended models, with that many triples of pictures of 32x32 in colour.
+
+    maps: two data URIs that stand beside each.
+    """
     random = np.random.default_rng(0)
     names = names or [f"model-{number}" for number in range(count)]
     rows, curves = [], []
@@ -39,7 +42,7 @@ def made_up(count, names=None, pictures=0):
         rows.append(Row(number, f"{name} x d{number}", values, flags, cost))
     image = lambda: _uri(random.random((3, 32, 32)).astype(np.float32))  # noqa: E731
     shown = [
-        Picture(i, 1, "2", "nearest", 0.01, 25.0, image(), image(), image())
+        Picture(i, 1, "2", "nearest", 0.01, 25.0, image(), image(), image(), *maps)
         for i in range(pictures)
     ]
     names_of = ["dataset", "norm", "epsilon", "model", "defense", "attack", "source", "target"]

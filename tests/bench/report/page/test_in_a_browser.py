@@ -58,6 +58,10 @@ HOSTILE = [
     "%3Cscript%3E",
 ]  # fmt: skip
 
+WHITE = (  # a PNG of one pixel
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAGL2N4wAAAABJRU5ErkJggg=="
+)
+
 
 def first_column(shown, selector="table.board tbody tr", cell=1):
     cells = shown.locator(f"{selector}:visible > :nth-child({cell + 1})")
@@ -140,7 +144,9 @@ def test_it_is_whole_without_a_script(opened):
 
 @pytest.mark.parametrize("width", [320, 400, 1280])
 def test_it_is_never_wider_than_the_window(opened, width):
-    shown = opened(made_up(4, ["x" * 300, *(f"model {i}" for i in range(3))], pictures=2))
+    maps = [f"data:image/png;base64,{WHITE}"] * 2
+    names = ["x" * 300, *(f"model {i}" for i in range(3))]
+    shown = opened(made_up(4, names, pictures=2, maps=maps))
     shown.set_viewport_size({"width": width, "height": 800})
     assert shown.evaluate("document.documentElement.scrollWidth") <= width
 
