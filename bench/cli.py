@@ -210,16 +210,17 @@ def _show_tables(tables: "Tables", *, verbose: bool) -> None:
 
 def _write_page(directory: Path) -> None:
     """Write a run's page, where it is not there. That it cannot be written fails no run."""
-    from .report.page.build import is_up_to_date, write_page
     from .store.run_directory import RunDirectory
 
     file = RunDirectory(directory).page
-    if not is_up_to_date([directory], file):
-        try:
+    try:
+        from .report.page.build import is_up_to_date, write_page
+
+        if not is_up_to_date([directory], file):
             write_page([directory], file, lambda text: None)
-        except Exception as error:  # whatever a page may stumble over, the records are there
-            note(f"quintain: no page was written: {_our_error(error)}")
-            return
+    except Exception as error:  # whatever a page may stumble over, the records are there
+        note(f"quintain: no page was written: {_our_error(error)}")
+        return
     show(f"\nThe page: {file}")
 
 

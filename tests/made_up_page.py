@@ -5,15 +5,18 @@ import pandas as pd
 
 from quintain.bench.api.flags import Flag
 from quintain.bench.report.page.content import Content, Group, Provenance, Row
-from quintain.bench.report.page.pictures import Picture, Shown, _uri
+from quintain.bench.report.page.pictures import Picture, _uri
 from quintain.bench.report.statistics import interval
 
 EPSILONS = ["2/255", "4/255", "8/255", "16/255"]
 ATTACKS = ["pgd", "square", "worst-case"]
 
 
-def made_up(count, names=None, pictures=0):
-    """Content of `count` defended models, with that many triples of pictures of 32x32 in colour."""
+def made_up(count, names=None, pictures=0, maps=()):
+    """Content of `count` defended models, with that many triples of pictures of 32x32 in colour.
+
+    maps: two data URIs that stand beside each.
+    """
     random = np.random.default_rng(0)
     names = names or [f"model-{number}" for number in range(count)]
     rows, curves = [], []
@@ -39,14 +42,14 @@ def made_up(count, names=None, pictures=0):
         rows.append(Row(number, f"{name} x d{number}", values, flags, cost))
     image = lambda: _uri(random.random((3, 32, 32)).astype(np.float32))  # noqa: E731
     shown = [
-        Picture(i, "cat", "dog", "nearest", 0.01, 25.0, image(), image(), image())
+        Picture(i, "cat", "dog", "nearest", 0.01, 25.0, image(), image(), image(), *maps)
         for i in range(pictures)
     ]
     names_of = ["dataset", "norm", "epsilon", "model", "defense", "attack", "source", "target"]
     empty = pd.DataFrame(columns=names_of)
     group = Group(
         "made up", "Linf", "8/255", 1000, rows, pd.DataFrame(curves), empty, empty, empty,
-        {f"{names[0]} x pgd": Shown(shown)} if shown else {},
+        {f"{names[0]} x pgd": shown} if shown else {},
     )  # fmt: skip
     facts = [("suite", "made up"), ("to repeat it", "quintain run made-up.toml")]
     files = {"leaderboard.csv": pd.DataFrame({"model": names})}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ..api.errors import QuintainError, RunDirectoryError
@@ -14,7 +14,7 @@ from ..api.paths import usable_cache
 from ..api.shared.options import parse_device
 from ..api.shared.progress_bars import Bar
 from ..report.figure_style import check_ending, save_figure
-from ..store.atomic import write_text, writing
+from ..store.atomic import write_atomically, write_text, writing
 from ..store.hashing import hash_file
 from ..store.records import examples_file, read_cell
 from ..store.run_directory import read_manifest
@@ -67,6 +67,7 @@ def explain_run(
         tables.append(table)
         files.append(out / f"{file.stem}.png")
         save_figure(found.figure, files[-1])
+        _keep_maps(found, file, out / f"{file.stem}.maps.safetensors")
     bar.update(len(kept), len(kept))
     write_text(out / "examples.csv", to_csv(pd.concat(tables, ignore_index=True)))
     return [*files, out / "examples.csv"]
@@ -111,6 +112,22 @@ def _explained(entry: Mapping[str, Any], file: Path, plan: Plan, networks: Netwo
     found.table.insert(1, "kind", kinds)
     found.table.insert(2, "distance", kept["distance"][rows].tolist())
     return found
+
+
+def _keep_maps(found: Explanation, examples: Path, file: Path) -> None:
+    """Keep the maps of a cell for the page of the run: `row`, `clean_map`, `adversarial_map`."""
+    shown = zip(list(_chosen(load_file(examples))), found.panels, strict=True)
+    having = [
+        (row, one.clean_map, one.adversarial_map)
+        for row, one in shown
+        if one.clean_map is not None and one.adversarial_map is not None
+    ]
+    if having:
+        rows, clean, adversarial = zip(*having, strict=True)
+        maps = {"clean_map": torch.stack(clean), "adversarial_map": torch.stack(adversarial)}
+        tensors = {"row": torch.tensor(rows), **{k: v.cpu().float() for k, v in maps.items()}}
+        content = save(tensors, {"examples": hash_file(examples)})
+        write_atomically(file, lambda at: at.write_bytes(content))
 
 
 def _chosen(kept: Mapping[str, Tensor]) -> Iterator[int]:

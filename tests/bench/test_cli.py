@@ -431,7 +431,7 @@ def test_a_run_prints_what_came_out_and_where_everything_is(
     arguments = ["run", write_suite(), "--out", tmp_path / "out", "--device", "cpu"]
     answer = quintain(*arguments)
     assert answer.code == 0
-    [row] = [line for line in answer.out.splitlines() if line.startswith(" 1  resnet")]
+    [row] = [line for line in answer.out.splitlines() if line.split()[:2] == ["1", "resnet"]]
     worst = pd.read_csv(tiny_run / "tradeoff.csv").query("attack == 'worst-case'")
     accuracies = [worst["clean_accuracy"].iloc[0], *worst["robust_accuracy"]]
     assert row.split()[2:] == ["none", *(f"{one:.2f}" for one in accuracies)]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from importlib import metadata, resources
 from pathlib import Path
+from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
@@ -20,6 +21,8 @@ from .content import Content, content, sentence
 
 _PARTS = ("template.html", "style.css", "script.js")
 _BACKTICKS = re.compile("`([^`]+)`")
+_MOST_BYTES_OF_TABLES = 3_000_000
+_SAFE = "/,;:!$()*@=?~-._[]| "  # characters of a CSV that stay what they are in the address
 _HEAD = 4096  # bytes in which a page says what it was made of
 
 
@@ -49,7 +52,13 @@ def made_of(directories: Sequence[Path]) -> str:
         for one in directories
         if (file := one / "manifest.json").is_file()
     ]
-    code = [str(installed_digest(__name__)), *map(_part, _PARTS), metadata.version("quintain")]
+    maps = sorted(f.name for d in directories for f in d.glob("explain/*.maps.safetensors"))
+    code = [
+        *maps,
+        str(installed_digest(__name__)),
+        *map(_part, _PARTS),
+        metadata.version("quintain"),
+    ]
     return hash_bytes("".join([*code, *manifests]).encode())[:32]
 
 
@@ -68,7 +77,7 @@ def page(shown: Content, made: str = "") -> str:
         style=parts["style.css"],
         script=parts["script.js"],
         hashes={name: _policy_hash(text) for name, text in parts.items()},
-        files={name: _data_uri(to_csv(table)) for name, table in shown.files.items()},
+        files=_embedded(shown),
     )
 
 
@@ -96,6 +105,12 @@ def _policy_hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _data_uri(text: str) -> str:
-    content = base64.b64encode(text.encode("utf-8", "replace"))
-    return f"data:text/csv;base64,{content.decode()}"
+def _embedded(shown: Content) -> dict[str, str]:
+    """The tables as data URIs; an empty one where a table is too large for a page."""
+    made, bytes_left = {}, _MOST_BYTES_OF_TABLES
+    for name, table in shown.files.items():
+        # per cent, not base64: of CSV it is less, since almost no character needs it
+        uri = f"data:text/csv;charset=utf-8,{quote(to_csv(table), safe=_SAFE, errors='replace')}"
+        made[name] = uri if len(uri) <= bytes_left else ""
+        bytes_left -= len(made[name])
+    return made

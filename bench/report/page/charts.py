@@ -11,6 +11,7 @@ from html import escape
 
 from ...api.shared.safe_text import plain
 
+WORST = -1  # the number of the worst case over attacks: a broad pale line below the others
 STYLES = 8  # looks of series in the style sheet, `.s0` to `.s7`
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 20, 12, 44
 _TICKS = 5
@@ -164,6 +165,8 @@ def _group(one: Series, inner: str) -> str:
 
 
 def _look(one: Series) -> str:
+    if one.number == WORST:
+        return "worst"
     return f"s{one.number % STYLES} d{one.number // STYLES % 4}"
 
 
@@ -227,6 +230,8 @@ def _marker(point: Point, one: Series, frame: Frame, size: float = 3.5) -> str:
 
 def _shape(one: Series, x: float, y: float, r: float) -> str:
     """Circle, square, triangle or diamond."""
+    if one.number == WORST:
+        return f'<circle class="none" cx="{x:.1f}" cy="{y:.1f}" r="{r}"/>'
     kind = one.number % 4
     if kind == 0:
         return f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="{r}"/>'

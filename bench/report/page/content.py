@@ -12,15 +12,16 @@ import pandas as pd
 from ...api.epsilon import Epsilon
 from ...api.flags import Flag, read_column
 from ...api.shared.safe_text import plain
-from ...store.privacy import private
-from ...store.run_directory import read_cells, read_manifest
-from ..gathering import Gathered, gather
+from ...store.privacy import private_values
+from ...store.run_directory import read_manifest
+from ..detection import detections
 from ..query_curves import queries
 from ..tables import WORST_CASE
 from ..transfer import transfers
-from .pictures import Shown, attention_maps, pictures
+from .gallery import gallery
+from .pictures import Picture
+from .runs import Pair, Run, joined, read_runs
 
-_MOST_BYTES = 8_000_000  # of pictures on a page
 _ALIKE = ("dataset", "norm", "epsilon", "n_examples", "examples_hash", "attacks_hash")
 
 
@@ -48,7 +49,8 @@ class Row:
 class Group:
     """Rows that compare: of one dataset, norm, epsilon, examples and attacks.
 
-    tradeoff: their rows of all attacks. gallery: title of a cell -> its pictures.
+    tradeoff: their rows of all attacks. gallery: title of a cell -> its pictures. examples,
+    attacks: hashes of both.
     """
 
     dataset: str
@@ -60,12 +62,19 @@ class Group:
     queries: pd.DataFrame
     transfers: pd.DataFrame
     detections: pd.DataFrame
-    gallery: Mapping[str, Shown]
+    gallery: Mapping[str, Sequence[Picture]]
+    examples: str = ""
+    attacks: str = ""
 
     @property
     def title(self) -> str:
         """What its rows have in common."""
         return f"{self.dataset}, {self.norm} at {self.epsilon}, {self.n_examples:,} examples"
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether there are maps of where networks looked."""
+        return any(one.clean_map for shown in self.gallery.values() for one in shown)
 
     def short_title(self, row: Row) -> str:
         """What charts call a row: the defense alone, where all rows are of one model."""
@@ -98,14 +107,8 @@ def content(directories: Sequence[Path], note: Callable[[str], None]) -> Content
     note: is told what was left out. Raises: RunDirectoryError, as `gather`.
     """
     said: list[str] = []
-
-    def remember(text: str) -> None:
-        note(text)
-        for one in directories:  # the page goes to others, who have none of these paths
-            text = text.replace(str(one), one.resolve().name)
-        said.append(private(text))
-
-    found = gather(directories, remember)
+    runs = read_runs(directories, note, said)
+    found = joined(runs)
     tradeoff, board = found.tradeoff(), found.leaderboard()
     cells = list(found.cells.values())
     tables = {
@@ -113,18 +116,46 @@ def content(directories: Sequence[Path], note: Callable[[str], None]) -> Content
         "leaderboard": board,
         "queries": queries(cells),
         "transfer": transfers(cells),
-        "detection": _detections(found),
+        "detection": detections(cells),
     }
-    gallery = _gallery(directories, board)
-    alike = [name for name in _ALIKE if name in board]
-    groups = [
-        _group(dict(zip(alike, key, strict=True)), rows, tables, gallery)
-        for key, rows in board.groupby(alike, sort=False, dropna=False)
-    ]
-    manifests = [_provenance(one) for one in directories if (one / "manifest.json").is_file()]
+    order = [(str(a), str(b)) for a, b in zip(board["model"], board["defense"], strict=True)]
+    shown = gallery(runs, order)
+    groups = _groups(board, tables, shown, _looks(runs))
+    manifests = [_provenance(one) for one in runs]
     title = " and ".join(dict.fromkeys(one.title for one in manifests)) or "quintain"
     files = {f"{name}.csv": table for name, table in tables.items() if len(table)}
     return Content(plain(title), groups, manifests, [*_apart(groups), *said], files)
+
+
+def _groups(
+    board: pd.DataFrame,
+    tables: Mapping[str, pd.DataFrame],
+    shown: Mapping[Pair, Mapping[str, Sequence[Picture]]],
+    looks: Mapping[Pair, Pair],
+) -> list[Group]:
+    """Rows that compare, together. An epsilon that is written in two ways is one."""
+    alike = [name for name in _ALIKE if name in board]
+    keyed = board.assign(epsilon=[Epsilon.parse(str(one)).value for one in board["epsilon"]])
+    numbers: dict[Pair, int] = {}
+    made = []
+    for key, rows in keyed.groupby(alike, sort=False, dropna=False):
+        own = board.loc[rows.index]
+        taken: set[int] = set()
+        for pair in zip(own["model"].astype(str), own["defense"].astype(str), strict=True):
+            look = looks.get(pair, pair)  # the same model keeps its look in other tables
+            unused = 1 + max(numbers.values(), default=-1)
+            number = numbers.get(look, unused)
+            number = unused if number in taken else number
+            numbers[pair] = number
+            numbers.setdefault(look, number)
+            taken.add(number)
+        made.append(_group(dict(zip(alike, key, strict=True)), own, tables, shown, numbers))
+    return made
+
+
+def _looks(runs: Sequence[Run]) -> dict[Pair, Pair]:
+    """Of titles with a run's name the titles without it."""
+    return {(model, new): (model, old) for run in runs for (model, old), new in run.shown.items()}
 
 
 def sentence(group: Group) -> str:
@@ -163,7 +194,11 @@ def _apart(groups: Sequence[Group]) -> list[str]:
     shown = [
         f"{name} ({', '.join(sorted(found))})" for name, found in differ.items() if len(found) > 1
     ]
-    why = f"different {' and '.join(shown)}" if shown else "other examples or other attacks"
+    if len({one.examples for one in groups}) > 1 and len(differ["numbers of examples"]) == 1:
+        shown.append("examples")
+    if len({one.attacks for one in groups}) > 1:
+        shown.append("attacks")
+    why = f"different {' and '.join(shown)}" if shown else "other networks or settings"
     return [f"Rows of different tables below do not compare: {why}."]
 
 
@@ -171,39 +206,42 @@ def _group(
     key: Mapping[str, Any],
     rows: pd.DataFrame,
     tables: Mapping[str, pd.DataFrame],
-    gallery: Mapping[tuple[str, str], Mapping[str, Shown]],
+    shown: Mapping[Pair, Mapping[str, Sequence[Picture]]],
+    numbers: Mapping[Pair, int],
 ) -> Group:
-    pairs = zip(rows["model"].astype(str), rows["defense"].astype(str), strict=True)
-    named = dict.fromkeys(pairs)
+    named = list(zip(rows["model"].astype(str), rows["defense"].astype(str), strict=True))
+    texts: dict[float, str] = {}  # of equal epsilons the first way to write them
+    for text in rows["epsilon"].astype(str):
+        texts.setdefault(Epsilon.parse(text).value, text)
 
-    def own(table: pd.DataFrame) -> pd.DataFrame:
-        """The rows of the same threat and models, from runs whose grid has the same epsilon."""
+    def own(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+        """The rows of the same threat and models."""
         found = table[(table["dataset"] == key["dataset"]) & (table["norm"] == key["norm"])]
-        names = [name for name in ("model", "defense") if name in found]
-        if names:
-            titles = zip(*(found[name].astype(str) for name in names), strict=True)
-            found = found[np.array([one in named for one in titles], dtype=bool)]
-        run = [*names, *(name for name in ("attack", "seed", "n_examples") if name in found)]
-        if not run or not len(found):
-            return found
-        at = (found["epsilon"].astype(str) == str(key["epsilon"])).groupby(
-            [found[name] for name in run], dropna=False
-        )
-        return found[at.transform("any")]
+        wanted = set(named) if len(columns) == 2 else {(f"{a} x {b}",) for a, b in named}
+        titles = zip(*(found[name].astype(str) for name in columns), strict=True)
+        found = found[np.array([one in wanted for one in titles], dtype=bool)]
+        written = [str(one) for one in found["epsilon"]]
+        first = [texts.setdefault(Epsilon.parse(one).value, one) for one in written]
+        return found.assign(epsilon=first)
 
-    tradeoff = own(tables["tradeoff"])
-    made = [_row(number, values, tradeoff) for number, values in enumerate(rows.to_dict("records"))]
+    tradeoff = own(tables["tradeoff"], "model", "defense")
+    made = [
+        _row(numbers[pair], values, tradeoff)
+        for pair, values in zip(named, rows.to_dict("records"), strict=True)
+    ]
     return Group(
         str(key["dataset"]),
         str(key["norm"]),
-        str(key["epsilon"]),
+        texts[float(key["epsilon"])],
         0 if _missing(key["n_examples"]) else int(key["n_examples"]),
         made,
         tradeoff,
-        own(tables["queries"]),
-        own(tables["transfer"]),
-        own(tables["detection"]),
-        {title: each for pair in named for title, each in gallery.get(pair, {}).items()},
+        own(tables["queries"], "model", "defense"),
+        own(tables["transfer"], "target"),
+        own(tables["detection"], "model", "defense"),
+        {title: each for pair in named for title, each in shown.get(pair, {}).items()},
+        str(key.get("examples_hash", "")),
+        str(key.get("attacks_hash", "")),
     )
 
 
@@ -223,41 +261,9 @@ def _row(number: int, values: Mapping[Any, Any], tradeoff: pd.DataFrame) -> Row:
     return Row(number, title, {str(k): v for k, v in values.items()}, flags, cost)
 
 
-def _detections(found: Gathered) -> pd.DataFrame:
-    from ..detection import detections
-
-    return detections(found.cells.values())
-
-
-def _gallery(
-    directories: Sequence[Path], board: pd.DataFrame
-) -> dict[tuple[str, str], dict[str, Shown]]:
-    """Of each defended model, in the order of the leaderboard, the pictures of its cells."""
-    order = [(str(a), str(b)) for a, b in zip(board["model"], board["defense"], strict=True)]
-    cells: dict[tuple[str, str], dict[str, Shown]] = {one: {} for one in order}
-    bytes_left = _MOST_BYTES
-    for directory in directories:
-        if not (directory / "examples").is_dir():
-            continue
-        manifest = read_manifest(directory)
-        classes = [str(one) for one in manifest.get("classes", ())]
-        entries = [one for one in manifest["cells"] if one["status"] == "done"]
-        by_key = {one.about.get("key"): one for one in read_cells(directory)[0]}
-        for entry in entries:
-            pair, cell = (entry["model"], entry["defense"]), by_key.get(entry.get("key"))
-            if pair not in cells or cell is None or bytes_left <= 0:
-                continue
-            found = list(pictures(directory, entry, cell, classes))
-            made = Shown(found, attention_maps(directory, entry) if found else "")
-            bytes_left -= made.size
-            if found:
-                cells[pair][f"{entry['model']} x {entry['defense']} x {entry['attack']}"] = made
-    return cells
-
-
-def _provenance(directory: Path) -> Provenance:
-    """What is to be known of a run. The manifest names no home folder, user or computer."""
-    about = read_manifest(directory)
+def _provenance(run: Run) -> Provenance:
+    """What is to be known of a run. No home folder, user or computer is named."""
+    about = private_values(read_manifest(run.directory))
     hardware, software = about.get("hardware", {}), about.get("software", {})
     suite = about.get("suite", {})
     facts = [
@@ -278,7 +284,7 @@ def _provenance(directory: Path) -> Provenance:
         ("to repeat it", str(about.get("repeat", ""))),
     ]
     shown = [(name, plain(value)) for name, value in facts if value.strip(" ,")]
-    return Provenance(str(suite.get("name", directory.name)), shown)
+    return Provenance(plain(str(suite.get("name", run.name))), shown)
 
 
 def _missing(value: Any) -> bool:

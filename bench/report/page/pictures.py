@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,9 @@ from ...store.cell import Cell
 from ...store.hashing import hash_file
 from ...store.records import examples_file
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 LARGEST = 64  # pixels of a side; larger ones are shrunk
-_PANELS = 900  # pixels of the width of panels
 _EACH = 4  # of the nearest, and as many of median distance, of a cell
+_RAMP = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))  # of maps
 
 
 @dataclass(frozen=True)
@@ -30,6 +27,7 @@ class Picture:
     index: in the test split. label, prediction: the names of its class, and of that which the
     adversarial example is taken for; empty where that is not kept. kind: "nearest" or "median".
     scale: what the perturbation was multiplied by to be seen.
+    clean_map, adversarial_map: where the network looked, on one scale; empty where nobody asked.
     """
 
     index: int
@@ -41,6 +39,8 @@ class Picture:
     clean: str
     adversarial: str
     perturbation: str
+    clean_map: str = ""
+    adversarial_map: str = ""
 
 
 def pictures(
@@ -62,6 +62,7 @@ def pictures(
         for worst in (True, False)
         for number in np.flatnonzero(kept["worst"] == worst)[:_EACH].tolist()
     ]
+    maps = _maps(directory / "explain" / f"{file.stem}.maps.safetensors", expected)
     for number in chosen:
         row = int(kept["row"][number])
         record = cell.records.iloc[row]
@@ -78,36 +79,49 @@ def pictures(
             clean=_uri(clean),
             adversarial=_uri(adversarial),
             perturbation=_uri(0.5 + 0.5 * delta / largest),
+            **maps.get(number, {}),
         )
 
 
-@dataclass(frozen=True)
-class Shown:
-    """What is shown of a cell. maps: where the network looked, if it was drawn; else empty."""
+def _maps(file: Path, examples: str) -> dict[int, dict[str, str]]:
+    """The maps that `quintain explain` made of a cell's kept examples, by their places in it."""
+    from safetensors import SafetensorError, safe_open
 
-    pictures: Sequence[Picture]
-    maps: str = ""
+    try:
+        with safe_open(file, "np") as kept:
+            if (kept.metadata() or {}).get("examples") != examples:
+                return {}
+            rows, *maps = (kept.get_tensor(one) for one in ("row", "clean_map", "adversarial_map"))
+    except (OSError, SafetensorError):
+        return {}
+    names, made = ("clean_map", "adversarial_map"), {}
+    for row, *pair in zip(rows.tolist(), *maps, strict=True):
+        most = max(float(one.max()) for one in pair) or 1.0
+        made[row] = {name: _uri(_heat(one / most)) for name, one in zip(names, pair, strict=True)}
+    return made
 
-    @property
-    def size(self) -> int:
-        """How many characters it takes on the page."""
-        each = (
-            len(one.clean) + len(one.adversarial) + len(one.perturbation) for one in self.pictures
+
+def _heat(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(H, W) in [0, 1] -> (3, H, W): black, purple, orange, pale yellow, lighter all the way."""
+    places = np.linspace(0.0, 1.0, len(_RAMP))
+    return np.stack(
+        [np.interp(values, places, [one[channel] / 255 for one in _RAMP]) for channel in range(3)]
+    ).astype(np.float32)
+
+
+def size_of(shown: Sequence[Picture]) -> int:
+    """How many characters the pictures take on the page."""
+    return sum(
+        len(uri)
+        for one in shown
+        for uri in (
+            one.clean,
+            one.adversarial,
+            one.perturbation,
+            one.clean_map,
+            one.adversarial_map,
         )
-        return sum(each) + len(self.maps)
-
-
-def attention_maps(directory: Path, entry: Mapping[str, Any]) -> str:
-    """What `quintain explain DIRECTORY` drew of a cell, as a data URI; "" where it did not."""
-    file = directory / "explain" / f"{Path(str(entry['file'])).stem}.png"
-    if not file.is_file():
-        return ""
-    from PIL import Image
-
-    with Image.open(file) as image:
-        made = image.convert("RGB")
-    made.thumbnail((_PANELS, 4 * _PANELS))
-    return _encoded(made.quantize(64, dither=Image.Dither.NONE))
+    )
 
 
 def _name(number: Any, classes: Sequence[str]) -> str:
@@ -126,10 +140,6 @@ def _uri(image: NDArray[np.float32]) -> str:
     made = Image.fromarray(pixels[0] if gray else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     if max(made.size) > LARGEST:
         made.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX)
-    return _encoded(made)
-
-
-def _encoded(image: "Image.Image") -> str:
     out = io.BytesIO()
-    image.save(out, "PNG", optimize=True)
+    made.save(out, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"

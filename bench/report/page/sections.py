@@ -8,24 +8,31 @@ from typing import Any
 import pandas as pd
 
 from ...api.epsilon import Epsilon
+from ...api.flags import Flag, read_column
 from ..statistics import interval
 from ..tables import WORST_CASE
-from .charts import Axis, Frame, Point, Series, line_chart, scatter_chart, small
+from .charts import WORST, Axis, Frame, Point, Series, line_chart, scatter_chart, small
 from .content import Group, Row, ascending
 
 MOST_DRAWN = 24  # defended models in one chart
 _SHADED = 8  # with more curves than this their bands would hide one another
+MOST_COLUMNS = 12  # of the table of a chart's numbers
 _SHARE = Axis("robust accuracy", 0.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing with its legend: (number, name) of each series."""
+    """A drawing with its legend: (number, name) of each series.
+
+    numbers: the same as a table, for those who do not see it: a row for each series.
+    """
 
     title: str
     svg: str
     legend: Sequence[tuple[int, str]]
     note: str = ""
+    columns: Sequence[str] = ()
+    numbers: Sequence[tuple[str, Sequence[str]]] = ()
 
 
 @dataclass(frozen=True)
@@ -64,20 +71,50 @@ def curves(group: Group) -> Chart | None:
 
 
 def by_attack(group: Group) -> list[Chart]:
-    """For each defended model, a curve for each attack."""
+    """For each defended model, a curve for each attack. An attack looks the same in all of them."""
     charts = []
     axis = _epsilon_axis(group, group.tradeoff["epsilon"])
+    looks = _attack_looks(group)
     for row in group.rows[:MOST_DRAWN]:
         own = group.tradeoff[_of(group.tradeoff, row)]
-        attacks = list(dict.fromkeys(own["attack"]))
-        if len(attacks) < 2:
+        there = set(own["attack"])
+        if len(there) < 2:
             continue
         series = [
-            Series(str(one), number, _curve(own[own["attack"] == one], str(one), band=False))
-            for number, one in enumerate(attacks)
+            Series(one, number, _curve(own[own["attack"] == one], one))
+            for one, number in looks.items()
+            if one in there
         ]
-        charts.append(_chart(group.short_title(row), series, small(axis, _SHARE)))
+        title = f"Robust accuracy against epsilon, by attack: {row.title}"
+        charts.append(_chart(title, series, small(axis, _SHARE), heading=group.short_title(row)))
     return charts
+
+
+def _attack_looks(group: Group) -> dict[str, int]:
+    """Of each attack of a group its look. The worst case comes first: it lies below the others."""
+    attacks = [str(one) for one in dict.fromkeys(group.tradeoff["attack"])]
+    alone = [one for one in attacks if one != WORST_CASE]
+    worst = {WORST_CASE: WORST} if WORST_CASE in attacks else {}
+    return {**worst, **{one: number for number, one in enumerate(alone)}}
+
+
+@dataclass(frozen=True)
+class Flagged:
+    """A flag that attacks have, and the cells that have it, each with the flag's own text."""
+
+    flag: Flag
+    cells: Sequence[str]
+
+
+def flagged(group: Group) -> list[Flagged]:
+    """The flags of single attacks, of which the leaderboard shows only what the worst case has."""
+    cells = group.tradeoff.drop_duplicates(["model", "defense", "attack"])
+    found: dict[str, tuple[Flag, list[str]]] = {}
+    for one in cells[cells["attack"] != WORST_CASE].to_dict("records"):
+        title = f"{one['model']} x {one['defense']} x {one['attack']}"
+        for flag in read_column(str(one.get("flags") or "")):
+            found.setdefault(flag.name, (flag, []))[1].append(f"{title}: {flag}")
+    return [Flagged(flag, named) for flag, named in found.values()]
 
 
 def scatter(group: Group) -> Chart | None:
@@ -121,11 +158,18 @@ def transfer_heat_map(group: Group) -> HeatMap | None:
     at = group.transfers[group.transfers["epsilon"] == group.epsilon]
     if not len(at):
         return None
-    targets = [str(one) for one in dict.fromkeys(at["target"])]
+    order = [row.title for row in group.rows]
+
+    def ordered(names: "pd.Series[Any]") -> list[str]:
+        """As on the leaderboard, then what is not on it."""
+        there = list(dict.fromkeys(map(str, names)))
+        return [one for one in order if one in there] + [one for one in there if one not in order]
+
+    targets = ordered(at["target"])
     rows = []
-    for source, own in at.groupby("source", sort=False):
-        rates = own.drop_duplicates("target").set_index("target")["attack_success_rate"]
-        rows.append((str(source), [_heat(rates.get(one)) for one in targets]))
+    for source in ordered(at["source"]):
+        own = at[at["source"] == source].drop_duplicates("target").set_index("target")
+        rows.append((source, [_heat(own["attack_success_rate"].get(one)) for one in targets]))
     title = f"Transfer at {group.epsilon}: success of examples made on the row's network"
     return HeatMap(title, targets, rows)
 
@@ -134,10 +178,11 @@ def query_charts(group: Group) -> list[Chart]:
     """Success against queries at the leaderboard's epsilon, a chart for each defended model."""
     at = group.queries[group.queries["epsilon"] == group.epsilon]
     charts = []
+    looks = _attack_looks(group)
     for row in group.rows[:MOST_DRAWN]:
         own = at[_of(at, row)]
         series = []
-        for number, (attack, rows) in enumerate(own.groupby("attack", sort=False)):
+        for attack, rows in own.groupby("attack", sort=False):
             points = [
                 Point(
                     float(one["queries"]),
@@ -148,20 +193,37 @@ def query_charts(group: Group) -> list[Chart]:
                 )
                 for one in rows.to_dict("records")
             ]
-            series.append(Series(str(attack), number, points))
+            series.append(Series(str(attack), looks.get(str(attack), 0), points))
         most = max((point.x for one in series for point in one.points), default=0.0)
         if most > 1.0:
             x = Axis("queries", 1.0, most, logarithmic=True)
             frame = small(x, Axis("attack success rate", 0.0, 1.0))
-            svg = line_chart(f"Success against queries: {row.title}", series, frame)
-            legend = [(one.number, one.name) for one in series]
-            charts.append(Chart(group.short_title(row), svg, legend))
+            title = f"Success against queries: {row.title}"
+            charts.append(_chart(title, series, frame, heading=group.short_title(row)))
     return charts
 
 
-def _chart(title: str, series: Sequence[Series], frame: Frame, note: str = "") -> Chart:
-    svg = line_chart(title, series, frame)
-    return Chart(title, svg, [(one.number, one.name) for one in series], note)
+def _chart(
+    title: str, series: Sequence[Series], frame: Frame, note: str = "", heading: str = ""
+) -> Chart:
+    """title: for those who do not see it. heading: for those who do, where another is enough."""
+    names = dict(frame.x.marks())
+    places = sorted({point.x for one in series for point in one.points})
+    if len(places) > MOST_COLUMNS:
+        step = (len(places) - 1) / (MOST_COLUMNS - 1)
+        places = [places[round(one * step)] for one in range(MOST_COLUMNS)]
+    numbers = []
+    for one in series:
+        known = {point.x: f"{point.y:.2f}" for point in one.points}
+        numbers.append((one.name, [known.get(place, "") for place in places]))
+    return Chart(
+        heading or title,
+        line_chart(title, series, frame),
+        [(one.number, one.name) for one in series],
+        note,
+        [names.get(place, f"{place:,g}") for place in places],
+        numbers,
+    )
 
 
 def _curve(rows: pd.DataFrame, title: str, *, band: bool = True) -> list[Point]:
@@ -187,6 +249,15 @@ def _epsilon_axis(group: Group, epsilons: "pd.Series[Any]") -> Axis:
 def _of(table: pd.DataFrame, row: Row) -> "pd.Series[bool]":
     model, defense = row.values["model"], row.values["defense"]
     return (table["model"] == model) & (table["defense"] == defense)
+
+
+def clean_interval(row: Row, group: Group) -> str:
+    """The 95% interval of a row's clean accuracy."""
+    clean = _number(row.values["clean_accuracy"])
+    if math.isnan(clean) or not group.n_examples:
+        return ""
+    low, high = interval(round(clean * group.n_examples), group.n_examples)
+    return f"{low:.3f} to {high:.3f}"
 
 
 def _heat(value: Any) -> HeatCell:

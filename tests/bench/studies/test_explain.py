@@ -1,5 +1,7 @@
 """Kept adversarial examples, and what is shown of them."""
 
+import shutil
+
 import pandas as pd
 import pytest
 import torch
@@ -14,6 +16,7 @@ from quintain.bench.datasets.in_memory import TensorImages
 from quintain.bench.datasets.shapes import Shapes
 from quintain.bench.engine.adversarials import FewExamples
 from quintain.bench.engine.perturb import perturb
+from quintain.bench.report.page.build import write_page
 from quintain.bench.studies.explain_run import explain_run
 from quintain.bench.suite.config import parse_suite
 from quintain.bench.suite.runner import run_suite
@@ -61,6 +64,21 @@ def test_a_run_directory_is_explained_without_attacking(run_directory, tmp_path)
     assert worst["distance"].is_monotonic_increasing
     assert (table["clean_prediction"] != table["adversarial_prediction"]).all()
     assert table["psnr"].between(5, 60).all()
+
+
+def test_the_page_shows_maps_where_they_were_made(run_directory, tmp_path):
+    run = shutil.copytree(run_directory / "run", tmp_path / "run")
+    looked = 'alt="where the network looked before"'
+    write_page([run], tmp_path / "before.html", print)
+    assert looked not in (tmp_path / "before.html").read_text("utf-8")
+    explain_run(run, run / "explain", "cpu")
+    write_page([run], tmp_path / "after.html", print)
+    html = (tmp_path / "after.html").read_text("utf-8")
+    assert html.count(looked) == html.count("its adversarial example") == 8
+    [maps] = (run / "explain").glob("*.maps.safetensors")
+    maps.write_bytes(b"damaged")
+    write_page([run], tmp_path / "damaged.html", print)
+    assert looked not in (tmp_path / "damaged.html").read_text("utf-8")
 
 
 def test_kept_examples_that_were_changed_are_refused(run_directory, tmp_path):

@@ -58,6 +58,10 @@ HOSTILE = [
     "%3Cscript%3E",
 ]  # fmt: skip
 
+WHITE = (  # a PNG of one pixel
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAGL2N4wAAAABJRU5ErkJggg=="
+)
+
 
 def first_column(shown, selector="table.board tbody tr", cell=1):
     cells = shown.locator(f"{selector}:visible > :nth-child({cell + 1})")
@@ -140,7 +144,9 @@ def test_it_is_whole_without_a_script(opened):
 
 @pytest.mark.parametrize("width", [320, 400, 1280])
 def test_it_is_never_wider_than_the_window(opened, width):
-    shown = opened(made_up(4, ["x" * 300, *(f"model {i}" for i in range(3))], pictures=2))
+    maps = [f"data:image/png;base64,{WHITE}"] * 2
+    names = ["x" * 300, *(f"model {i}" for i in range(3))]
+    shown = opened(made_up(4, names, pictures=2, maps=maps))
     shown.set_viewport_size({"width": width, "height": 800})
     assert shown.evaluate("document.documentElement.scrollWidth") <= width
 
@@ -169,6 +175,23 @@ def test_a_thousand_rows_sort_and_filter_at_once(opened):
         # 0.2 and 0.1 s where nothing else runs; the tests may share their two cores
         assert time.perf_counter() - began < 3.0
     assert len(first_column(shown)) == 11
+
+
+def test_the_head_of_a_long_table_stays_in_sight(opened):
+    shown = opened(made_up(200))
+    region = shown.locator(".scroll:has(table.board)")
+    region.evaluate("one => { one.scrollTop = 3000 }")
+    top = "one => one.getBoundingClientRect().top"
+    head = region.locator("thead th").first.evaluate(top)
+    assert abs(head - region.evaluate(top)) < 2
+
+
+def test_the_numbers_of_a_chart_open_by_the_keyboard(opened):
+    shown = opened(made_up(3))
+    details = shown.locator("details.numbers").first
+    details.locator("summary").focus()
+    shown.keyboard.press("Enter")
+    assert "16/255" in details.locator("table").inner_text()
 
 
 def test_dark_mode_and_print_have_their_colours(opened):

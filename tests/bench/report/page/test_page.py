@@ -2,8 +2,8 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,6 +11,7 @@ from made_up_page import made_up
 
 from quintain.bench.report.page.build import is_up_to_date, page
 from quintain.bench.report.page.charts import Axis
+from quintain.bench.report.page.content import content
 
 
 class Text(HTMLParser):
@@ -112,24 +113,13 @@ def test_pictures_say_what_the_example_was_taken_for(run):
     assert all(label != taken for label, taken in captions)
 
 
-def test_pictures_end_where_the_page_is_full(run, quintain, monkeypatch):
+def test_pictures_end_where_the_page_would_become_too_large(run, monkeypatch):
     directory, _ = run("one")
-    whole = (directory / "report.html").read_text("utf-8").count("data:image/png")
-    monkeypatch.setattr("quintain.bench.report.page.content._MOST_BYTES", 1)
-    assert quintain("report", directory).code == 0
-    less = (directory / "report.html").read_text("utf-8").count("data:image/png")
-    assert 0 < less < whole
-
-
-def test_attention_maps_are_on_the_page_once_they_were_made(run, quintain):
-    directory, _ = run("one")
-    assert 'class="maps"' not in (directory / "report.html").read_text("utf-8")
-    assert quintain("explain", directory).code == 0
-    assert quintain("report", directory).code == 0
-    html = (directory / "report.html").read_text("utf-8")
-    made = list((directory / "explain").glob("*.png"))
-    assert html.count('class="maps"') == len(made) > 0
-    assert len(html) < 1_000_000
+    [group] = content([directory], print).groups
+    assert sum(map(len, group.gallery.values())) > 0
+    monkeypatch.setattr("quintain.bench.report.page.gallery._MOST_BYTES", 100)
+    [group] = content([directory], print).groups
+    assert group.gallery == {}
 
 
 def test_runs_that_do_not_compare_are_put_apart(run, quintain, tmp_path):
@@ -142,13 +132,35 @@ def test_runs_that_do_not_compare_are_put_apart(run, quintain, tmp_path):
     assert text.count("Ranked by the worst case") == 2
 
 
-def test_what_was_left_out_is_said_without_paths_of_this_computer(quintain, tmp_path):
-    results = Path(__file__).parents[4] / "results" / "quickstart"
-    output = tmp_path / "page.html"
-    assert quintain("report", results, "--output", output).code == 0
-    html = output.read_text("utf-8")
-    assert "quickstart holds no records" in Text(html).text
-    assert str(results.parent) not in html
+def test_an_epsilon_is_one_however_it_is_written(run, quintain, tmp_path):
+    first, _ = run("one", epsilons='["0.10", "0.20"]', leaderboard_epsilon='"0.20"')
+    other, _ = run("two", epsilons='["0.1", "0.2", "0.25"]', leaderboard_epsilon='"0.2"')
+    output = tmp_path / "both.html"
+    assert quintain("report", first, other, "--output", output).code == 0
+    text = Text(output.read_text("utf-8")).text
+    assert "do not compare" not in text
+    assert text.count("Ranked by the worst case") == 1
+    for name in ("[one]", "[two]"):  # the same network twice, in two runs: told apart
+        assert name in text
+
+
+def test_the_same_model_looks_the_same_in_every_table(run):
+    one, _ = run("one")
+    other, _ = run("two", n_examples=7)
+    shown = content([one, other], lambda text: None)
+    assert len(shown.groups) == 2
+    looks = [{row.values["model"]: row.number for row in group.rows} for group in shown.groups]
+    assert looks[0] == looks[1]
+
+
+def test_no_path_of_a_run_is_on_the_page(run, quintain, tmp_path):
+    directory, _ = run("one")
+    shutil.rmtree(directory / "records")  # as a result that is kept in a repository
+    answer = quintain("report", directory)
+    assert answer.code == 0, answer.err
+    html = (directory / "report.html").read_text("utf-8")
+    assert "one holds no records" in Text(html).text
+    assert str(tmp_path) not in html
 
 
 @pytest.mark.parametrize(
