@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from .report.write import Tables
     from .suite.config import Suite
+    from .suite.executors import Executor
 
 _HALF = 1500  # characters of an error that are shown from its beginning, and from its end
 DONE, SOME_FAILED, BAD_INPUT, OUR_ERROR, INTERRUPTED = 0, 1, 2, 70, 130
@@ -96,6 +97,15 @@ def quintain() -> None:
     metavar="N",
     help="Processes at work on cells; auto: as many as there are cores. Same records.",
 )
+@click.option(
+    "--executor",
+    "executor_name",
+    type=OneOf(["processes", "ray"]),
+    default="processes",
+    show_default=True,
+    help="Who does the work: processes here, or a Ray cluster.",
+)
+@click.option("--address", help="Of a Ray cluster that runs already, such as auto.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress; the summary alone.")
 @click.option("--verbose", "-v", is_flag=True, help="All tables at the end, each attack a row.")
 def run(
@@ -106,6 +116,8 @@ def run(
     training_seed: int | None,
     update: bool,
     jobs: str,
+    executor_name: str,
+    address: str | None,
     quiet: bool,
     verbose: bool,
 ) -> int:
@@ -119,6 +131,8 @@ def run(
     from .suite.lookup import check_names
 
     processes = read_jobs(jobs)
+    if address is not None and executor_name != "ray":
+        raise BadParameter("--address is of a Ray cluster: say --executor ray as well")
     parsed, text, folder = read_suite(suite)
     if seed is not None:
         parsed = parsed.model_copy(update={"seed": seed})
@@ -135,7 +149,6 @@ def run(
     from .api.paths import usable_cache
     from .api.shared.options import parse_device
     from .api.shared.progress_bars import be_quiet
-    from .suite.executors import InProcess, Processes
     from .suite.runner import run_suite
 
     where = parse_device(device)
@@ -151,7 +164,7 @@ def run(
             where,
             usable_cache(),
             update=update,
-            executor=InProcess() if processes == 1 else Processes(processes),
+            executor=_executor(executor_name, address, processes, jobs, where, directory),
         )
         failed += done.failed
         if done.tables is not None:
@@ -166,6 +179,20 @@ def run(
     if parsed.seeds is not None:
         _show_trainings(parsed.seeds, out)
     return SOME_FAILED if failed else DONE
+
+
+def _executor(
+    name: str, address: str | None, processes: int, jobs: str, device: Any, directory: Path
+) -> "Executor":
+    """Who does the work of a run."""
+    from .suite.executors import InProcess, Processes
+
+    if name == "ray":
+        from .suite.ray_executor import RayCluster
+
+        asked = None if jobs in ("1", "auto") else processes
+        return RayCluster(address, asked, device, directory)
+    return InProcess() if processes == 1 else Processes(processes)
 
 
 def _trainings(parsed: "Suite", out: Path) -> "list[tuple[Suite, Path]]":

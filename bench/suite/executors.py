@@ -16,7 +16,7 @@ from .jobs import Answer, Failed, Job, run_job
 NextJob = Callable[[int | None], Job | None]
 Answers = Generator[tuple[Job, Answer]]
 
-_ATTEMPTS = 3  # at a job, where the process that was at work on it was killed
+ATTEMPTS = 3  # at a job, where the process that was at work on it was killed
 _CONTEXT = get_context("spawn")  # nothing of this process, such as CUDA, is in a worker
 _PATIENCE = 5.0  # seconds that a worker has to end when it is told to
 
@@ -119,11 +119,11 @@ class _Worker:
             ending = _ending(self._process.exitcode)
             self.connection.close()
             self._start()
-            if self._attempts < _ATTEMPTS:
+            if self._attempts < ATTEMPTS:
                 self._send()
                 return None
             self.held = None
-            found = Failed(f"the process at work on it {ending}, {_ATTEMPTS} times")
+            found = Failed(f"the process at work on it {ending}, {ATTEMPTS} times")
         self.job = None
         return job, found
 

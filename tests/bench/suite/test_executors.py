@@ -13,10 +13,12 @@ import pytest
 import torch
 
 from quintain.bench.api.shared.options import read_jobs
+from quintain.bench.store.environment import software
 from quintain.bench.store.records import read_cell
 from quintain.bench.suite import executors
 from quintain.bench.suite.config import read_suite
 from quintain.bench.suite.jobs import Failed, NetworkJob, Run
+from quintain.bench.suite.ray_executor import _Actor
 
 PLUGIN = """
 import os
@@ -155,6 +157,62 @@ def test_two_processes_write_what_one_writes_though_one_is_killed(
     assert not list(two.rglob("*.tmp"))
     again = quintain("run", path, "--out", two, "--device", "cpu")
     assert "8 were there already" in again.out
+
+
+@pytest.fixture
+def ray():
+    """Ray, where it is installed; nothing of it is left after a test."""
+    found = pytest.importorskip("ray", reason="THE RAY EXECUTOR WAS NOT TESTED: ray is missing")
+    yield found
+    found.shutdown()
+
+
+def test_a_ray_cluster_writes_what_one_process_writes_though_a_worker_is_killed(
+    suite, tmp_path, quintain, tables, ray
+):
+    path = suite()
+    one, two = tmp_path / "one", tmp_path / "two"
+    alone = quintain("run", path, "--out", one, "--device", "cpu")
+    shutil.rmtree(tmp_path / "cache")
+    (path.parent / "kill").touch()
+    together = quintain(
+        "run", path, "--out", two, "--device", "cpu", "--executor", "ray", "--jobs", "2"
+    )
+    assert not (path.parent / "kill").exists()
+    assert alone.code == together.code == 1
+    said = [line for line in together.out.splitlines(keepends=True) if "(raylet)" not in line]
+    assert "".join(said).replace("/two", "/one") == alone.out  # Ray tells of the lost worker itself
+    assert hashes(two) == hashes(one)
+    assert cells(two) == cells(one)
+    assert tables(two) == tables(one)
+    assert not list(two.rglob("*.tmp"))
+
+
+def test_a_cluster_that_is_not_there_is_said_at_once(suite, tmp_path, quintain, ray):
+    arguments = ["run", suite(), "--out", tmp_path / "out", "--address", "127.0.0.1:1"]
+    began = time.monotonic()
+    answer = quintain(*arguments, "--executor", "ray")
+    assert (answer.code, "no Ray cluster at 127.0.0.1:1" in answer.error) == (2, True)
+    assert time.monotonic() - began < 30
+    assert "say --executor ray" in quintain(*arguments).error
+    assert "no Ray cluster at auto" in quintain(
+        "run", suite(), "--out", tmp_path / "out", "--executor", "ray", "--address", "auto"
+    ).error  # fmt: skip
+
+
+def test_without_ray_the_package_is_named(suite, tmp_path, quintain, monkeypatch):
+    monkeypatch.setattr("quintain.bench.suite.ray_executor.find_spec", lambda name: None)
+    answer = quintain("run", suite(), "--out", tmp_path / "out", "--executor", "ray")
+    assert (answer.code, "pip install 'quintain[ray]'" in answer.error) == (2, True)
+
+
+def test_workers_that_cannot_be_used_are_refused(tmp_path):
+    ours = software()
+    worker = _Actor(1)
+    other = worker.answer(None, {**ours, "torch": "0.4.1"}, str(tmp_path))
+    assert other.startswith(f"a worker of the cluster has torch {ours['torch']}, this computer")
+    unseen = worker.answer(None, ours, str(tmp_path / "folder" / "token"))
+    assert "must be on a file system that all machines share" in unseen
 
 
 def test_a_cell_that_kills_its_process_again_and_again_fails(suite, tmp_path, quintain, forked):
