@@ -14,12 +14,12 @@ import click
 from .api.epsilon import NORMS
 from .api.errors import BadParameter, QuintainError, closest, reason
 from .api.plugins.plugin import KINDS
+from .api.shared.safe_text import short
 from .api.shared.streams import (
     discard,
     line_width,
     note,
     open_standard_streams,
-    shortened,
     show,
 )
 from .report.formats import FORMATS, Format
@@ -92,10 +92,8 @@ def quintain() -> None:
 @click.option("--update", is_flag=True, help="Go on in a directory of an older version of SUITE.")
 @click.option(
     "--jobs",
-    default="1",
-    show_default=True,
     metavar="N",
-    help="Processes at work on cells; auto: as many as there are cores. Same records.",
+    help="Workers at once; auto: one a core. Same records. [1; of a cluster all that it has]",
 )
 @click.option(
     "--executor",
@@ -115,7 +113,7 @@ def run(
     seed: int | None,
     training_seed: int | None,
     update: bool,
-    jobs: str,
+    jobs: str | None,
     executor_name: str,
     address: str | None,
     quiet: bool,
@@ -130,7 +128,8 @@ def run(
     from .suite.config import read_suite
     from .suite.lookup import check_names
 
-    processes = read_jobs(jobs)
+    whole_cluster = executor_name == "ray" and jobs == "auto"
+    workers = None if jobs is None or whole_cluster else read_jobs(jobs)
     if address is not None and executor_name != "ray":
         raise BadParameter("--address is of a Ray cluster: say --executor ray as well")
     parsed, text, folder = read_suite(suite)
@@ -164,7 +163,7 @@ def run(
             where,
             usable_cache(),
             update=update,
-            executor=_executor(executor_name, address, processes, jobs, where, directory),
+            executor=_executor(executor_name, address, workers, where, directory),
         )
         failed += done.failed
         if done.tables is not None:
@@ -182,7 +181,7 @@ def run(
 
 
 def _executor(
-    name: str, address: str | None, processes: int, jobs: str, device: Any, directory: Path
+    name: str, address: str | None, workers: int | None, device: Any, directory: Path
 ) -> "Executor":
     """Who does the work of a run."""
     from .suite.executors import InProcess, Processes
@@ -190,9 +189,8 @@ def _executor(
     if name == "ray":
         from .suite.ray_executor import RayCluster
 
-        asked = None if jobs in ("1", "auto") else processes
-        return RayCluster(address, asked, device, directory)
-    return InProcess() if processes == 1 else Processes(processes)
+        return RayCluster(address, workers, device, directory)
+    return Processes(workers) if workers is not None and workers > 1 else InProcess()
 
 
 def _trainings(parsed: "Suite", out: Path) -> "list[tuple[Suite, Path]]":
@@ -209,18 +207,11 @@ def _trainings(parsed: "Suite", out: Path) -> "list[tuple[Suite, Path]]":
 
 def _show_trainings(seeds: Sequence[int], out: Path) -> None:
     """Write and show what training again changes."""
-    from .report.seeds import over_trainings, trainings_summary
-    from .report.stored_tables import read_table
-    from .store.atomic import write_text
-    from .store.spreadsheet import to_csv
+    from .report.seeds import trainings_summary, write_trainings
 
-    files = {one: out / f"seed-{one}" / "leaderboard.csv" for one in seeds}
-    boards = {one: read_table(file) for one, file in files.items() if file.is_file()}
-    if not boards:
-        return
-    table = over_trainings(boards)
-    write_text(out / "seeds.csv", to_csv(table))
-    show(f"\n{trainings_summary(table)}\n\nThe table: {out / 'seeds.csv'}")
+    table = write_trainings({one: out / f"seed-{one}" for one in seeds}, out / "seeds.csv")
+    if table is not None:
+        show(f"\n{trainings_summary(table)}\n\nThe table: {out / 'seeds.csv'}")
 
 
 def _show_tables(tables: "Tables", *, verbose: bool) -> None:
@@ -351,7 +342,8 @@ def _list_kinds(kinds: Sequence[str]) -> None:
         line = line_width()
         room = None if line is None else line - width - 4
         for name, summary in rows:
-            show(f"  {name:{width}}  {shortened(summary, room)}".rstrip())
+            shown = summary if room is None else short(summary, max(room, 12))
+            show(f"  {name:{width}}  {shown}".rstrip())
 
 
 @quintain.command()

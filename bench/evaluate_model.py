@@ -71,14 +71,18 @@ class Result(CellResult):
 
     def __repr__(self) -> str:
         """The attack, the curve and the flags, in ten lines at most."""
-        return summary(self.title or " + ".join(self.stages), self.curve, self.flags)
+        return summary(self._name, self.curve, self.flags)
+
+    @property
+    def _name(self) -> str:
+        """What was run, for people."""
+        return self.title or " + ".join(self.stages) or "certificates"
 
     def _repr_html_(self) -> str:
         """A table and a curve, for notebooks."""
         from .report.page.notebook import result_html
 
-        title = self.title or " + ".join(self.stages) or "certificates"
-        return result_html(title, self.curve, self.flags)
+        return result_html(self._name, self.curve, self.flags)
 
     def plot(self) -> "Figure":
         """Robust accuracy against epsilon with its 95% interval, a matplotlib figure.
@@ -89,8 +93,7 @@ class Result(CellResult):
         from .report.plots import result_figure
 
         check_ending(Path("figure.png"))
-        title = self.title or " + ".join(self.stages) or "certificates"
-        return result_figure(self.curve, title)
+        return result_figure(self.curve, self._name)
 
     @property
     def curve(self) -> pd.DataFrame:

@@ -67,18 +67,24 @@ def figure_style() -> Iterator[None]:
 
 
 def panels(
-    count: int, height: float, legend: Sequence[str] = ()
+    count: int, height: float, legend: Sequence[str] = (), across: int | None = None
 ) -> "tuple[Figure, tuple[Axes, ...]]":
     """A figure with panels side by side.
 
-    height: of the panels, in inches. legend: the titles of one below them, which gets its room.
+    height: of a panel, in inches. legend: the titles of one below them, which gets its room.
+    across: in a row at most; by default all are in one.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    size = (WIDTH, height + _LINE * _legend_shape(legend)[0])
+    columns = min(count, across or count)
+    lines = -(-count // columns)
+    size = (WIDTH, height * lines + _LINE * _legend_shape(legend)[0])
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(wspace=0.06))
-    return figure, tuple(figure.subplots(1, count, squeeze=False)[0])
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for spare in axes[count:]:
+        spare.set_axis_off()
+    return figure, tuple(axes[:count])
 
 
 def look(number: int, colour: int | None = None, dashes: int | None = None) -> dict[str, Any]:

@@ -48,24 +48,34 @@ def gather(directories: Sequence[Path], note: Callable[[str], None]) -> Gathered
     Raises: RunDirectoryError when a run is damaged, or nothing is left.
     """
     found = Gathered()
+    for one in gather_each(directories, note).values():
+        found.cells |= one.cells
+        found.lost += one.lost
+        found.stored += one.stored
+    return found
+
+
+def gather_each(directories: Sequence[Path], note: Callable[[str], None]) -> dict[Path, Gathered]:
+    """The same of each run directory that is not left out, apart."""
+    made = {}
     for directory in directories:
         if len(directories) > 1 and not (directory / "manifest.json").is_file():
             note(f"{directory} is left out: it is no run directory, it has no manifest.json")
             continue
         about = read_manifest(directory)
+        made[directory] = found = Gathered()
         if _is_without_records(directory, about):
             found.stored.append(_stored(directory, about))
             note(f"{directory} holds no records: its tables are taken as they were written")
             continue
-        done, lost = read_cells(directory)
+        done, found.lost = read_cells(directory)
         if not done and len(directories) > 1:
             note(f"{directory} has no finished cell")
         for cell in done:
             found.cells[(*cell.defended_model, cell.about["attack"], cell.about["key"])] = cell
-        found.lost += lost
-    if not found.cells and not found.stored:
+    if not any(one.cells or one.stored for one in made.values()):
         raise RunDirectoryError(f"no finished cell in {', '.join(map(str, directories))}")
-    return found
+    return made
 
 
 def _is_without_records(directory: Path, about: dict[str, Any]) -> bool:

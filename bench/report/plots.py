@@ -35,7 +35,7 @@ def curves_figure(tradeoff: pd.DataFrame, epsilon: str) -> "Figure":
     groups = list(tradeoff.groupby(["model", "defense"], sort=False))[:_MOST]
     attacks = list(dict.fromkeys(tradeoff["attack"]))
     with figure_style():
-        figure, grid = _grid(len(groups), legend=[drawn(str(one)) for one in attacks])
+        figure, grid = _panels(len(groups), attacks)
         for axes, ((model, defense), rows) in zip(grid, groups, strict=False):
             for number, attack in enumerate(attacks):
                 own = rows[rows["attack"] == attack]
@@ -81,7 +81,7 @@ def queries_figure(queries: pd.DataFrame, epsilon: str) -> "Figure":
     groups = list(at.groupby(["model", "defense"], sort=False))[:_MOST]
     attacks = list(dict.fromkeys(at["attack"]))
     with figure_style():
-        figure, grid = _grid(len(groups), legend=[drawn(str(one)) for one in attacks])
+        figure, grid = _panels(len(groups), attacks)
         for axes, ((model, defense), rows) in zip(grid, groups, strict=False):
             for number, attack in enumerate(attacks):
                 own = rows[rows["attack"] == attack]
@@ -117,18 +117,8 @@ def _curve(
         axes.fill_between(at[1:], own["ci_low"], own["ci_high"], color=style["color"], alpha=0.12)
 
 
-def _grid(count: int, legend: Sequence[str]) -> "tuple[Figure, Sequence[Axes]]":
-    """Panels in rows of three, with room for a legend below."""
-    from matplotlib.figure import Figure
-
-    across = min(count, _ACROSS)
-    down = -(-count // across)
-    figure, _ = panels(1, height=1.9 * down + 0.2, legend=legend)
-    made = Figure(figsize=(WIDTH, float(figure.get_figheight())), layout="constrained")
-    axes = np.atleast_1d(made.subplots(down, across, squeeze=False)).ravel()
-    for spare in axes[count:]:
-        spare.set_axis_off()
-    return made, list(axes[:count])
+def _panels(count: int, attacks: Sequence[Any]) -> "tuple[Figure, tuple[Axes, ...]]":
+    return panels(count, 2.0, [drawn(str(one)) for one in attacks], across=_ACROSS)
 
 
 def _outer(grid: "Sequence[Axes]", count: int, xlabel: str, ylabel: str) -> None:

@@ -1,14 +1,14 @@
 """Tables for people: Markdown, LaTeX, HTML and CSV of the same figures. No torch here."""
 
-import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
 from ..api.shared.safe_text import markdown
 from .formats.leaderboard import leaderboard_rows
 from .formats.markdown import markdown_table
+from .formats.numbers import blank_or
 
 _CELL = ["model", "defense", "attack"]
 _POINTS, _WIDE = 5, 300
@@ -39,7 +39,7 @@ def summary(attack: str, curve: pd.DataFrame, flags: Sequence[str]) -> str:
     """
     first = curve.iloc[0]
     clean, count = float(first["clean_accuracy"]), int(first["n_examples"])
-    head = f"Result of {attack or 'certificates'}"
+    head = f"Result of {attack}"
     count_line = f"{count:,} examples, clean accuracy {clean:.3f}"
     left = len(curve) - _POINTS
     rows = curve if left <= 0 else curve.iloc[_spread(len(curve), _POINTS)]
@@ -76,8 +76,3 @@ def tradeoff_table(tradeoff: pd.DataFrame) -> str:
     for name in ("forward", "backward"):
         table[name] = first[f"{name}_mean"].map(blank_or("{:,.0f}"))
     return markdown_table(table, ["left"] * 3 + ["right"] * (len(table.columns) - 3))
-
-
-def blank_or(form: str) -> Callable[[float], str]:
-    """Format a number; nothing for NaN."""
-    return lambda value: "" if math.isnan(value) else form.format(value)

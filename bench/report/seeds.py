@@ -1,15 +1,33 @@
 """One table over several trainings of the same networks: what training again changes."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
 from ..api.shared.safe_text import short
+from ..store.atomic import write_text
+from ..store.spreadsheet import to_csv
 from .statistics import mean_interval
+from .stored_tables import read_table
 
 _ROW = ["dataset", "norm", "epsilon", "model", "defense"]
+
+
+def write_trainings(directories: Mapping[int, Path], file: Path) -> pd.DataFrame | None:
+    """Write the table over run directories, by training seed; None where none has a leaderboard."""
+    boards = {
+        seed: read_table(one / "leaderboard.csv")
+        for seed, one in directories.items()
+        if (one / "leaderboard.csv").is_file()
+    }
+    if not boards:
+        return None
+    table = over_trainings(boards)
+    write_text(file, to_csv(table))
+    return table
 
 
 def over_trainings(boards: Mapping[int, pd.DataFrame]) -> pd.DataFrame:

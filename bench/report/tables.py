@@ -1,7 +1,7 @@
 """Tables: every figure is a query over per-example records. No torch here."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from .certificates import contradicted, is_certificate, without_attack
 from .query_curves import SUMMARY_COLUMNS, counts_queries, query_summary
 from .statistics import (
     Estimate,
-    bootstrap,
+    bootstrap_mean,
     curve_area,
     interval,
     median_interval,
@@ -84,7 +84,8 @@ LEADERBOARD_COLUMNS = [
     "median_epsilon_low",
     "median_epsilon_high",
 ]
-_ALIKE = ("dataset", "norm", "epsilon", "examples_hash", "attacks_hash")
+_HASHES = ["examples_hash", "attacks_hash"]
+_COMPARE = ["dataset", "norm", "value", *_HASHES]  # rows that agree in these are ranked together
 _SURE = ["rank_low", "rank_high", "tie_group"]
 
 
@@ -205,13 +206,10 @@ def leaderboard(cells: Iterable[Cell], lost: Iterable[Lost] = ()) -> pd.DataFram
     lost = list(lost)
     rows, there = [], set()
     outcomes: list[NDArray[np.bool_] | None] = []
-    for group, missing in _experiments(cells, lost):
-        attacks, certificates = _apart(group)
-        if attacks:
-            worst = worst_case(attacks, [one.flag for one in missing], certificates)
-            rows.append(_standing(attacks, worst, certificates, missing))
-            outcomes.append(None if missing else withstood(worst))
-            there.add(attacks[0].defended_model)
+    for attacks, worst, certificates, missing in _worst_of_each(cells, lost):
+        rows.append(_standing(attacks, worst, certificates, missing))
+        outcomes.append(None if missing else withstood(worst))
+        there.add(worst.defended_model)
     absent = dict.fromkeys(
         one.defended_model for one in lost if one.defended_model not in there and one.epsilon
     )
@@ -225,12 +223,18 @@ def leaderboard(cells: Iterable[Cell], lost: Iterable[Lost] = ()) -> pd.DataFram
 
 def worst_cases(cells: Iterable[Cell], lost: Iterable[Lost] = ()) -> list[Cell]:
     """The worst case over the untargeted attacks on each defended model that met any."""
-    found = []
+    return [worst for _, worst, _, _ in _worst_of_each(cells, lost)]
+
+
+def _worst_of_each(
+    cells: Iterable[Cell], lost: Iterable[Lost]
+) -> Iterator[tuple[list[Cell], Cell, Cell | None, list[Lost]]]:
+    """Of each defended model the attacks, their worst case, its certificates, what is missing."""
     for group, missing in _experiments(cells, lost):
         attacks, certificates = _apart(group)
         if attacks:
-            found.append(worst_case(attacks, [one.flag for one in missing], certificates))
-    return found
+            worst = worst_case(attacks, [one.flag for one in missing], certificates)
+            yield attacks, worst, certificates, missing
 
 
 def withstood(cell: Cell, epsilon: str | None = None) -> "NDArray[np.bool_]":
@@ -252,8 +256,7 @@ def _with_rank_intervals(
     outcomes: of the first rows of the table, None of those that lack an attack.
     """
     values = [Epsilon.parse(one).value for one in table["epsilon"]]
-    alike = [*_ALIKE[:2], *_ALIKE[3:]]
-    for _, rows in table.assign(value=values).groupby([*alike, "value"], sort=False):
+    for _, rows in table.assign(value=values).groupby(_COMPARE, sort=False):
         known = [
             (row, found)
             for row in rows.index
@@ -274,28 +277,27 @@ def ranked(table: pd.DataFrame) -> pd.DataFrame:
     attack, since its cell failed or is missing, come after all others, so that a crash cannot help.
     The area below the curve and the clean accuracy order rows of one rank, and change no rank.
     """
-    alike = list(_ALIKE[3:])
-    new = [name for name in alike if name not in table]  # older tables have none
+    new = [name for name in _HASHES if name not in table]  # older tables have none
     table = table.assign(**dict.fromkeys(new, ""))
-    table[alike] = table[alike].astype(object).fillna("")
+    table[_HASHES] = table[_HASHES].astype(object).fillna("")
     unsure = [name for name in _SURE if name not in table]
     table[unsure] = np.nan
     table["value"] = [Epsilon.parse(one).value for one in table["epsilon"]]
     table["incomplete"] = [
         any(flag.incomplete for flag in read_column(one)) for one in table["flags"]
     ]
-    alike = [*_ALIKE[:2], "value", *alike]
     order = ["robust_accuracy", "curve_area", "clean_accuracy"]
     table = table.sort_values(
-        [*alike, "incomplete", *order, "model", "defense"],
+        [*_COMPARE, "incomplete", *order, "model", "defense"],
         ascending=[True] * 6 + [False] * 3 + [True] * 2,
     )
     worth = table["robust_accuracy"] - 2.0 * table["incomplete"]
-    groups = worth.groupby([table[one] for one in alike])
+    alike = [table[one] for one in _COMPARE]
+    groups = worth.groupby(alike)
     table["rank"] = groups.rank(method="min", ascending=False).astype("Int64")
     # an interval is of all rows of its group: where some joined without records there is none
     known = table["rank_low"].notna() | table["incomplete"]
-    whole = known.groupby([table[one] for one in alike]).transform("all")
+    whole = known.groupby(alike).transform("all")
     table.loc[~whole, _SURE] = np.nan
     table[_SURE] = table[_SURE].astype("Float64").astype("Int64")
     return table.drop(columns=["value", "incomplete", *new, *unsure]).reset_index(drop=True)
@@ -391,7 +393,7 @@ def _sample_intervals(worst: Cell) -> tuple[Estimate, Estimate]:
     y = np.column_stack([right, robust]).astype(np.float64)
     areas = ((y[:, 1:] + y[:, :-1]) / 2 @ np.diff(x)) / x[-1]
     first = np.where(robust.all(axis=1), np.inf, epsilons[order][np.argmin(robust, axis=1)])
-    return bootstrap(areas), median_interval(np.where(right, first, 0.0))
+    return bootstrap_mean(areas), median_interval(np.where(right, first, 0.0))
 
 
 def _headline(curve: pd.DataFrame, cell: Cell) -> dict[Any, Any]:

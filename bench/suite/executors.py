@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.connection import Connection
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -43,6 +43,59 @@ class InProcess:
             yield job, run_job(job)
 
 
+class Worker(Protocol):
+    """Does one job at a time, somewhere else. One that is lost is replaced by itself.
+
+    job: that it is at work on. held: the network that it has in memory.
+    """
+
+    job: Job | None
+    held: int | None
+
+    def begin(self, job: Job) -> None:
+        """Send a job."""
+
+    def answer(self) -> tuple[Job, Answer] | None:
+        """Take the answer of one that is ready; None where it is lost, and begins the job again."""
+
+    def end(self) -> None:
+        """End it, whatever it does."""
+
+
+W = TypeVar("W", bound=Worker)
+
+
+def schedule(
+    next_job: NextJob, count: int, start: Callable[[], W], ready: Callable[[list[W]], list[W]]
+) -> Answers:
+    """Have up to `count` workers do jobs until there are none, and end them.
+
+    start: makes a worker, when there is a job for it. ready: waits until some of those at work have
+    an answer, or are lost, and says which.
+    """
+    workers: list[W] = []
+    try:
+        while True:
+            idle = [worker for worker in workers if worker.job is None]
+            while idle or len(workers) < count:
+                job = next_job(idle[0].held if idle else None)
+                if job is None:
+                    break
+                if not idle:
+                    workers.append(start())
+                    idle = workers[-1:]
+                idle.pop(0).begin(job)
+            at_work = [worker for worker in workers if worker.job is not None]
+            if not at_work:
+                return
+            for worker in ready(at_work):
+                if (done := worker.answer()) is not None:
+                    yield done
+    finally:
+        for worker in workers:
+            worker.end()
+
+
 class Processes:
     """Does jobs in a number of processes. One that is killed loses nothing but its time.
 
@@ -55,28 +108,12 @@ class Processes:
 
     def run(self, next_job: NextJob) -> Answers:
         """Do jobs until there are none; a job whose process is killed is done again."""
-        workers: list[_Worker] = []
-        try:
-            while True:
-                idle = [worker for worker in workers if worker.job is None]
-                while idle or len(workers) < self._count:
-                    job = next_job(idle[0].held if idle else None)
-                    if job is None:
-                        break
-                    if not idle:
-                        workers.append(_Worker())
-                        idle = workers[-1:]
-                    idle.pop(0).begin(job)
-                at_work = [worker for worker in workers if worker.job is not None]
-                if not at_work:
-                    return
-                ready = connection.wait([worker.connection for worker in at_work])
-                for worker in at_work:
-                    if worker.connection in ready and (done := worker.answer()) is not None:
-                        yield done
-        finally:
-            for worker in workers:
-                worker.end()
+        return schedule(next_job, self._count, _Worker, _ready)
+
+
+def _ready(workers: "list[_Worker]") -> "list[_Worker]":
+    ready = connection.wait([worker.connection for worker in workers])
+    return [worker for worker in workers if worker.connection in ready]
 
 
 class _Worker:

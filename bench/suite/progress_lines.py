@@ -13,14 +13,14 @@ from ..store.privacy import private
 class Lines:
     """A line for each finished piece of work, with the time since the start, also into a log.
 
-    log: a file that lines are added to, with the date; what cannot be written is left out. total:
-    of pieces, so that a line says how many are done and about how long the rest will take.
+    log: a file that lines are added to, with the date; what cannot be written is left out. Where
+    it is known how many pieces there are (`add`), a line says about how long the rest will take.
     """
 
-    def __init__(self, log: Path | None = None, total: int = 0) -> None:
+    def __init__(self, log: Path | None = None) -> None:
         self._began = time.monotonic()
         self._log = log
-        self._total = total
+        self._total = 0
         self._done = 0
 
     def say(self, text: str) -> None:

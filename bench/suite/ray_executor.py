@@ -6,7 +6,6 @@ Needs the extra `ray`. Records are the same files, to the byte, as one process w
 import logging
 import socket
 import uuid
-from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,7 +16,7 @@ import torch
 
 from ..api.errors import QuintainError, one_line, reason
 from ..store.environment import software
-from .executors import ATTEMPTS, Answers, NextJob
+from .executors import ATTEMPTS, Answers, NextJob, schedule
 from .jobs import Answer, Failed, Job, run_job
 
 _PATIENCE = 5.0  # seconds for a cluster to answer
@@ -46,53 +45,39 @@ class RayCluster:
                 "pip install 'quintain[ray]' brings it"
             )
         _check_reachable(address)
-        self._ray: Any = import_module("ray")
-        try:
-            self._ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise QuintainError(f"no Ray cluster at {address}: {one_line(error)}") from None
-        resources = self._ray.cluster_resources()
-        kind = "GPU" if device.type == "cuda" else "CPU"
-        there = int(resources.get(kind, 0))
-        if there < 1:
-            self._ray.shutdown()
-            raise QuintainError(f"the Ray cluster has no {kind} for jobs on {device}")
-        self._count = min(workers or there, there)
-        self._needs = {"num_cpus": 1, "num_gpus": 1 if kind == "GPU" else 0}
+        self._address, self._workers, self._device = address, workers, device
         self._shared = shared.absolute()
 
     def run(self, next_job: NextJob) -> Answers:
         """Do jobs until there are none; a job whose worker is lost is done again."""
-        workers: list[_RayWorker] = []
+        ray: Any = import_module("ray")
         self._shared.mkdir(parents=True, exist_ok=True)
         token = self._shared / f".seen-{uuid.uuid4().hex}.tmp"
-        token.touch()
-        try:
-            while True:
-                idle = [worker for worker in workers if worker.job is None]
-                while idle or len(workers) < self._count:
-                    job = next_job(idle[0].held if idle else None)
-                    if job is None:
-                        break
-                    if not idle:
-                        workers.append(_RayWorker(self._ray, self._needs, token))
-                        idle = workers[-1:]
-                    idle.pop(0).begin(job)
-                at_work = [worker for worker in workers if worker.job is not None]
-                if not at_work:
-                    return
-                for worker in self._ready(at_work):
-                    if (done := worker.answer()) is not None:
-                        yield done
-        finally:
-            for worker in workers:
-                worker.end()
-            token.unlink(missing_ok=True)
-            self._ray.shutdown()
 
-    def _ready(self, workers: "Sequence[_RayWorker]") -> "list[_RayWorker]":
-        ready, _ = self._ray.wait([worker.pending for worker in workers])
-        return [worker for worker in workers if worker.pending in ready]
+        def ready(workers: list[_RayWorker]) -> list[_RayWorker]:
+            done, _ = ray.wait([worker.pending for worker in workers])
+            return [worker for worker in workers if worker.pending in done]
+
+        try:
+            count, needs = self._connected(ray)
+            token.touch()
+            yield from schedule(next_job, count, lambda: _RayWorker(ray, needs, token), ready)
+        finally:
+            token.unlink(missing_ok=True)
+            ray.shutdown()
+
+    def _connected(self, ray: Any) -> tuple[int, dict[str, int]]:
+        """Connect to the cluster: how many workers it may have, and what each needs."""
+        try:
+            ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise QuintainError(f"no Ray cluster at {self._address}: {one_line(error)}") from None
+        kind = "GPU" if self._device.type == "cuda" else "CPU"
+        there = int(ray.cluster_resources().get(kind, 0))
+        if there < 1:
+            raise QuintainError(f"the Ray cluster has no {kind} for jobs on {self._device}")
+        needs = {"num_cpus": 1, "num_gpus": 1 if kind == "GPU" else 0}
+        return min(self._workers or there, there), needs
 
 
 def _check_reachable(address: str | None) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import sys
-import textwrap
 from typing import TextIO
 
 from ..errors import QuintainError, reason
@@ -35,17 +34,6 @@ def show(text: str, end: str = "\n") -> None:
 def line_width() -> int | None:
     """How many characters a line of standard output has; None where no terminal cuts it."""
     return shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
-
-
-def shortened(text: str, width: int | None) -> str:
-    """The words of a text that fit into a line, with "..." for the others.
-
-    >>> shortened("one two three", 10), shortened("one two three", None)
-    ('one two...', 'one two three')
-    """
-    if width is None or len(text) <= width:
-        return text
-    return textwrap.shorten(text, max(width, 12), placeholder="...")
 
 
 def note(text: str) -> None:

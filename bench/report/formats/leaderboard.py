@@ -3,7 +3,7 @@
 import json
 import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,6 +13,7 @@ from ...api.shared.safe_text import markdown, plain
 from ...store.spreadsheet import to_csv
 from . import Format
 from .markdown import markdown_table
+from .numbers import blank_or
 from .robustbench import entries
 
 _WIDTH = 100  # characters of the line above a table
@@ -60,9 +61,9 @@ def leaderboard_columns(table: pd.DataFrame) -> pd.DataFrame:
         shown[name.replace("_", " ")] = [_text(one) for one in table[name]]
     for column, title in _FRACTIONS.items():
         if column in table and not (column == "certified_accuracy" and table[column].isna().all()):
-            shown[title] = table[column].map(_blank_or("{:.3f}")).to_list()
+            shown[title] = table[column].map(blank_or("{:.3f}")).to_list()
     ends = zip(table["ci_low"], table["ci_high"], strict=True)
-    form = _blank_or("{:.3f}")
+    form = blank_or("{:.3f}")
     interval = [f"{form(low)} to {form(high)}" if form(low) else "" for low, high in ends]
     shown.insert(list(shown.columns).index("robust") + 1, "95% interval", interval)
     if "flags" in table and any(table["flags"].fillna("")):
@@ -106,10 +107,6 @@ def _text(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return plain(str(value))
-
-
-def _blank_or(form: str) -> Callable[[float], str]:
-    return lambda value: "" if pd.isna(value) else form.format(value)
 
 
 def _latex(heading: str, shown: pd.DataFrame, flags: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from ...api.shared.safe_text import plain
 from ...store.atomic import write_text
 from ...store.hashing import hash_bytes
 from ...store.spreadsheet import to_csv
+from ..formats.numbers import blank_or
 from . import charts, sections
 from .content import Content, content, sentence
 
@@ -85,8 +86,8 @@ def _environment() -> Environment:
     made = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters["fraction"] = sections.formatted("{:.3f}")
-    made.filters["count"] = sections.formatted("{:,.0f}")
+    made.filters["fraction"] = blank_or("{:.3f}")
+    made.filters["count"] = blank_or("{:,.0f}")
     made.filters["plain"] = lambda value: plain(str(value))
     made.filters["code"] = _code
     return made

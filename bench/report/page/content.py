@@ -1,8 +1,8 @@
 """What a page shows: the tables of one or more runs, put into groups of rows that compare."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ...api.shared.safe_text import plain
 from ...store.privacy import private_values
 from ...store.run_directory import read_manifest
 from ..detection import detections
+from ..formats.numbers import blank_or
 from ..query_curves import queries
 from ..tables import WORST_CASE
 from ..transfer import transfers
@@ -22,6 +23,7 @@ from .gallery import gallery
 from .pictures import Picture
 from .runs import Pair, Run, joined, read_runs
 
+_COSTS = ("forward_mean", "backward_mean", "queries_mean", "seconds")
 _ALIKE = ("dataset", "norm", "epsilon", "n_examples", "examples_hash", "attacks_hash")
 
 
@@ -38,11 +40,15 @@ class Row:
     @property
     def rank(self) -> str:
         """Its rank, with the interval of ranks where the table has one."""
-        low, high = (self.values.get(name) for name in ("rank_low", "rank_high"))
-        if low is None or pd.isna(low):
-            return _whole(self.values.get("rank"))
-        low, high = int(low), int(high) if high is not None else int(low)
+        if not self.has_rank_interval:
+            return blank_or("{:d}")(self.values.get("rank"))
+        low, high = (int(self.values[name]) for name in ("rank_low", "rank_high"))
         return str(low) if low == high else f"{low} to {high}"
+
+    @property
+    def has_rank_interval(self) -> bool:
+        """Whether it is known how sure its rank is."""
+        return not _missing(self.values.get("rank_low"))
 
 
 @dataclass(frozen=True)
@@ -76,10 +82,23 @@ class Group:
         """Whether there are maps of where networks looked."""
         return any(one.clean_map for shown in self.gallery.values() for one in shown)
 
+    @cached_property
+    def certifies(self) -> bool:
+        """Whether any row has a certified accuracy."""
+        return any(not _missing(one.values.get("certified_accuracy")) for one in self.rows)
+
+    @cached_property
+    def has_rank_intervals(self) -> bool:
+        """Whether it is known how sure the ranks are."""
+        return any(one.has_rank_interval for one in self.rows)
+
+    @cached_property
+    def _is_of_one_model(self) -> bool:
+        return len({one.values["model"] for one in self.rows}) == 1
+
     def short_title(self, row: Row) -> str:
         """What charts call a row: the defense alone, where all rows are of one model."""
-        models = {one.values["model"] for one in self.rows}
-        return row.title if len(models) > 1 else str(row.values["defense"])
+        return str(row.values["defense"]) if self._is_of_one_model else row.title
 
 
 @dataclass(frozen=True)
@@ -225,8 +244,10 @@ def _group(
         return found.assign(epsilon=first)
 
     tradeoff = own(tables["tradeoff"], "model", "defense")
+    worst = tradeoff[tradeoff["attack"] == WORST_CASE].drop_duplicates(["model", "defense"])
+    costs = worst.set_index(["model", "defense"])[list(_COSTS)].astype(float).to_dict("index")
     made = [
-        _row(numbers[pair], values, tradeoff)
+        _row(numbers[pair], values, costs.get(pair, {}))
         for pair, values in zip(named, rows.to_dict("records"), strict=True)
     ]
     return Group(
@@ -245,17 +266,7 @@ def _group(
     )
 
 
-def _row(number: int, values: Mapping[Any, Any], tradeoff: pd.DataFrame) -> Row:
-    own = tradeoff[
-        (tradeoff["model"] == values["model"])
-        & (tradeoff["defense"] == values["defense"])
-        & (tradeoff["attack"] == WORST_CASE)
-    ]
-    cost = {}
-    if len(own):
-        first = own.iloc[0]
-        names = ("forward_mean", "backward_mean", "queries_mean", "seconds")
-        cost = {name: float(first[name]) for name in names}
+def _row(number: int, values: Mapping[Any, Any], cost: Mapping[str, float]) -> Row:
     title = f"{values['model']} x {values['defense']}"
     flags = read_column(str(values["flags"]) if values["flags"] else "")
     return Row(number, title, {str(k): v for k, v in values.items()}, flags, cost)
@@ -288,13 +299,4 @@ def _provenance(run: Run) -> Provenance:
 
 
 def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA
-
-
-def _whole(value: Any) -> str:
-    return "" if _missing(value) else str(int(value))
-
-
-def ascending(epsilons: Sequence[str]) -> list[str]:
-    """Epsilons as they were written, the smallest first, each once."""
-    return sorted(dict.fromkeys(map(str, epsilons)), key=lambda one: Epsilon.parse(one).value)
+    return value is None or bool(pd.isna(value))

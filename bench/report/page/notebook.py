@@ -6,10 +6,10 @@ from importlib import resources
 
 import pandas as pd
 
-from ...api.epsilon import Epsilon
 from ...api.flags import Flag
 from ...api.shared.safe_text import plain
-from .charts import Axis, Point, Series, line_chart, small
+from .charts import Axis, Series, line_chart, small
+from .sections import curve_points, epsilon_axis
 
 _STYLE = """
 .quintain { font: 14px/1.5 system-ui, sans-serif; max-width: 640px; }
@@ -42,16 +42,9 @@ def result_html(title: str, curve: pd.DataFrame, flags: Sequence[Flag]) -> str:
 
 
 def _drawing(title: str, curve: pd.DataFrame) -> str:
-    clean = float(curve["clean_accuracy"].iloc[0])
-    points = [Point(0.0, clean, note=f"clean accuracy {clean:.3f}")]
-    for one in curve.to_dict("records"):
-        value, low, high = (float(one[k]) for k in ("robust_accuracy", "ci_low", "ci_high"))
-        note = f"{value:.3f} at {one['epsilon']}"
-        points.append(Point(Epsilon.parse(str(one["epsilon"])).value, value, low, high, note))
-    points.sort(key=lambda one: one.x)
-    ticks = [(0.0, "0"), *((Epsilon.parse(str(e)).value, str(e)) for e in curve["epsilon"])]
-    x = Axis("epsilon", 0.0, points[-1].x or 1.0, sorted(ticks))
-    return line_chart(title, [Series(title, 0, points)], small(x, Axis("accuracy", 0.0, 1.0)))
+    series = Series(title, 0, curve_points(curve, title))
+    frame = small(epsilon_axis("epsilon", curve["epsilon"]), Axis("robust accuracy", 0.0, 1.0))
+    return line_chart(title, [series], frame)
 
 
 def _style() -> str:

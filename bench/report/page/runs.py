@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from ...api.errors import RunDirectoryError
 from ...store.cell import Cell
 from ...store.privacy import private
-from ..gathering import Gathered, gather
+from ..gathering import Gathered, gather_each
 
 Pair = tuple[str, str]  # model, defense
 
@@ -45,15 +44,7 @@ def read_runs(
             text = text.replace(str(directory), names[directory])
         said.append(private(text))
 
-    if len(every) == 1:
-        return [Run(every[0], names[every[0]], gather(every, remember), {})]
-    gather(every, remember)  # says what is left out
-    each: dict[Path, Gathered] = {}
-    for one in every:
-        try:
-            each[one] = gather([one], lambda text: None)
-        except RunDirectoryError:  # nothing is finished there: that was said
-            continue
+    each = gather_each(every, remember)
     owners: dict[Pair, set[frozenset[str]]] = {}
     for found in each.values():
         for pair, keys in _pairs(found).items():
@@ -61,6 +52,7 @@ def read_runs(
     return [
         Run(one, names[one], found, _shown(found, names[one], owners))
         for one, found in each.items()
+        if found.cells or found.stored
     ]
 
 

@@ -1,7 +1,7 @@
 """The charts and tables of a group of rows, as the template wants them."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from ...api.flags import Flag, read_column
 from ..statistics import interval
 from ..tables import WORST_CASE
 from .charts import WORST, Axis, Frame, Point, Series, line_chart, scatter_chart, small
-from .content import Group, Row, ascending
+from .content import Group, Row
 
 MOST_DRAWN = 24  # defended models in one chart
 _SHADED = 8  # with more curves than this their bands would hide one another
@@ -57,15 +57,16 @@ def curves(group: Group) -> Chart | None:
     rows = group.rows[:MOST_DRAWN]
     worst = group.tradeoff[group.tradeoff["attack"] == WORST_CASE]
     shaded = len(rows) <= _SHADED
-    series = [
-        Series(title, row.number, points)
-        for row in rows
-        if (points := _curve(worst[_of(worst, row)], title := group.short_title(row), band=shaded))
-    ]
+    series = []
+    for row in rows:
+        title = group.short_title(row)
+        points = curve_points(worst[_of(worst, row)], title, band=shaded)
+        if points:
+            series.append(Series(title, row.number, points))
     if not series:
         return None
     note = f"The first {MOST_DRAWN} rows are drawn." if len(group.rows) > MOST_DRAWN else ""
-    axis = _epsilon_axis(group, worst["epsilon"])
+    axis = epsilon_axis(f"epsilon, {group.norm}", worst["epsilon"])
     title = "Robust accuracy against epsilon, worst case over the attacks"
     return _chart(title, series, Frame(axis, _SHARE), note)
 
@@ -73,7 +74,7 @@ def curves(group: Group) -> Chart | None:
 def by_attack(group: Group) -> list[Chart]:
     """For each defended model, a curve for each attack. An attack looks the same in all of them."""
     charts = []
-    axis = _epsilon_axis(group, group.tradeoff["epsilon"])
+    axis = epsilon_axis(f"epsilon, {group.norm}", group.tradeoff["epsilon"])
     looks = _attack_looks(group)
     for row in group.rows[:MOST_DRAWN]:
         own = group.tradeoff[_of(group.tradeoff, row)]
@@ -81,7 +82,7 @@ def by_attack(group: Group) -> list[Chart]:
         if len(there) < 2:
             continue
         series = [
-            Series(one, number, _curve(own[own["attack"] == one], one))
+            Series(one, number, curve_points(own[own["attack"] == one], one))
             for one, number in looks.items()
             if one in there
         ]
@@ -146,10 +147,13 @@ def attack_heat_map(group: Group) -> HeatMap | None:
     if len(attacks) < 2:
         return None
     columns = [*attacks, WORST_CASE]
+    names = zip(at["model"], at["defense"], at["attack"], strict=True)
+    values = dict(zip(names, at["robust_accuracy"], strict=True))
     rows = []
     for row in group.rows:
-        own = at[_of(at, row)].drop_duplicates("attack").set_index("attack")["robust_accuracy"]
-        rows.append((group.short_title(row), [_heat(own.get(one)) for one in columns]))
+        pair = (row.values["model"], row.values["defense"])
+        cells = [_heat(values.get((*pair, attack))) for attack in columns]
+        rows.append((group.short_title(row), cells))
     return HeatMap(f"Robust accuracy at {group.epsilon}, by attack", columns, rows)
 
 
@@ -226,7 +230,7 @@ def _chart(
     )
 
 
-def _curve(rows: pd.DataFrame, title: str, *, band: bool = True) -> list[Point]:
+def curve_points(rows: pd.DataFrame, title: str, *, band: bool = True) -> list[Point]:
     """From epsilon 0, which is clean accuracy. Empty where there are no rows."""
     if not len(rows):
         return []
@@ -240,10 +244,11 @@ def _curve(rows: pd.DataFrame, title: str, *, band: bool = True) -> list[Point]:
     return sorted(points, key=lambda point: point.x)
 
 
-def _epsilon_axis(group: Group, epsilons: "pd.Series[Any]") -> Axis:
-    written = ascending(list(epsilons))
+def epsilon_axis(label: str, epsilons: Iterable[str]) -> Axis:
+    """An axis from 0 with a tick at each epsilon as it was written."""
+    written = sorted(dict.fromkeys(map(str, epsilons)), key=lambda one: Epsilon.parse(one).value)
     ticks = [(0.0, "0"), *((Epsilon.parse(one).value, one) for one in written)]
-    return Axis(f"epsilon, {group.norm}", 0.0, ticks[-1][0] or 1.0, ticks)
+    return Axis(label, 0.0, ticks[-1][0] or 1.0, ticks)
 
 
 def _of(table: pd.DataFrame, row: Row) -> "pd.Series[bool]":
@@ -269,13 +274,3 @@ def _heat(value: Any) -> HeatCell:
 
 def _number(value: Any) -> float:
     return math.nan if value is None or value is pd.NA else float(value)
-
-
-def formatted(form: str) -> Callable[[Any], str]:
-    """Format a number; nothing where there is none."""
-
-    def show(value: Any) -> str:
-        number = _number(value)
-        return "" if math.isnan(number) else form.format(number)
-
-    return show

@@ -7,6 +7,7 @@ of images, not of training a network again. `mean_interval` alone is of a few tr
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -104,6 +105,43 @@ def bootstrap(
         random_state=np.random.default_rng(seed),
     ).confidence_interval
     return Estimate(value, float(found.low), float(found.high), len(sample))
+
+
+def bootstrap_mean(
+    values: ArrayLike, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """The mean of numbers of which many are equal, with the BCa interval of `bootstrap`.
+
+    Resamples are drawn as counts of the different numbers, and the acceleration of a mean is known
+    without a jackknife, so that time and memory depend on the different numbers alone: of 10,000
+    examples with six of them it takes milliseconds, where resampling takes 5 s and 2 GB.
+
+    values: (n,), finite.
+
+    >>> from quintain.bench.report.statistics import bootstrap_mean
+    >>> print(bootstrap_mean([0.0] * 30 + [1.0] * 70))
+    0.70 [0.60, 0.79]
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    n = len(sample)
+    if not n:
+        return Estimate(np.nan, np.nan, np.nan, 0)
+    different, counts = np.unique(sample, return_counts=True)
+    value = float(sample.mean())
+    if len(different) == 1:
+        return Estimate(value, value, value, n)
+    drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples) @ different / n
+    below = float(np.mean(drawn < value) + np.mean(drawn <= value)) / 2
+    normal = NormalDist()
+    bias = normal.inv_cdf(min(max(below, 0.5 / resamples), 1 - 0.5 / resamples))
+    apart = different - value
+    acceleration = float(counts @ apart**3) / (6 * float(counts @ apart**2) ** 1.5)
+
+    def end(share: float) -> float:
+        z = bias + normal.inv_cdf(share)
+        return float(np.quantile(drawn, normal.cdf(bias + z / (1 - acceleration * z))))
+
+    return Estimate(value, end((1 - confidence) / 2), end((1 + confidence) / 2), n)
 
 
 def mean_interval(values: ArrayLike, *, confidence: float = 0.95) -> Estimate:

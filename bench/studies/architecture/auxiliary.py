@@ -60,9 +60,8 @@ class Auxiliary:
             variants(context, specs, self.training, self.seeds, self.epsilon, self.attack)
         )
         shape = context.data("test").shape
-        table["training_multiply_adds"] = [
-            _training_cost(context, specs[name], shape) for name in table["variant"]
-        ]
+        costs = {name: _training_cost(context, spec, shape) for name, spec in specs.items()}
+        table["training_multiply_adds"] = table["variant"].map(costs)
         examples = Examples.of(context, "train", most=128)
         gradients = pd.DataFrame(
             row

@@ -1,5 +1,6 @@
 """AlexNet's prediction from ten views of an image."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -31,7 +32,7 @@ class TenViews(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> (B, K), logarithms of probabilities."""
         each = [self.model(view).log_softmax(dim=1) for view in self.views(x)]
-        return torch.stack(each).logsumexp(dim=0) - torch.tensor(float(len(each))).log()
+        return torch.stack(each).logsumexp(dim=0) - math.log(len(each))
 
     def views(self, x: Tensor) -> Iterator[Tensor]:
         """The ten, each as (B, C, H, W)."""

@@ -8,6 +8,7 @@ import scipy.stats
 from quintain.bench.report.statistics import (
     Estimate,
     bootstrap,
+    bootstrap_mean,
     compare_pairs,
     curve_area,
     interval,
@@ -220,3 +221,22 @@ def test_the_medians_interval_covers_it():
         found = median_interval(np.where(values > 2.0, math.inf, values))
         hits += found.low <= truth <= found.high
     assert 0.93 <= hits / 2000 <= 0.98
+
+
+@pytest.mark.parametrize("share", [0.03, 0.5, 0.9])
+def test_the_mean_of_few_numbers_has_the_interval_of_any(share):
+    """As scipy's resampling gives, but for the chance of both."""
+    values = np.random.default_rng(4).binomial(5, share, 300) / 5
+    quick, whole = bootstrap_mean(values, resamples=20_000), bootstrap(values, resamples=20_000)
+    width = whole.high - whole.low
+    assert quick.value == whole.value
+    assert (quick.low, quick.high) == pytest.approx((whole.low, whole.high), abs=0.03 * width)
+
+
+def test_the_mean_of_few_numbers_takes_no_time():
+    values = np.random.default_rng(4).integers(0, 8, 100_000) / 8
+    began = time.process_time()
+    found = bootstrap_mean(values)
+    assert time.process_time() - began < 1.0
+    assert found.low < found.value < found.high
+    assert bootstrap_mean([0.5] * 9) == Estimate(0.5, 0.5, 0.5, 9)

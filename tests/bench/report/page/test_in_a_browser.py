@@ -172,7 +172,7 @@ def test_a_thousand_rows_sort_and_filter_at_once(opened):
         began = time.perf_counter()
         action()
         shown.evaluate("document.body.offsetHeight")  # laid out
-        # 0.2 and 0.1 s where nothing else runs; the tests may share their two cores
+        # less than a second where nothing else runs; the tests may share their two cores
         assert time.perf_counter() - began < 3.0
     assert len(first_column(shown)) == 11
 
