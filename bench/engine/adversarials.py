@@ -1,9 +1,8 @@
 """Where verified adversarial examples are kept: in memory, in a file that grows, or a few."""
 
 import json
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -65,8 +65,17 @@ class DiskStore:
         self._pixels.write(x_adv.numpy().astype("<f4").tobytes())
         self._places.append((row, point))
 
+    def add(self, path: Path, start: int) -> None:
+        """Take what another has saved of other examples. start: the row that it calls 0."""
+        with safe_open(path, framework="np") as saved:
+            rows, points = saved.get_tensor("row"), saved.get_tensor("point")
+            images = saved.get_slice("x_adv")
+            for number, (row, point) in enumerate(zip(rows.tolist(), points.tolist(), strict=True)):
+                self._pixels.write(images[number].astype("<f4").tobytes())
+                self._places.append((row + start, point))
+
     def save(self, path: Path) -> None:
-        """Write them as safetensors: `x_adv` (n, C, H, W), `row` (n,), `point` (n,).
+        """Write them as safetensors: `x_adv` (n, C, H, W), `row` (n,), `point` (n,), by these.
 
         The package's own writer would want all of them in memory.
         """
@@ -83,13 +92,15 @@ class DiskStore:
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)
         places = np.array(self._places, dtype="<i8").reshape(-1, 2)
+        order = np.lexsort((places[:, 1], places[:, 0]))  # stable: of one place, as they came
 
         def write(at: Path) -> None:
-            self._pixels.seek(0)
             with at.open("wb") as file:
                 file.write(len(text).to_bytes(8, "little") + text)
-                file.write(places[:, 0].tobytes() + places[:, 1].tobytes())
-                shutil.copyfileobj(self._pixels, file)
+                file.write(places[order, 0].tobytes() + places[order, 1].tobytes())
+                for number in order.tolist():
+                    self._pixels.seek(number * size)
+                    file.write(self._pixels.read(size))
 
         write_atomically(path, write)
 
@@ -100,15 +111,17 @@ class FewExamples:
     Memory does not grow with the number of examples: the nearest are kept as they come, and those
     of median distance are chosen among a sample that is spread evenly over the examples.
 
-    point: of the grid, at which an example must be broken. examples: how many there are. Where
-    several are verified for one example, the nearest counts.
+    point: of the grid, at which an example must be broken. examples: how many there are. start: the
+    first of those that are kept here, which is called row 0. Where several are verified for one
+    example, the nearest counts.
     """
 
     COUNT = 8
     _SAMPLE = 64
 
-    def __init__(self, point: int, examples: int) -> None:
+    def __init__(self, point: int, examples: int, start: int = 0) -> None:
         self._point = point
+        self._start = start
         self._stride = max(1, examples // self._SAMPLE)
         self._distances: dict[int, float] = {}
         self._worst: dict[int, Tensor] = {}
@@ -119,10 +132,34 @@ class FewExamples:
         if point > self._point or distance >= self._distances.get(row, np.inf):
             return
         self._distances[row] = distance
-        if row % self._stride == 0:
+        if (row + self._start) % self._stride == 0:
             self._sample[row] = x_adv.clone()
         self._worst[row] = x_adv.clone()
-        if len(self._worst) > self.COUNT:
+        self._trim()
+
+    def arrays(self) -> dict[str, Tensor]:
+        """All that is known, for `add`."""
+        return {
+            "distances": torch.tensor([*self._distances.values()], dtype=torch.float64),
+            "broken": torch.tensor([*self._distances], dtype=torch.int64),
+            **_stacked("worst", self._worst),
+            **_stacked("sample", self._sample),
+        }
+
+    def add(self, arrays: Mapping[str, Tensor], start: int) -> None:
+        """Take what others have kept of other examples.
+
+        arrays: what their `arrays` gave. start: the row that they call 0.
+        """
+        broken = (arrays["broken"] + start).tolist()
+        self._distances.update(zip(broken, arrays["distances"].tolist(), strict=True))
+        for name, kept in (("worst", self._worst), ("sample", self._sample)):
+            rows = (arrays[name] + start).tolist()
+            kept.update(zip(rows, arrays[f"{name}_x_adv"], strict=True))
+        self._trim()
+
+    def _trim(self) -> None:
+        while len(self._worst) > self.COUNT:
             del self._worst[max(self._worst, key=self._order)]
 
     @property
@@ -162,6 +199,11 @@ class FewExamples:
 
     def _apart(self, row: int, middle: float) -> tuple[float, int]:
         return abs(self._distances[row] - middle), row
+
+
+def _stacked(name: str, images: Mapping[int, Tensor]) -> dict[str, Tensor]:
+    found = torch.stack([*images.values()]) if images else torch.empty(0)
+    return {name: torch.tensor([*images], dtype=torch.int64), f"{name}_x_adv": found}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -15,6 +15,7 @@ from ..api.defense import Certificates
 from ..api.epsilon import Epsilon
 from ..api.errors import BadData
 from ..api.flags import Flag
+from ..datasets.in_memory import SelectedImages
 from ..datasets.validation import check_labels
 from ..victim.model import Network, automatic_batch_size
 from .adversarials import InMemoryStore
@@ -47,6 +48,17 @@ class Case:
     attackers: Attackers = Attackers()
     certificates: Certificates | None = None
     checked: "Checked" = field(default_factory=dict)
+
+    def part(self, start: int, stop: int) -> "Case":
+        """The case of some of its examples alone, from row `start` up to `stop`."""
+        rows = torch.arange(start, stop)
+        return replace(
+            self,
+            images=SelectedImages(self.images, rows),
+            labels=self.labels[start:stop],
+            indices=self.indices[start:stop],
+            targets=None if self.targets is None else self.targets[start:stop],
+        )
 
 
 @dataclass(frozen=True, repr=False)

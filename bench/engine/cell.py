@@ -1,7 +1,9 @@
 """One cell: attacks on one model over one grid of epsilons, judged, verified, as records."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -16,7 +18,8 @@ from ..datasets.in_memory import SelectedImages
 from ..victim.model import Network, frozen, named_dtype
 from ..victim.precision_selection import PrecisionChoice, choose
 from ..victim.traits import ModelTraits
-from ..victim.unchanged_weights import restored
+from ..victim.unchanged_weights import Untouched, restored
+from ..victim.voting import prediction
 from .adversarials import AdversarialStore, InMemoryStore
 from .cascade import CascadeRunner
 from .case import Case, CellResult, check_classes, fitting, opened
@@ -32,7 +35,7 @@ from .config import (
 from .diagnostics.model_checks import flags_of_model
 from .diagnostics.sanity_checks import clean_logits, predictions, rejection_margins, sanity_flags
 from .loop import AttackInputs
-from .outcomes import records_of
+from .outcomes import Outcomes, Part, joined, records_of
 from .preparation import prepare, surrogates
 from .target_choice import choose_targets
 from .targets import NO_TARGET, Targets
@@ -48,29 +51,92 @@ def assess(
     batch_size: int | None = None,
     store: AdversarialStore | None = None,
     choice: PrecisionChoice | None = None,
+    parts: Sequence[Part] = (),
 ) -> CellResult:
     """Attack, verify, and record every example.
 
     store: where adversarial examples go; only an In-memory store can be asked for them later.
-    choice: what the search computes its gradients with, where that is known already.
+    choice: what the search computes its gradients with, where that is known already. parts: what
+    `assess_part` gave for the examples, in their order, where they have been attacked already.
 
     Raises: BadData for images or labels that cannot be used; CellError when the model or an attack
     misbehaves; BadParameter.
     """
+    with _under_attack(case, stages, settings, batch_size) as cell:
+        if not parts:
+            part, choice = cell.attack(progress, store, choice)
+            parts = [part]
+        return cell.conclude(joined(parts), choice, store)
+
+
+def assess_part(
+    case: Case,
+    stages: Sequence[AttackStage],
+    settings: CellConfig,
+    progress: Progress,
+    batch_size: int | None = None,
+    store: AdversarialStore | None = None,
+    choice: PrecisionChoice | None = None,
+) -> Part:
+    """Attack some examples of a cell: `assess` takes all parts and makes the records of them.
+
+    case: of these examples alone. The rest is as for `assess`, and must be the same for every part;
+    where the attack follows gradients, so must `choice`.
+
+    Raises: as `assess`.
+    """
+    with _under_attack(case, stages, settings, batch_size) as cell:
+        return cell.attack(progress, store, choice)[0]
+
+
+@contextmanager
+def _under_attack(
+    case: Case, stages: Sequence[AttackStage], settings: CellConfig, batch_size: int | None
+) -> Iterator["_CellRun"]:
+    """Make a case ready. Within, its module is frozen; afterwards it is as before.
+
+    Raises: BadData; BadParameter.
+    """
     first = case.images.read(torch.tensor([0]))
     threads = suited_threads(case.module, first, case.device)
     with frozen(case.module), restored(case.module) as untouched, threads:
-        network, predicted = _open_and_predict(case, settings, batch_size)
-        moving = untouched.changed()  # no attack has been at work yet
-        size = network.batch_size
-        check_classes(case, network.n_classes)
-        if settings.targets is not None:
-            case = replace(case, targets=_targets(settings.targets, case, settings, network))
-        _refuse_masked(network, case, predicted)
+        traits = ModelTraits.of_module(case.module)
+        surrogate = surrogates(traits) if settings.adaptation.surrogates else None
+        with fitting(case.images):
+            network = opened(case, batch_size, surrogate)
         stages = flatten_cascade(stages, settings.norm, targeted=settings.targeted)
-        check_stages(stages, settings.norm, targeted=settings.targeted)
-        with untouched.left_alone(but=moving):
-            prepared, report = prepare(stages, case.attackers, network, settings.seed)
+        yield _CellRun(case, network, untouched, stages, settings)
+
+
+@dataclass
+class _CellRun:
+    """A case that is ready to be attacked. stages: of the cascade, one by one."""
+
+    case: Case
+    network: Network
+    untouched: Untouched
+    stages: list[AttackStage]
+    settings: CellConfig
+
+    def attack(
+        self, progress: Progress, store: AdversarialStore | None, choice: PrecisionChoice | None
+    ) -> tuple[Part, PrecisionChoice | None]:
+        """Attack all examples of the case; also give what the search computed with.
+
+        The part has `clean_prediction`, `under_attack`, and, under audit, `contradicts` of each
+        example, and the columns of `Outcomes` of each that was under attack.
+        """
+        network, settings = self.network, self.settings
+        every = torch.arange(len(self.case.images))
+        with fitting(self.case.images):  # it breaks down over them at once
+            predicted = predictions(network, self.case.images, every, self.case.indices)
+        moving = self.untouched.changed()  # no attack has been at work yet
+        size = network.batch_size
+        case = self.aimed
+        _refuse_masked(network, case, predicted)
+        check_stages(self.stages, settings.norm, targeted=settings.targeted)
+        with self.untouched.left_alone(but=moving):
+            prepared, report = prepare(self.stages, case.attackers, network, settings.seed)
         goals = case.labels if case.targets is None else case.targets
         eligible = predicted == case.labels
         if settings.targeted:
@@ -88,23 +154,62 @@ def assess(
             progress,
             check_every=CHECK_EVERY if case.device.type == "cuda" else 1,
         )
-        if not network.traits.ordinary or not follows_gradients(stages, settings):
+        if not network.traits.ordinary or not follows_gradients(self.stages, settings):
             choice = None
         elif choice is None:
             sample = case.images.read(rows[:size])
             choice = choose(case.module, sample, len(rows), case.device, size, settings.precision)
         fast = None if choice is None else choice.open(case.device, size)
-        with untouched.left_alone(but=moving):
+        with self.untouched.left_alone(but=moving):
             outcomes = CascadeRunner(inputs, fast, keep).run(prepared)
+        values = {"clean_prediction": predicted.numpy(), "under_attack": eligible.numpy()}
         if audit is not None:
             audit.flush()
-        access = {stage.attack.access for stage in stages}
+            values["contradicts"] = audit.contradicts
+        return Part(values | outcomes.arrays(), report), choice
+
+    @cached_property
+    def aimed(self) -> Case:
+        """The case, with a target for each example where the settings name a rule.
+
+        Raises: BadData for labels and targets that do not fit the network; BadParameter.
+        """
+        case, network, settings = self.case, self.network, self.settings
+        check_classes(case, network.n_classes)
+        if settings.targets is None:
+            return case
+        return replace(case, targets=_targets(settings.targets, case, settings, network))
+
+    def conclude(
+        self, part: Part, choice: PrecisionChoice | None, store: AdversarialStore | None
+    ) -> CellResult:
+        """Look at what attacks showed of all examples: its flags, its records."""
+        network, settings = self.network, self.settings
+        if network.n_classes == 0:  # nobody has asked it yet
+            prediction(network, self.case.images.read(torch.tensor([0])), self.case.indices[:1])
+        case = self.aimed
+        values = dict(part.values)
+        predicted = torch.from_numpy(values.pop("clean_prediction"))
+        eligible = values.pop("under_attack")
+        contradicts = values.pop("contradicts", None)
+        rows = torch.from_numpy(eligible).nonzero().flatten()
+        outcomes = Outcomes.of(values)
+        if not network.traits.ordinary or not follows_gradients(self.stages, settings):
+            choice = None
+        accesses = [stage.attack.access for stage in self.stages]
         not_reproduced, cut_short = (
             int(outcomes.not_reproduced.sum()),
             int(outcomes.cut_short.sum()),
         )
         flags = raised("no-progress", count=outcomes.idle) + sanity_flags(
-            network, case.images, case.labels, rows, access, not_reproduced, cut_short, case.indices
+            network,
+            case.images,
+            case.labels,
+            rows,
+            {*accesses},
+            not_reproduced,
+            cut_short,
+            case.indices,
         )
         right = (predicted == case.labels).nonzero().flatten()  # whichever classes are aimed at
         flags += flags_of_model(
@@ -113,35 +218,30 @@ def assess(
             case.labels[right],
             case.indices[right],
             settings.adaptation,
-            gradients="white-box" in access,
+            gradients="white-box" in accesses,
             known=case.checked,
         )
-        values = outcomes.spread(rows.numpy(), len(case.images))
+        columns = outcomes.spread(rows.numpy(), len(case.images))
         if network.rejects:
             margins = rejection_margins(network, case.images, case.indices)
-            values["rejection_margin"] = margins.double().numpy()
-    if audit is not None:
-        values["contradicts"] = audit.contradicts
-        flags += raised(CONTRADICTED, count=int(audit.contradicts.sum()))
-    accesses = [stage.attack.access for stage in stages]
-    beaten = black_box.beaten_within(outcomes.stage, accesses)
-    flags += raised(black_box.FLAG, count=beaten, of=len(case.images))
-    records = records_of(case, settings, predicted.numpy(), eligible.numpy(), values)
-    in_memory_store = store if isinstance(store, InMemoryStore) else None
-    names = tuple(called(one.attack) for one in stages)
-    budget = settings.query_budget
-    return CellResult(
-        records,
-        settings.grid,
-        flags,
-        report,
-        names,
-        choice,
-        case.images,
-        in_memory_store,
-        budget,
-        model_dtype=named_dtype(network.dtype),
-    )
+            columns["rejection_margin"] = margins.double().numpy()
+        if contradicts is not None:
+            columns["contradicts"] = contradicts
+            flags += raised(CONTRADICTED, count=int(contradicts.sum()))
+        beaten = black_box.beaten_within(outcomes.stage, accesses)
+        flags += raised(black_box.FLAG, count=beaten, of=len(case.images))
+        return CellResult(
+            records_of(case, settings, predicted.numpy(), eligible, columns),
+            settings.grid,
+            flags,
+            part.report,
+            tuple(called(one.attack) for one in self.stages),
+            choice,
+            case.images,
+            store if isinstance(store, InMemoryStore) else None,
+            settings.query_budget,
+            model_dtype=named_dtype(network.dtype),
+        )
 
 
 @dataclass(frozen=True)
@@ -192,22 +292,6 @@ def _targets(rule: Targets, case: Case, settings: CellConfig, network: Network) 
         case.indices,
         lambda: clean_logits(network, case.images, case.indices),
     )
-
-
-def _open_and_predict(
-    case: Case, settings: CellConfig, batch_size: int | None
-) -> tuple[Network, Tensor]:
-    """Make the network ready and let it predict the clean images.
-
-    Raises: BadData when the module breaks down over them; CellError.
-    """
-    surrogate = (
-        surrogates(ModelTraits.of_module(case.module)) if settings.adaptation.surrogates else None
-    )
-    with fitting(case.images):
-        network = opened(case, batch_size, surrogate)
-        every = torch.arange(len(case.images))
-        return network, predictions(network, case.images, every, case.indices)
 
 
 def _refuse_masked(network: Network, case: Case, predicted: Tensor) -> None:

@@ -2,7 +2,10 @@
 
 import functools
 import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,12 +21,12 @@ from ..api.progress import Progress
 from ..api.rng import Draws
 from ..api.shared.threads import suited_threads
 from ..api.threat import measure
-from ..victim.model import Network, frozen, in_memory, named_dtype
+from ..victim.model import Network, filled, frozen, in_memory, named_dtype
 from ..victim.unchanged_weights import restored
 from ..victim.voting import prediction
 from .case import Case, CellResult, check_classes, fitting, opened
 from .config import CellConfig
-from .outcomes import Outcomes, records_of
+from .outcomes import Outcomes, Part, joined, records_of
 
 _COSTS = ("forward", "backward", "queries")
 _INVERSE = {"L1": 1.0, "L2": 0.5, "Linf": 0.0}  # 1/p
@@ -59,8 +62,11 @@ def certify(
     settings: CellConfig,
     progress: Progress,
     batch_size: int | None = None,
+    parts: Sequence[Part] = (),
 ) -> CellResult:
     """Have a module that certifies prove what it can of every example.
+
+    parts: what `certify_part` gave for the examples, in their order, where that is done already.
 
     The records have an attack's columns: `clean_prediction` is the certificate's (-1: it abstains),
     `broken` says where the radius ends short of the epsilon. `radius` is in the settings' norm,
@@ -69,6 +75,34 @@ def certify(
     Raises: CellError when the module does not certify, or misbehaves; BadData for images or labels
     that cannot be used.
     """
+    first = case.images.read(torch.tensor([0]))
+    with _opened(case, batch_size) as (certifier, network):
+        parts = parts or [_proved(certifier, case, settings.seed, network, progress)]
+        dtype = named_dtype(network.dtype)
+    proved = joined(parts).values
+    radius = inscribed(proved["proved_radius"], certifier.certifies, settings.norm, first.numel())
+    records = _records(case, proved, radius, settings)
+    return CellResult(
+        records, settings.grid, (), {}, (), None, case.images, None, None, model_dtype=dtype
+    )
+
+
+def certify_part(
+    case: Case, settings: CellConfig, progress: Progress, batch_size: int | None = None
+) -> Part:
+    """Have a module prove what it can of some examples of a cell, (n,) each.
+
+    case: of these examples alone. `certify` takes all parts and makes the records of them.
+
+    Raises: as `certify`.
+    """
+    with _opened(case, batch_size) as (certifier, network):
+        return _proved(certifier, case, settings.seed, network, progress)
+
+
+@contextmanager
+def _opened(case: Case, batch_size: int | None) -> Iterator[tuple[Certifier, Network]]:
+    """A case's module, ready to certify. Raises: CellError; BadData."""
     certifier = certifier_of(case.module)
     if certifier is None:
         raise CellError(f"{type(case.module).__name__} has no certificates")
@@ -79,13 +113,7 @@ def certify(
             network = opened(case, batch_size)
             prediction(network, first, case.indices[:1])
         check_classes(case, network.n_classes)
-        proved = _certificates(certifier, case, settings.seed, network, progress)
-    radius = inscribed(proved.radius.numpy(), certifier.certifies, settings.norm, first.numel())
-    records = _records(case, proved, radius, settings)
-    dtype = named_dtype(network.dtype)
-    return CellResult(
-        records, settings.grid, (), {}, (), None, case.images, None, None, model_dtype=dtype
-    )
+        yield certifier, network
 
 
 def remembered(records: pd.DataFrame) -> Certificates:
@@ -96,22 +124,26 @@ def remembered(records: pd.DataFrame) -> Certificates:
     )
 
 
-def _certificates(
+def _proved(
     certifier: Certifier, case: Case, seed: int, network: Network, progress: Progress
-) -> Certificates:
+) -> Part:
     """Certify some examples after the other. Raises: CellError."""
-    size, parts = network.batch_size, []
+    size, found = network.batch_size, []
     every = torch.arange(len(case.images))
     for rows in every.split(network.batch_size):
-        x = case.images.read(rows).to(case.device)
-        examples = case.indices[rows].to(case.device)
+        x = filled(case.images.read(rows).to(case.device))
+        examples = filled(case.indices[rows].to(case.device))
         none = torch.zeros_like(examples)
         draws = Draws(seed, examples, none, none)
         part, size = in_memory(functools.partial(certifier.certify, x, draws), size)
-        parts.append(_checked(part, len(rows), network.n_classes))
+        part = _checked(part, len(x), network.n_classes)
+        found.append(Certificates(part.prediction[: len(rows)], part.radius[: len(rows)]))
         progress.update(int(rows[-1]) + 1, len(every), "certified")
-    return Certificates(
-        torch.cat([one.prediction for one in parts]), torch.cat([one.radius for one in parts])
+    return Part(
+        {
+            "clean_prediction": torch.cat([one.prediction for one in found]).numpy(),
+            "proved_radius": torch.cat([one.radius for one in found]).numpy(),
+        }
     )
 
 
@@ -131,15 +163,18 @@ def _checked(found: Certificates, count: int, n_classes: int) -> Certificates:
 
 
 def _records(
-    case: Case, proved: Certificates, radius: NDArray[np.float64], settings: CellConfig
+    case: Case,
+    proved: Mapping[str, NDArray[Any]],
+    radius: NDArray[np.float64],
+    settings: CellConfig,
 ) -> pd.DataFrame:
     """One row for each example of a case; what only attacks have is as if there had been none."""
-    prediction = proved.prediction.numpy()
+    prediction = proved["clean_prediction"]
     right = prediction == case.labels.numpy()
     nothing = Outcomes(0, len(settings.grid)).spread(np.arange(0), len(right))
     costs = {name: nothing[name] for name in ("distance", "attacked", *_COSTS)}
     broken = right[:, None] & ~(radius[:, None] >= np.array(settings.radii))
-    values = {"broken": broken, "radius": radius, "proved_radius": proved.radius.numpy()}
+    values = {"broken": broken, "radius": radius, "proved_radius": proved["proved_radius"]}
     return records_of(replace(case, targets=None), settings, prediction, right, costs | values)
 
 
@@ -191,12 +226,13 @@ class Audit:
         rows, x_adv = rows[inside], x_adv[inside]
         if not len(rows):
             return
-        examples = self.indices[rows].to(self.device)
+        examples = filled(self.indices[rows].to(self.device))
         none = torch.zeros_like(examples)
         draws = Draws(self.seed, examples, none + _FRESH, none)
-        x_adv = x_adv.to(self.device)
+        x_adv = filled(x_adv.to(self.device))
         answer, self.batch_size = in_memory(
             lambda size: self.certifier.predict(x_adv, draws, size).cpu(), self.batch_size
         )
+        answer = answer[: len(rows)]
         other = (answer != ABSTAIN) & (answer != self.certificates.prediction[rows])
         self.contradicts[rows[other].numpy()] = True

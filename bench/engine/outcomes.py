@@ -1,6 +1,11 @@
-"""What has been shown of every example so far: a few bytes each, however many there are."""
+"""What has been shown of every example so far: a few bytes each, however many there are.
 
-from collections.abc import Mapping
+Examples are independent, and so is their randomness: parts of a cell, joined, are the cell, to the
+bit, whoever computed them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +17,25 @@ from .config import CellConfig
 
 if TYPE_CHECKING:
     from .case import Case
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a task showed of some examples that follow one another.
+
+    values: columns by name, (n, ...), with a row for each example, or for each that was attacked;
+    the task knows which. report: figures of an attack's preparation, the same in every part.
+    """
+
+    values: Mapping[str, NDArray[Any]]
+    report: Mapping[str, float] = field(default_factory=dict)
+
+
+def joined(parts: Sequence[Part]) -> Part:
+    """Parts of one cell as a single one. parts: one at least, in the order of their examples."""
+    names = parts[0].values
+    values = {name: np.concatenate([one.values[name] for one in parts]) for name in names}
+    return Part(values, parts[0].report)
 
 
 class Outcomes:
@@ -28,6 +52,18 @@ class Outcomes:
             shape = (examples, width) if one.per_epsilon else (examples,)
             start = one.fill if one.start is None else one.start
             setattr(self, one.name, np.full(shape, start, one.dtype))
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> "Outcomes":
+        """Outcomes whose columns are known: what `arrays` gave."""
+        made = cls.__new__(cls)
+        for one in KEPT:
+            setattr(made, one.name, arrays[one.name])
+        return made
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Every column by its name."""
+        return {one.name: getattr(self, one.name) for one in KEPT}
 
     def __getattr__(self, name: str) -> NDArray[Any]:
         raise AttributeError(f"there is no column {name!r}")

@@ -152,7 +152,7 @@ class Network:
             if self._surrogates is not None and self._surrogates != view.surrogate:
                 surrogates.enter_context(self._surrogates.applied(self.module, None))
             if view.surrogate is not None:
-                setting = None if view.setting is None else _filled(view.setting)
+                setting = None if view.setting is None else filled(view.setting)
                 surrogates.enter_context(view.surrogate.applied(self.module, setting))
             logits = self._forward(x, view.noise)
         if not self.traits.differentiable and x.requires_grad and not logits.requires_grad:
@@ -190,7 +190,7 @@ class Network:
         if noise is None or not self.stochastic:
             logits = self.module(given)
         else:
-            rows = (_filled(one) for one in (noise.example, noise.restart, noise.step))
+            rows = (filled(one) for one in (noise.example, noise.restart, noise.step))
             with ambient(Draws(noise.seed, *rows)):
                 logits = self.module(given)
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(given):
@@ -280,10 +280,13 @@ def _some(noise: Draws | None, rows: slice) -> Draws | None:
     return Draws(noise.seed, noise.example[rows], noise.restart[rows], noise.step[rows])
 
 
-def _filled(rows: Tensor) -> Tensor:
-    """(N,) -> at least SMALLEST_BATCH of them: the first repeated, as images are filled up."""
+def filled(rows: Tensor) -> Tensor:
+    """(N, ...) -> at least SMALLEST_BATCH of them: the first repeated.
+
+    Smaller batches would be rounded otherwise.
+    """
     missing = max(0, SMALLEST_BATCH - len(rows))
-    return torch.cat([rows, rows[:1].expand(missing)]) if missing else rows
+    return torch.cat([rows, rows[:1].expand(missing, *rows.shape[1:])]) if missing else rows
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -1,6 +1,7 @@
 """A network's answers to fixed images: what tells that it computes something else than before."""
 
 import math
+import time
 from collections.abc import Sequence
 
 import torch
@@ -8,8 +9,10 @@ from torch import nn
 
 from ..api.rng import Draws
 from .model import Network, frozen
+from .unchanged_weights import restored
 
 _IMAGES = 8
+_TIMED = 16
 _TOLERANCE = 1e-3  # of the largest logit; kernels of other processors differ by less
 
 
@@ -30,6 +33,22 @@ def probe(
         noise = Draws(0, rows, 0 * rows, 0 * rows) if network.stochastic else None
         logits: list[list[float]] = network.logits(images.to(device), noise).cpu().tolist()
     return logits
+
+
+def pass_seconds(module: nn.Module, shape: tuple[int, int, int], device: torch.device) -> float:
+    """About how long a forward pass takes for each image of a batch, in seconds.
+
+    shape: (C, H, W). Measured once, after another pass: enough to divide work by.
+    """
+    images = torch.zeros(_TIMED, *shape, device=device)
+    rows = torch.arange(_TIMED, device=device)
+    with frozen(module), restored(module), torch.no_grad():
+        network = Network(module, device, _TIMED)
+        noise = Draws(0, rows, 0 * rows, 0 * rows) if network.stochastic else None
+        network.logits(images, noise).cpu()
+        began = time.perf_counter()
+        network.logits(images, noise).cpu()
+    return (time.perf_counter() - began) / _TIMED
 
 
 def same_answers(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> bool:

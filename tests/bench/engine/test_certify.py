@@ -283,7 +283,7 @@ def test_draws_belong_to_the_example():
     named = torch.arange(40) * 3 + 7
     evaluate(Watching(), x, y, PGD(steps=1), epsilons=[0.1], seed=9, indices=named, batch_size=16)
     assert {one.seed for one in seen} == {9}
-    assert torch.equal(torch.cat([one.example for one in seen]), named)
+    assert torch.equal(torch.cat([one.example for one in seen])[: len(named)], named)
 
 
 def test_other_modules_have_no_certificates(linear):
