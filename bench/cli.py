@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from .report.write import Tables
     from .suite.config import Suite
-    from .suite.executors import Executor
+    from .suite.executors.scheduling import Executor
 
 _HALF = 1500  # characters of an error that are shown from its beginning, and from its end
 DONE, SOME_FAILED, BAD_INPUT, OUR_ERROR, INTERRUPTED = 0, 1, 2, 70, 130
@@ -98,12 +98,13 @@ def quintain() -> None:
 @click.option(
     "--executor",
     "executor_name",
-    type=OneOf(["processes", "ray"]),
+    type=OneOf(["processes", "ray", "slurm"]),
     default="processes",
     show_default=True,
-    help="Who does the work: processes here, or a Ray cluster.",
+    help="Who does the work: processes here, a Ray cluster, or Slurm jobs.",
 )
 @click.option("--address", help="Of a Ray cluster that runs already, such as auto.")
+@click.option("--slurm", metavar="OPTIONS", help="Of Slurm, as partition=gpu,timeout_min=240.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress; the summary alone.")
 @click.option("--verbose", "-v", is_flag=True, help="All tables at the end, each attack a row.")
 def run(
@@ -116,6 +117,7 @@ def run(
     jobs: str | None,
     executor_name: str,
     address: str | None,
+    slurm: str | None,
     quiet: bool,
     verbose: bool,
 ) -> int:
@@ -128,10 +130,12 @@ def run(
     from .suite.config import read_suite
     from .suite.lookup import check_names
 
-    whole_cluster = executor_name == "ray" and jobs == "auto"
+    whole_cluster = executor_name != "processes" and jobs == "auto"
     workers = None if jobs is None or whole_cluster else read_jobs(jobs)
     if address is not None and executor_name != "ray":
         raise BadParameter("--address is of a Ray cluster: say --executor ray as well")
+    if slurm is not None and executor_name != "slurm":
+        raise BadParameter("--slurm is of a Slurm cluster: say --executor slurm as well")
     parsed, text, folder = read_suite(suite)
     if seed is not None:
         parsed = parsed.model_copy(update={"seed": seed})
@@ -163,7 +167,7 @@ def run(
             where,
             usable_cache(),
             update=update,
-            executor=_executor(executor_name, address, workers, where, directory),
+            executor=_executor(executor_name, address or slurm or "", workers, where, directory),
         )
         failed += done.failed
         if done.tables is not None:
@@ -181,16 +185,21 @@ def run(
 
 
 def _executor(
-    name: str, address: str | None, workers: int | None, device: Any, directory: Path
+    name: str, options: str, workers: int | None, device: Any, directory: Path
 ) -> "Executor":
-    """Who does the work of a run."""
-    from .suite.executors import InProcess, Processes
+    """Who does the work of a run. options: a Ray cluster's address, or what Slurm is given."""
+    from .suite.executors.processes import Processes
+    from .suite.executors.scheduling import InProcess
 
     if name == "ray":
-        from .suite.ray_executor import RayCluster
+        from .suite.executors.ray_cluster import RayCluster
 
-        return RayCluster(address, workers, device, directory)
-    return Processes(workers) if workers is not None and workers > 1 else InProcess()
+        return RayCluster(options or None, workers, device, directory)
+    if name == "slurm":
+        from .suite.executors.slurm import SlurmCluster, read_options
+
+        return SlurmCluster(workers, read_options(options), device, directory)
+    return Processes(workers, device) if workers is not None and workers > 1 else InProcess()
 
 
 def _trainings(parsed: "Suite", out: Path) -> "list[tuple[Suite, Path]]":

@@ -74,7 +74,8 @@ def _row(one: dict[str, object], worst: pd.DataFrame) -> Row:
     accuracies = zip(own["epsilon"].astype(str), own["robust_accuracy"], strict=True)
     curve = {epsilon: f"{value:.2f}" for epsilon, value in accuracies}
     clean = "failed" if pd.isna(one["clean_accuracy"]) else f"{one['clean_accuracy']:.2f}"
-    return name, (str(one["rank"]), clean), curve
+    rank = "" if pd.isna(one["rank"]) else str(one["rank"])
+    return name, (rank, clean), curve
 
 
 def _thinned(every: Sequence[str], headline: str, count: int) -> list[str]:

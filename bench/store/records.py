@@ -102,6 +102,7 @@ class Finished:
     adversarials: the hash of the file of its adversarial examples, if they were saved. seconds: how
     long it took, which is no part of the records; None where nobody remembers. probe: its network's
     answers to fixed images, where the records were read to find the cell. fresh: made by this run.
+    computed_on: the hardware of the worker that wrote it, where somebody remembers.
     """
 
     path: Path
@@ -113,6 +114,7 @@ class Finished:
     seconds: float | None = None
     probe: Sequence[Sequence[float]] | None = None
     fresh: bool = False
+    computed_on: Mapping[str, Any] | None = None
 
     @property
     def saved(self) -> bool:

@@ -134,6 +134,9 @@ class Suite(BaseModel):
         is run with each, on the same examples, and a table tells what training again changes.
     leaderboard_epsilon: where the leaderboard compares; by default the middle of the grid.
     eot_samples: draws of a stochastic model that a white-box attack's gradients are means over.
+    shard_examples: how many examples of a cell are computed at a time, by one worker; by default
+        all where one process works alone, and else so many as take about a minute. Records are the
+        same.
     plugins: Python files to load, relative to the suite's.
     targets: every attack that can aim also runs targeted, at a class for each example: "random",
         "least-likely", "next", or one class. Its rows are its own, and not in the worst case.
@@ -162,6 +165,7 @@ class Suite(BaseModel):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     eot_samples: Annotated[int, Field(ge=1)] = 10
     batch_size: Annotated[int, Field(ge=1)] | None = None
+    shard_examples: Annotated[int, Field(ge=1)] | None = None
     save_adversarials: bool = False
     models: Annotated[Models, Field(min_length=1)]
     defenses: Defenses = [Entry(name="none")]
@@ -228,6 +232,7 @@ class Suite(BaseModel):
         for name in ("targets", "training_seed", "seeds"):
             if said[name] is None:
                 del said[name]
+        del said["shard_examples"]  # how it is computed, not what
         return said
 
 

@@ -21,21 +21,23 @@ from ..api.progress import Progress, Silent
 from ..api.shared.path_names import relative_to
 from ..api.shared.threads import threads_for
 from ..engine.adversarials import DiskStore, FewExamples, SeveralStores
-from ..engine.case import CellResult
+from ..engine.case import Case, CellResult
+from ..engine.outcomes import Part
 from ..store.atomic import write_text
 from ..store.cell import Cell
-from ..store.environment import software
+from ..store.environment import hardware, software
 from ..store.hashing import hash_file
 from ..store.privacy import private
 from ..store.records import Finished, examples_file, read_cell, write_cell
+from ..store.shards import adversarials_file, read_shard, shard_file, write_shard
 from ..victim.model import frozen
-from ..victim.probe import probe
+from ..victim.probe import pass_seconds, probe
 from .config import Suite
 from .files_read import hashed, recorded
 from .keys import Keys
 from .networks import Networks, OpenNetwork
-from .plan import Place, Plan, make_plan
-from .tasks import Resources
+from .plan import Place, Plan, Shard, make_plan
+from .tasks import Resources, Task
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,14 @@ class NetworkJob:
     """Train or load a defended model's network, and look at it.
 
     key: the network's. precisions: what searches computed in before: the hash of a network's
-    weights -> it.
+    weights -> it. timed: whether to measure how long it takes for an image.
     """
 
     run: Run
     number: int
     key: str
     precisions: Mapping[str, Mapping[str, Any]]
+    timed: bool
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class CellJob:
     network: what the manifest says of the defended model's network. source_weights: the hash of the
     borrowed one's. files: that code of the user's read before. earlier: a kind of task -> the
     records of the cells of it that came first. titles: what the cell is called. path: of the
-    records.
+    records. shards: the files of the parts that it is made of, where these are computed already.
     """
 
     run: Run
@@ -85,6 +88,7 @@ class CellJob:
     files: frozenset[str]
     earlier: Mapping[str, tuple[Path, ...]]
     titles: Mapping[str, Any]
+    shards: tuple[Path, ...] = ()
 
     @property
     def number(self) -> int:
@@ -92,7 +96,41 @@ class CellJob:
         return self.place[0]
 
 
-Job = NetworkJob | CellJob
+@dataclass(frozen=True)
+class ShardJob:
+    """Compute some examples of a cell, and keep what they showed until the cell is whole."""
+
+    cell: CellJob
+    shard: Shard
+
+    @property
+    def run(self) -> Run:
+        """What all jobs of the run share."""
+        return self.cell.run
+
+    @property
+    def number(self) -> int:
+        """The defended model, whose network is at work."""
+        return self.cell.number
+
+    @property
+    def path(self) -> Path:
+        """The shard's file."""
+        return shard_file(self.cell.path, self.shard.start, self.shard.stop)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must be true of a file that holds this shard."""
+        return {
+            "key": self.cell.key,
+            "weights": [self.cell.network["weights_hash"], self.cell.source_weights],
+            "precision": self.cell.network["precision"],
+            "start": self.shard.start,
+            "stop": self.shard.stop,
+        }
+
+
+Job = NetworkJob | CellJob | ShardJob
 
 
 @dataclass(frozen=True)
@@ -104,11 +142,16 @@ class Failed:
 
 @dataclass(frozen=True)
 class NetworkFound:
-    """What the manifest says of a network; the files that code of the user's read to make it."""
+    """What the manifest says of a network; the files that code of the user's read to make it.
+
+    seconds: that it took. pass_seconds: of a forward pass, for each image of a
+    batch, where that was to be measured.
+    """
 
     about: Mapping[str, Any]
     files: frozenset[str]
     seconds: float
+    pass_seconds: float
 
 
 @dataclass(frozen=True)
@@ -119,7 +162,12 @@ class CellWritten:
     line: str
 
 
-Answer = NetworkFound | CellWritten | Failed
+@dataclass(frozen=True)
+class ShardWritten:
+    """A shard whose file is written."""
+
+
+Answer = NetworkFound | CellWritten | ShardWritten | Failed
 
 
 def run_job(job: Job) -> Answer:
@@ -193,17 +241,21 @@ class Workspace:
             "threads": threads,
             "precision": self._networks.choose_precision(job.number, job.precisions),
         }
-        return NetworkFound(about, frozenset(network.files), seconds)
+        passing = pass_seconds(module, plan.test.shape, self.run.device) if job.timed else 0.0
+        return NetworkFound(about, frozenset(network.files), seconds, passing)
 
-    def _answer_cell(self, job: CellJob) -> Answer:
-        """Compute a cell; keep the traceback of what goes wrong beside its records."""
+    def _answer_cell(self, job: CellJob | ShardJob) -> Answer:
+        """Compute a cell, or a shard of one; keep the traceback of what goes wrong beside it."""
+        cell = job.cell if isinstance(job, ShardJob) else job
         try:
-            with self._store(job.path) as store:
+            with self._store(cell.path) as store:
+                if isinstance(job, ShardJob):
+                    return self._compute_shard(job, store)
                 return self._compute(job, store)
         except (Exception, SystemExit) as error:
             with suppress(OSError):  # the reason is in the manifest as well
                 said = private(traceback.format_exc(), self.run.folder)
-                write_text(job.path.with_suffix(".error.txt"), said)
+                write_text(cell.path.with_suffix(".error.txt"), said)
             return Failed(one_line(error))
 
     def _store(self, path: Path) -> AbstractContextManager[DiskStore | None]:
@@ -212,25 +264,73 @@ class Workspace:
             return nullcontext()
         return DiskStore.opened(path.parent, self.plan.test.shape)
 
-    def _few(self) -> FewExamples:
+    def _few(self, start: int = 0) -> FewExamples:
         """Those that are kept of every cell, at the leaderboard's epsilon."""
         suite = self.run.suite
-        return FewExamples(suite.epsilons.index(suite.headline), len(self.plan.test))
+        return FewExamples(suite.epsilons.index(suite.headline), len(self.plan.test), start)
 
-    def _compute(self, job: CellJob, store: DiskStore | None) -> CellWritten:
-        """Run the task, and write what came of it. The records come last: they say all is there."""
+    def _opened(self, job: CellJob) -> tuple[Task, str, OpenNetwork]:
+        """The task of a cell, what progress calls it, and its network. Raises: CellError."""
         if self.keys.cell(job.place) != job.key:
             raise CellError("its plugins or its data changed while the suite was running")
         task = self.plan.tasks[job.place[1]]
         title = f"{self.plan.defended_models[job.number].title} x {task.title}"
-        network = self._networks.get(job.number, job.network["weights_hash"])
+        return task, title, self._networks.get(job.number, job.network["weights_hash"])
+
+    def _compute_shard(self, job: ShardJob, store: DiskStore | None) -> ShardWritten:
+        """Run the task on some examples, and write what came of it. The shard's file comes last."""
+        task, title, network = self._opened(job.cell)
+        start, stop = job.shard.start, job.shard.stop
         began = time.monotonic()
         with recorded() as files:
-            few = self._few()
-            result = task.run(*self._prepared(job, network, title, few, store))
-        read = self._task_files.setdefault(job.place[1], set())
+            few = self._few(start)
+            case, resources = self._prepared(job.cell, network, title, few, store, (start, stop))
+            part = task.part(case.part(start, stop), resources)
+        read = self._task_files.setdefault(job.cell.place[1], set())
         read |= files
-        seconds = round(time.monotonic() - began, 3)
+        if store is not None:
+            store.save(adversarials_file(job.path))
+        about = {
+            **job.identity,
+            "seconds": time.monotonic() - began,
+            "report": dict(part.report),
+            "files": sorted(read),
+        }
+        kept = {f"kept.{name}": one.numpy() for name, one in few.arrays().items()}
+        write_shard(job.path, about, {**part.values, **kept})
+        return ShardWritten()
+
+    def _shard(
+        self, path: Path, few: FewExamples, store: DiskStore | None
+    ) -> tuple[Part, dict[str, Any]]:
+        """What a shard showed, and what it is about; what it kept is added to what is kept.
+
+        Raises: RunDirectoryError.
+        """
+        about, arrays = read_shard(path)
+        kept = {
+            name.removeprefix("kept."): torch.from_numpy(arrays.pop(name))
+            for name in [*arrays]
+            if name.startswith("kept.")
+        }
+        few.add(kept, about["start"])
+        if store is not None:
+            store.add(adversarials_file(path), about["start"])
+        return Part(arrays, about["report"]), about
+
+    def _compute(self, job: CellJob, store: DiskStore | None) -> CellWritten:
+        """Run the task, and write what came of it. The records come last: they say all is there."""
+        task, title, network = self._opened(job)
+        began = time.monotonic()
+        read = self._task_files.setdefault(job.place[1], set())
+        with recorded() as files:
+            few = self._few()
+            shards = [self._shard(path, few, store) for path in job.shards]
+            case, resources = self._prepared(job, network, title, few, store)
+            result = task.run(case, resources, [part for part, _ in shards])
+        read |= files.union(*(about["files"] for _, about in shards))
+        seconds = time.monotonic() - began + sum(about["seconds"] for _, about in shards)
+        seconds = round(seconds, 3)
         about = self._about(job, network, result)
         about["files"] = hashed(set(job.files | read), self.run.folder)
         about |= job.titles
@@ -251,6 +351,7 @@ class Workspace:
             about.get("adversarials"),
             seconds,
             fresh=True,
+            computed_on=hardware(self.run.device),
         )
         line = f"{title}: {task.summary(result, self.run.suite.headline)} ({seconds:.1f} s)"
         return CellWritten(finished, line + "".join(f" [{flag}]" for flag in result.flags))
@@ -262,8 +363,9 @@ class Workspace:
         title: str,
         few: FewExamples,
         store: DiskStore | None,
-    ) -> tuple[Any, Resources]:
-        """What the task is run on, and what it may use."""
+        rows: tuple[int, int] | None = None,
+    ) -> tuple[Case, Resources]:
+        """What the task is run on, and what it may use. rows: from, up to, where not on all."""
         task = self.plan.tasks[job.place[1]]
         resources = Resources(
             self._progress(title),
@@ -271,7 +373,10 @@ class Workspace:
             few if store is None else SeveralStores((few, store)),
             self._networks.precision(network, job.network["precision"]),
             self._networks.attackers(title, task.source, job.source_weights),
-            lambda kind: [read_cell(path).records for path in job.earlier.get(kind, ())],
+            lambda kind: [
+                read_cell(path).records.iloc[slice(*rows or (None,))].reset_index(drop=True)
+                for path in job.earlier.get(kind, ())
+            ],
         )
         return self._networks.case(network), resources
 

@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class RunManifest:
         self._tables: Mapping[str, Any] = completed.manifest.get("tables") or {}
         self._began = _now()
         self._resting_until = 0.0
+        self.executor = "in-process"
 
     def network(self, number: int, about: Mapping[str, Any]) -> set[Place]:
         """Note a defended model's network as it is now; drop the cells that another one gave.
@@ -100,7 +101,7 @@ class RunManifest:
         """Bring the tables up to date, and say that the run is finished."""
         cells = [(one, self.titles(place)) for place, one in sorted(self.done.items())]
         missing = [place for place in self._plan.places if place not in self.done]
-        entries = [self._entry(place) for place in missing]
+        entries = [self._entry(place, ()) for place in missing]
         lost = [one for one in map(lost_cell, entries) if one is not None]
         self._tables, tables = write_tables(self.directory, self._tables, cells, lost)
         lasting, before = self._lasting(), self._completed.manifest
@@ -124,11 +125,13 @@ class RunManifest:
     def _write(self, lasting: Mapping[str, Any], finished: str | None) -> None:
         about = hardware(self._keys.device)
         passing = {"began": self._began, "finished": finished, "hardware": about}
+        passing["executor"] = self.executor
         self.directory.write_manifest({**passing, **lasting})
 
     def _lasting(self) -> dict[str, Any]:
         """What the manifest says that a run with nothing to do would say again."""
         suite = self._plan.suite
+        hardware = _different(self.done[place].computed_on for place in sorted(self.done))
         return {
             "suite": private_values(suite.resolved()),
             "suite_file": Path(self._file).name,
@@ -141,11 +144,13 @@ class RunManifest:
                 {**about, **self._defended(number)}
                 for number, about in sorted(self.networks.items())
             ],
-            "cells": [self._entry(place) for place in self._plan.places],
+            **({"computed_on": hardware} if hardware else {}),
+            "cells": [self._entry(place, hardware) for place in self._plan.places],
             "tables": dict(self._tables),
         }
 
-    def _entry(self, place: Place) -> dict[str, Any]:
+    def _entry(self, place: Place, hardware: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """What the manifest says of a cell. hardware: all that cells were computed on."""
         titles = self.titles(place)
         names = {name: titles[name] for name in ("dataset", "model", "defense", "attack")}
         entry = {**names, "norm": self._plan.suite.norm}
@@ -156,6 +161,7 @@ class RunManifest:
             why = {"status": "failed", "error": self.failed[place]} if failed else _MISSING
             return {**entry, **why}
         cell = self.done[place]
+        on = cell.computed_on
         return {
             **entry,
             "status": "done",
@@ -166,6 +172,7 @@ class RunManifest:
             "files": dict(cell.files),
             "adversarials": cell.adversarials,
             "seconds": cell.seconds,
+            **({} if on is None else {"computed_on": hardware.index(on)}),
             "titles": titles,
         }
 
@@ -191,6 +198,15 @@ class RunManifest:
         if suite.training_seed is not None:
             command += ["--training-seed", str(suite.training_seed)]
         return shlex.join([*command, "--device", str(self._keys.device), "--out", "NEW_DIRECTORY"])
+
+
+def _different(found: Iterable[Mapping[str, Any] | None]) -> list[Mapping[str, Any]]:
+    """The different ones, in the order that they come."""
+    kept: list[Mapping[str, Any]] = []
+    for one in found:
+        if one is not None and one not in kept:
+            kept.append(one)
+    return kept
 
 
 def _now() -> str:

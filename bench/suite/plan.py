@@ -30,6 +30,16 @@ from .tasks import Task
 
 Place = tuple[int, int]  # a cell: the numbers of its defended model, and of its task
 
+
+@dataclass(frozen=True)
+class Shard:
+    """Some examples of a cell: from row `start` up to `stop` of those that are chosen."""
+
+    place: Place
+    start: int
+    stop: int
+
+
 _BLOCK = 256  # images held at once to be looked at
 
 

@@ -9,17 +9,24 @@ from ..api.shared.progress_bars import say
 from ..api.shared.safe_text import lines
 from ..store.privacy import private
 
+_SILENCE = 10.0  # seconds without a line, after which a finished part is worth one
+
 
 class Lines:
     """A line for each finished piece of work, with the time since the start, also into a log.
 
     log: a file that lines are added to, with the date; what cannot be written is left out. Where
     it is known how many pieces there are (`add`), a line says about how long the rest will take.
+    examples: of each piece, where parts of one are done by themselves (`part`).
     """
 
-    def __init__(self, log: Path | None = None) -> None:
+    def __init__(self, log: Path | None = None, examples: int = 1) -> None:
         self._began = time.monotonic()
+        self._last = self._began
         self._log = log
+        self._examples = examples
+        self._parts = 0
+        self._in_parts = 0  # examples that are done, of pieces that are not
         self._total = 0
         self._done = 0
 
@@ -31,14 +38,32 @@ class Lines:
         """There is more to be done than was known."""
         self._total += count
 
-    def done(self, text: str) -> None:
-        """A piece is done: say so, and what is left."""
+    def done(self, text: str, in_parts: int = 0) -> None:
+        """A piece is done: say so, and what is left. in_parts: examples of it that were parts."""
         self._done += 1
+        self._in_parts -= in_parts
         self._total = max(self._total, self._done)
-        left = self._elapsed / self._done * (self._total - self._done)
+        self._say(f"{self._so_far()} {text}")
+
+    def part(self, examples: int) -> None:
+        """A part of a piece is done: say so, where nothing has been said for a while."""
+        self._parts += 1
+        self._in_parts += examples
+        if time.monotonic() - self._last > _SILENCE:
+            rate = self._share * self._examples / self._elapsed
+            self._say(f"{self._so_far()} {self._parts} shards done, {rate:.3g} examples a second")
+
+    def _so_far(self) -> str:
+        """How many pieces are done, the time, and about how long the rest will take."""
+        left = self._elapsed / self._share * max(0.0, self._total - self._share)
         rest = f", about {_duration(left)} left" if self._done < self._total else ""
         count = f"{self._done:{len(str(self._total))}} of {self._total}"
-        self._say(f"[{count}, {_duration(self._elapsed)}{rest}] {text}")
+        return f"[{count}, {_duration(self._elapsed)}{rest}]"
+
+    @property
+    def _share(self) -> float:
+        """Pieces that are done, and the done shares of others."""
+        return self._done + self._in_parts / self._examples
 
     @property
     def _elapsed(self) -> float:
@@ -46,6 +71,7 @@ class Lines:
 
     def _say(self, line: str) -> None:
         say(line)
+        self._last = time.monotonic()
         if self._log is not None:
             now = datetime.now(UTC).isoformat(timespec="seconds")
             with suppress(OSError), self._log.open("a", encoding="utf-8", errors="replace") as file:

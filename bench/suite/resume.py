@@ -83,6 +83,13 @@ class CompletedCells:
             if place not in self.done
         }
 
+    def _hardware(self, number: Any) -> Mapping[str, Any] | None:
+        """What a manifest's entry says that its cell was computed on."""
+        known = self.manifest.get("computed_on")
+        if isinstance(number, int) and isinstance(known, list) and 0 <= number < len(known):
+            return known[number] if isinstance(known[number], Mapping) else None
+        return None
+
     @cached_property
     def precisions(self) -> Mapping[str, Mapping[str, Any]]:
         """What searches computed in before, as the manifest says it: a run keeps to it.
@@ -119,6 +126,7 @@ class CompletedCells:
                     listed["files"],
                     listed.get("adversarials"),
                     listed.get("seconds"),
+                    computed_on=self._hardware(listed.get("computed_on")),
                 )
             else:
                 found = _read(path, sha256)

@@ -1,8 +1,10 @@
 """The runner: from a suite to its tables, in one pass over what is missing."""
 
+import shutil
+from collections import Counter
 from collections.abc import Iterable
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,9 +15,10 @@ from ..api.shared.path_names import relative_to
 from ..api.shared.progress_bars import Bar
 from ..report.write import Tables
 from ..store.run_directory import RunDirectory, opened
+from ..store.shards import shard_folder
 from ..training.networks import sweep
 from .config import Suite
-from .executors import Executor, InProcess
+from .executors.scheduling import Executor, InProcess
 from .files_read import recorded
 from .jobs import (
     Answer,
@@ -26,14 +29,17 @@ from .jobs import (
     NetworkFound,
     NetworkJob,
     Run,
+    ShardJob,
+    ShardWritten,
     Workspace,
 )
 from .keys import Keys
 from .manifest import RunManifest
-from .plan import Place, check_models, make_plan
+from .plan import Place, Shard, check_models, make_plan
 from .progress_lines import Lines
 from .queue import Queue
 from .resume import CompletedCells
+from .sharding import divided, files, is_there
 
 
 @dataclass(frozen=True)
@@ -109,14 +115,19 @@ class Runner:
         self._plan = keys.plan
         self._completed = completed
         self._manifest = manifest
-        self._queue = Queue(keys.plan)
+        self._queue = Queue(keys.plan, self._split)
+        self._shards: dict[Place, tuple[Shard, ...]] = {}
+        self._in_parts: Counter[Place] = Counter()  # examples done, as shards
         self._files = frozenset(files)  # that code of the user's read to make the plan
         self._networks: dict[int, NetworkFound] = {}
         self._unavailable: dict[int, str] = {}  # networks that cannot be had, and why
-        self._lines = Lines(manifest.directory.log)
+        self._lines = Lines(manifest.directory.log, len(keys.plan.test))
+        self._concurrent = False
 
     def run(self, executor: Executor) -> Outcome:
         """Run what is missing, then bring the tables up to date."""
+        self._concurrent = executor.concurrent
+        self._manifest.executor = executor.name
         missing = [place for place in self._plan.places if place not in self._manifest.done]
         self._queue.add(missing)
         self._lines.add(len(missing))
@@ -136,8 +147,25 @@ class Runner:
         item = self._queue.take(held)
         if isinstance(item, int):
             key = self._keys.networks[item]
-            return NetworkJob(self._run, item, key, self._completed.precisions)
-        return None if item is None else self._cell_job(item)
+            timed = self._concurrent and self._run.suite.shard_examples is None
+            return NetworkJob(self._run, item, key, self._completed.precisions, timed)
+        if isinstance(item, Shard):
+            return ShardJob(self._cell_job(item.place), item)
+        if item is None:
+            return None
+        job = self._cell_job(item)
+        return replace(job, shards=files(job, self._shards.get(item, ())))
+
+    def _split(self, place: Place) -> list[Shard]:
+        """Divide a cell, whose networks have been found: the shards that are to be computed."""
+        suite, task = self._run.suite, self._plan.tasks[place[1]]
+        if not self._concurrent and suite.shard_examples is None:
+            return []
+        job, examples = self._cell_job(place), len(self._plan.test)
+        passing = self._networks[place[0]].pass_seconds
+        shards = divided(job, examples, suite.shard_examples, task.passes, passing)
+        self._shards[place] = shards
+        return [one for one in shards if not is_there(job, one)]
 
     def _cell_job(self, place: Place) -> CellJob:
         """A cell as a job. Its networks have been found."""
@@ -168,17 +196,25 @@ class Runner:
 
     def _note(self, job: Job, answer: Answer) -> None:
         """Take what came of a job into the manifest; what it makes necessary is queued."""
+        if isinstance(job, ShardJob):
+            self._queue.shard_ended(job.shard)
+            place = job.cell.place
+            if isinstance(answer, Failed) and place not in self._manifest.failed:
+                self._queue.give_up(place)
+                self._fail(place, answer)
+            elif isinstance(answer, ShardWritten):
+                self._in_parts[place] += job.shard.stop - job.shard.start
+                self._lines.part(job.shard.stop - job.shard.start)
+            return
         if isinstance(job, CellJob):
             self._queue.ended(job.place)
             if isinstance(answer, CellWritten):
+                self._remove_shards(job.path)
                 self._manifest.add(job.place, answer.cell)
                 self._manifest.write_now_and_then()
-                self._lines.done(answer.line)
+                self._lines.done(answer.line, self._in_parts[job.place])
             elif isinstance(answer, Failed):
-                self._manifest.fail(job.place, answer.reason)
-                titles = self._manifest.titles(job.place)
-                title = "{model} x {defense} x {attack}".format(**titles)
-                self._lines.done(f"{title}: FAILED: {answer.reason}")
+                self._fail(job.place, answer)
             return
         title = self._plan.defended_models[job.number].title
         if isinstance(answer, NetworkFound):
@@ -195,6 +231,19 @@ class Runner:
             for place in lost:
                 self._manifest.fail(place, answer.reason)
             self._lines.say(f"{title}: FAILED: {answer.reason}")
+
+    def _remove_shards(self, records: Path) -> None:
+        """Remove the shards of a cell that is whole, and their folder when it is empty."""
+        folder = shard_folder(records)
+        if folder.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                folder.parent.rmdir()
+
+    def _fail(self, place: Place, answer: Failed) -> None:
+        self._manifest.fail(place, answer.reason)
+        title = "{model} x {defense} x {attack}".format(**self._manifest.titles(place))
+        self._lines.done(f"{title}: FAILED: {answer.reason}", self._in_parts[place])
 
     def _compute_again(self, places: Iterable[Place]) -> None:
         """Queue cells whose networks have changed, but for those that borrow one that failed."""

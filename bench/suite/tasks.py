@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..api import registry
+from ..api.attack import declared
 from ..api.epsilon import Epsilon
 from ..api.flags import CERTIFIED
 from ..api.progress import Progress
@@ -28,8 +29,22 @@ if TYPE_CHECKING:  # plans are made without what computes their cells
 
     from ..engine.adversarials import AdversarialStore
     from ..engine.case import Case, CellResult
+    from ..engine.outcomes import Part
     from ..engine.preparation import Attackers
     from ..victim.precision_selection import PrecisionChoice
+
+    _Inputs = tuple[
+        Case,
+        list[AttackStage],
+        CellConfig,
+        Progress,
+        int | None,
+        AdversarialStore | None,
+        PrecisionChoice | None,
+    ]
+
+_STEPS = 100  # of an attack that does not say how many it takes
+_GRADIENT = 3  # passes: forward, and backward, which takes twice as long
 
 
 @dataclass(frozen=True)
@@ -38,8 +53,8 @@ class Resources:
 
     store: where adversarial examples go, if they are saved. precision: what the search computes its
     gradients with, where that is known. attackers: what attacks that prepare themselves may use.
-    earlier: a kind of task -> the records of each of its cells on the same defended model; only of
-    kinds that the task names in `after`.
+    earlier: a kind of task -> the records of each of its cells on the same defended model, of the
+    examples at hand; only of kinds that the task names in `after`.
     """
 
     progress: Progress
@@ -92,10 +107,22 @@ class Task(Protocol):
     def describe(self) -> Mapping[str, Any]:
         """What a record says of it: access, configuration, restarts, naive."""
 
-    def run(self, case: "Case", resources: Resources) -> "CellResult":
+    @property
+    def passes(self) -> int:
+        """About how many forward passes it takes for an example: cells are divided by it."""
+
+    def run(self, case: "Case", resources: Resources, parts: "Sequence[Part]" = ()) -> "CellResult":
         """Compute the cell's records.
 
+        parts: of all its examples, in their order, where these are computed already.
+
         Raises: CellError, BadData, BadParameter, and whatever the user's code does.
+        """
+
+    def part(self, case: "Case", resources: Resources) -> "Part":
+        """Compute what is to be known of some of the cell's examples. case: of these alone.
+
+        Raises: as `run`.
         """
 
     def summary(self, result: "CellResult", headline: Epsilon) -> str:
@@ -174,14 +201,39 @@ class AttackTask:
             "naive": self.naive,
         }
 
-    def run(self, case: "Case", resources: Resources) -> "CellResult":
+    @property
+    def passes(self) -> int:
+        """All steps of all attempts, at two epsilons, or at all where the search is exhaustive."""
+        settings = self.settings
+        points = len(settings.grid) if settings.search == "exhaustive" else 2
+        stages = flatten_cascade([self.stage], settings.norm, targeted=settings.targeted)
+        steps: int = sum(
+            one.restarts
+            * declared(one.attack, "attempts_per_restart", 1)
+            * getattr(one.attack, "steps", _STEPS)
+            * (_GRADIENT if one.attack.access == "white-box" else 1)
+            for one in stages
+        )
+        return points * steps * max(1, settings.adaptation.samples)
+
+    def run(self, case: "Case", resources: Resources, parts: "Sequence[Part]" = ()) -> "CellResult":
         """Attack; what the model has proved is held against the adversarial examples."""
         from ..engine.cell import assess
+
+        return assess(*self._attack(case, resources), parts)
+
+    def part(self, case: "Case", resources: Resources) -> "Part":
+        """Attack some of the examples."""
+        from ..engine.cell import assess_part
+
+        return assess_part(*self._attack(case, resources))
+
+    def _attack(self, case: "Case", resources: Resources) -> "_Inputs":
         from ..engine.certify import remembered
 
         proofs = resources.earlier(CERTIFICATE)
         certificates = remembered(proofs[0]) if proofs else None
-        return assess(
+        return (
             replace(case, attackers=resources.attackers, certificates=certificates),
             [self.stage],
             self.settings,
@@ -208,6 +260,7 @@ class CertificateTask:
     title: str = CERTIFIED
     source: None = field(default=None, init=False)
     follows_gradients: bool = field(default=False, init=False)
+    passes: int = field(default=1000, init=False)  # votes; a bound that is computed takes fewer
 
     def made_of(self) -> Mapping[str, Any]:
         """The settings that certificates depend on."""
@@ -227,11 +280,17 @@ class CertificateTask:
         """That it is no attack."""
         return {"access": CERTIFICATE, "configuration": {}, "restarts": 1, "naive": False}
 
-    def run(self, case: "Case", resources: Resources) -> "CellResult":
+    def run(self, case: "Case", resources: Resources, parts: "Sequence[Part]" = ()) -> "CellResult":
         """Have the network prove what it can of every example."""
         from ..engine.certify import certify
 
-        return certify(case, self.settings, resources.progress, resources.batch_size)
+        return certify(case, self.settings, resources.progress, resources.batch_size, parts)
+
+    def part(self, case: "Case", resources: Resources) -> "Part":
+        """Have the network prove what it can of some of the examples."""
+        from ..engine.certify import certify_part
+
+        return certify_part(case, self.settings, resources.progress, resources.batch_size)
 
     def summary(self, result: "CellResult", headline: Epsilon) -> str:
         """The certified accuracy."""

@@ -4,8 +4,9 @@ Needs the extra `ray`. Records are the same files, to the byte, as one process w
 """
 
 import logging
+import os
 import socket
-import uuid
+import tempfile
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,10 +15,11 @@ from typing import Any
 
 import torch
 
-from ..api.errors import QuintainError, one_line, reason
-from ..store.environment import software
-from .executors import ATTEMPTS, Answers, NextJob, schedule
-from .jobs import Answer, Failed, Job, run_job
+from ...api.errors import QuintainError, one_line, reason
+from ...store.environment import software
+from ..jobs import Answer, Failed, Job
+from .remote import Refused, RemoteJob, shared_token, usable
+from .scheduling import Answers, Lost, NextJob, schedule
 
 _PATIENCE = 5.0  # seconds for a cluster to answer
 
@@ -44,6 +46,8 @@ class RayCluster:
                 "--executor ray needs the package ray, not installed: "
                 "pip install 'quintain[ray]' brings it"
             )
+        self.name = "ray"
+        self.concurrent = workers != 1
         _check_reachable(address)
         self._address, self._workers, self._device = address, workers, device
         self._shared = shared.absolute()
@@ -51,8 +55,6 @@ class RayCluster:
     def run(self, next_job: NextJob) -> Answers:
         """Do jobs until there are none; a job whose worker is lost is done again."""
         ray: Any = import_module("ray")
-        self._shared.mkdir(parents=True, exist_ok=True)
-        token = self._shared / f".seen-{uuid.uuid4().hex}.tmp"
 
         def ready(workers: list[_RayWorker]) -> list[_RayWorker]:
             done, _ = ray.wait([worker.pending for worker in workers])
@@ -60,10 +62,9 @@ class RayCluster:
 
         try:
             count, needs = self._connected(ray)
-            token.touch()
-            yield from schedule(next_job, count, lambda: _RayWorker(ray, needs, token), ready)
+            with shared_token(self._shared) as token:
+                yield from schedule(next_job, count, lambda _: _RayWorker(ray, needs, token), ready)
         finally:
-            token.unlink(missing_ok=True)
             ray.shutdown()
 
     def _connected(self, ray: Any) -> tuple[int, dict[str, int]]:
@@ -85,6 +86,8 @@ def _check_reachable(address: str | None) -> None:
 
     Raises: QuintainError.
     """
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or _last_started()
     host, colon, port = (address or "").rpartition(":")
     if not colon or not port.isdigit() or "/" in host:
         return
@@ -94,51 +97,44 @@ def _check_reachable(address: str | None) -> None:
         raise QuintainError(f"no Ray cluster at {address}: {reason(error)}") from None
 
 
+def _last_started() -> str | None:
+    """The cluster that was last started on this machine, as Ray notes it, gone or not."""
+    try:
+        return (Path(tempfile.gettempdir()) / "ray" / "ray_current_cluster").read_text().strip()
+    except OSError:
+        return None
+
+
 class _RayWorker:
     """An actor, and the job that it is at work on. held: the network that it has in memory."""
 
     def __init__(self, ray: Any, needs: dict[str, int], token: Path) -> None:
-        self._ray, self._needs, self._token = ray, needs, token
+        self._ray, self._token = ray, token
         self.job: Job | None = None
         self.held: int | None = None
-        self.pending: Any = None
-        self._attempts = 0
-        self._start()
-
-    def _start(self) -> None:
-        actor = self._ray.remote(_Actor).options(**self._needs, max_restarts=0)
+        self.starting = True
+        actor = ray.remote(_Actor).options(**needs, max_restarts=0)
         self._actor = actor.remote(torch.get_num_threads())
+        self.pending = self._actor.start.remote()
 
     def begin(self, job: Job) -> None:
         """Send a job."""
-        self.job, self._attempts = job, 0
-        self._send()
+        self.job, self.held = job, job.number
+        self.pending = self._actor.answer.remote(RemoteJob(job, software(), self._token))
 
-    def _send(self) -> None:
-        self._attempts += 1
-        self.held = None if self.job is None else self.job.number
-        self.pending = self._actor.answer.remote(self.job, software(), str(self._token))
-
-    def answer(self) -> tuple[Job, Answer] | None:
-        """Take the answer. None where the worker is lost, and another begins the job again."""
-        job = self.job
-        assert job is not None
+    def answer(self) -> Answer | Lost | None:
+        """Take the answer, or that it has started."""
+        self.job = None
         try:
             found = self._ray.get(self.pending)
         except self._ray.exceptions.RayTaskError as error:
-            found = Failed(one_line(error))
+            return Failed(one_line(error))
         except self._ray.exceptions.RayError as error:
-            self._start()
-            if self._attempts < ATTEMPTS:
-                self._send()
-                return None
-            self.held = None
-            why = one_line(error)
-            found = Failed(f"the worker at work on it was lost, {ATTEMPTS} times: {why}")
-        if isinstance(found, str):  # the worker cannot be used
-            raise QuintainError(found)
-        self.job = None
-        return job, found
+            return Lost(f"was lost ({one_line(error)})")
+        if self.starting:
+            self.starting = False
+            return None
+        return usable(found)
 
     def end(self) -> None:
         """End the worker, whatever it does."""
@@ -152,18 +148,9 @@ class _Actor:
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
 
-    def answer(self, job: Job, versions: dict[str, str], token: str) -> Answer | str:
+    def start(self) -> None:
+        """Answer when there is a place for this worker."""
+
+    def answer(self, job: RemoteJob) -> Answer | Refused:
         """Do a job; or why this worker cannot be used."""
-        own = software()
-        for name, wanted in versions.items():
-            if own.get(name) != wanted:
-                return (
-                    f"a worker of the cluster has {name} {own.get(name)}, this computer {wanted}: "
-                    "records are only the same with the same versions"
-                )
-        if not Path(token).exists():
-            return (
-                f"a worker of the cluster does not see {Path(token).parent}: the run directory "
-                "must be on a file system that all machines share"
-            )
-        return run_job(job)
+        return job.answer()

@@ -1,0 +1,174 @@
+"""Jobs in several processes of this machine."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import connection, get_context, parent_process
+from multiprocessing.connection import Connection
+
+import torch
+
+from ...api.shared.progress_bars import say
+from ..jobs import Answer, Job, run_job
+from .memory import fits_another
+from .scheduling import Answers, Lost, NextJob, schedule
+
+_CONTEXT = get_context("spawn")  # nothing of this process, such as CUDA, is in a worker
+_PATIENCE = 5.0  # seconds that a worker has to end when it is told to
+
+
+class Processes:
+    """Does jobs in a number of processes. One that is killed loses nothing but its time.
+
+    Each is started afresh when there is a job for it, keeps a plan, the data and networks from job
+    to job, and ends with this process, however that ends. Where the jobs are for "cuda" and there
+    are several GPUs, the processes take turns with them. One that would not fit into memory is not
+    started.
+    """
+
+    def __init__(self, count: int, device: torch.device) -> None:
+        self._count = count
+        self._gpus = visible_gpus() if device == torch.device("cuda") else []
+        self.name = "processes"
+        self.concurrent = count > 1
+
+    def run(self, next_job: NextJob) -> Answers:
+        """Do jobs until there are none; a job whose process is killed is done again."""
+        return schedule(next_job, self._count, self._started, _ready, _room)
+
+    def _started(self, number: int) -> "_Worker":
+        return _Worker(self._gpus[number % len(self._gpus)] if self._gpus else None)
+
+
+def visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls each GPU that this process may use."""
+    named = [one.strip() for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    count = torch.cuda.device_count()
+    return named[:count] if any(named) else [str(one) for one in range(count)]
+
+
+def _room(workers: "list[_Worker]") -> bool:
+    """Whether another process would fit; one line says so where not."""
+    room = fits_another(one.process for one in workers)
+    if not room:
+        count = len(workers)
+        say(f"no memory for more than {count} process{'es' if count > 1 else ''}")
+    return room
+
+
+def _ready(workers: "list[_Worker]") -> "list[_Worker]":
+    ready = connection.wait([worker.connection for worker in workers])
+    return [worker for worker in workers if worker.connection in ready]
+
+
+class _Worker:
+    """A process, and the job that it is at work on. held: the network that it has in memory."""
+
+    starting = False  # a job can be sent at once: it waits in the pipe
+
+    def __init__(self, gpu: str | None) -> None:
+        self.job: Job | None = None
+        self.held: int | None = None
+        self._gpu = gpu
+        self._start()
+
+    @property
+    def process(self) -> int | None:
+        """The number of the process."""
+        return self._process.pid
+
+    def _start(self) -> None:
+        self.connection, theirs = _CONTEXT.Pipe()
+        self._process = _CONTEXT.Process(
+            target=_work, args=(theirs, torch.get_num_threads()), name="quintain worker"
+        )
+        with _interrupts_ignored(), _seeing(self._gpu):
+            self._process.start()
+        theirs.close()
+
+    def begin(self, job: Job) -> None:
+        """Send a job."""
+        self.job, self.held = job, job.number
+        with suppress(OSError):  # it is gone: that shows when its answer is asked for
+            self.connection.send(job)
+
+    def answer(self) -> Answer | Lost:
+        """Take the answer."""
+        self.job = None
+        try:
+            found: Answer = self.connection.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            return Lost(_ending(self._process.exitcode))
+        return found
+
+    def end(self) -> None:
+        """End the process, whatever it does."""
+        self.connection.close()
+        self._process.terminate()
+        self._process.join(_PATIENCE)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+def _ending(code: int | None) -> str:
+    """How a process ended."""
+    if code is not None and code < 0:
+        return f"was ended by signal {-code} ({signal.strsignal(-code)})"
+    return f"ended with status {code}"
+
+
+@contextmanager
+def _seeing(gpu: str | None) -> Iterator[None]:
+    """Within, processes are started that see one GPU alone, which they call the first."""
+    name, before = "CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES")
+    if gpu is not None:
+        os.environ[name] = gpu
+    try:
+        yield
+    finally:
+        if gpu is not None:
+            del os.environ[name]
+            if before is not None:
+                os.environ[name] = before
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Within, processes are started that no Ctrl-C reaches: who started them ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _work(jobs: Connection, threads: int) -> None:
+    """What a worker does: jobs, until there are no more.
+
+    threads: as many as the parent has, where a network is not small. They change how sums are
+    rounded.
+    """
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    while True:
+        try:
+            job = jobs.recv()
+        except EOFError:
+            return
+        with suppress(BrokenPipeError):  # the parent has gone
+            jobs.send(run_job(job))
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it does, in the middle of whatever it is at."""
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)

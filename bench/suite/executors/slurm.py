@@ -1,0 +1,224 @@
+"""Jobs on a Slurm cluster whose machines share a file system.
+
+Needs the extra `slurm`, the package submitit. A worker is a Slurm job that takes one job of the run
+after the other from a folder in the run directory, so that torch, the data and networks are loaded
+once. Records are the same files, to the byte, as one process writes.
+"""
+
+import os
+import pickle
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...api.errors import BadParameter, QuintainError, one_line
+from ...store.environment import software
+from ..jobs import Answer, Job
+from .remote import RemoteJob, shared_token, usable
+from .scheduling import Answers, Lost, NextJob, schedule
+
+_POLL = 0.1  # seconds between two looks into the folder
+_LOOK = 15.0  # seconds between two questions to Slurm whether a worker's job has ended
+_BEAT = 10.0  # seconds between two signs of life of this process
+_SILENCE = 300.0  # seconds without one, after which a worker ends
+_PATIENCE = 5.0  # seconds that a worker on this machine has to end
+_WORKERS = 4
+
+
+def read_options(written: str) -> dict[str, Any]:
+    """Read `--slurm`: what submitit is given, as `partition=gpu,timeout_min=240`.
+
+    Raises: BadParameter.
+    """
+    found: dict[str, Any] = {}
+    for one in filter(None, written.split(",")):
+        name, equals, value = (part.strip() for part in one.partition("="))
+        if not equals or not name.isidentifier() or not value:
+            raise BadParameter(
+                f"--slurm {written}: names and values as in partition=gpu,timeout_min=240"
+            )
+        found[name] = int(value) if value.isdigit() else value
+    return found
+
+
+class SlurmCluster:
+    """Does jobs in workers that are Slurm jobs, each with a core, and a GPU for jobs on GPUs.
+
+    workers: at most; 4 by default. options: what submitit is given, such as `partition`,
+    `slurm_account` and `timeout_min`; `cluster="local"` runs the workers on this machine. shared: a
+    folder that every worker must see.
+
+    A worker that is lost, or whose time ended, is replaced, and its job done again, up to three
+    times. A worker with other versions of Python, torch or quintain is refused.
+
+    Raises: QuintainError without submitit, and where a worker does not see the folder or has other
+    versions; BadParameter for options that submitit does not know.
+    """
+
+    def __init__(
+        self, workers: int | None, options: Mapping[str, Any], device: torch.device, shared: Path
+    ) -> None:
+        if find_spec("submitit") is None:
+            raise QuintainError(
+                "--executor slurm needs the package submitit, not installed: "
+                "pip install 'quintain[slurm]' brings it"
+            )
+        cluster = options.get("cluster", "slurm")
+        if cluster == "slurm" and shutil.which("srun") is None:
+            raise QuintainError("--executor slurm: there is no Slurm here (no command srun)")
+        self.name = "slurm"
+        self.concurrent = workers != 1
+        self._count = workers or _WORKERS
+        self._cluster = cluster
+        self._device = device
+        self._options = {name: one for name, one in options.items() if name != "cluster"}
+        self._shared = shared.absolute()
+
+    def run(self, next_job: NextJob) -> Answers:
+        """Do jobs until there are none; a job whose worker is lost is done again."""
+        folder = self._shared / ".workers" / uuid.uuid4().hex
+        folder.mkdir(parents=True)
+        submit = self._submitter(folder)
+        local = self._cluster == "local"
+        alive = threading.Event()
+        threading.Thread(target=_beat, args=(folder / "alive", alive), daemon=True).start()
+
+        def ready(workers: list[_SlurmWorker]) -> list[_SlurmWorker]:
+            while not (found := [one for one in workers if one.is_ready]):
+                time.sleep(_POLL)
+            return found
+
+        try:
+            with shared_token(self._shared) as token:
+                yield from schedule(
+                    next_job,
+                    self._count,
+                    lambda _: _SlurmWorker(submit, folder / uuid.uuid4().hex, token, local=local),
+                    ready,
+                )
+        finally:
+            alive.set()
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                folder.parent.rmdir()
+
+    def _submitter(self, folder: Path) -> Any:
+        """What makes a worker a Slurm job. Raises: BadParameter."""
+        submitit: Any = import_module("submitit")
+        needs: dict[str, Any] = {"gpus_per_node": 1} if self._device.type == "cuda" else {}
+        needs |= {"name": "quintain", "timeout_min": 240, "cpus_per_task": torch.get_num_threads()}
+        try:
+            executor = submitit.AutoExecutor(folder=folder / "logs", cluster=self._cluster)
+            executor.update_parameters(**needs | self._options)
+        except Exception as error:  # what submitit raises is its own, of many kinds
+            raise BadParameter(f"--slurm: {one_line(error)}") from None
+        return executor.submit
+
+
+class _SlurmWorker:
+    """A Slurm job, the folder that it takes jobs from, and the job that it is at work on."""
+
+    def __init__(self, submit: Any, folder: Path, token: Path, *, local: bool) -> None:
+        self.job: Job | None = None
+        self.held: int | None = None
+        self.starting = True
+        self._folder, self._token, self._local = folder, token, local
+        self._count = 0  # jobs sent
+        folder.mkdir()
+        self._slurm = submit(_work, folder, torch.get_num_threads())
+        self._looked = time.monotonic()
+
+    def begin(self, job: Job) -> None:
+        """Send a job."""
+        self.job, self.held = job, job.number
+        self._count += 1
+        _put(self._folder / f"{self._count}.job", RemoteJob(job, software(), self._token))
+
+    @property
+    def _awaited(self) -> Path:
+        return self._folder / ("started" if self.starting else f"{self._count}.answer")
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is an answer, or the worker has started, or is lost."""
+        if self._awaited.exists():
+            return True
+        if time.monotonic() - self._looked < _LOOK:
+            return False
+        self._looked = time.monotonic()
+        return bool(self._slurm.done(force_check=True))
+
+    def answer(self) -> Answer | Lost | None:
+        """Take the answer, or that it has started."""
+        self.job = None
+        if not self._awaited.exists():
+            return Lost(f"was lost ({_ending(self._slurm)})")
+        if self.starting:
+            self.starting = False
+            return None
+        found = pickle.loads(self._awaited.read_bytes())
+        self._awaited.unlink()
+        return usable(found)
+
+    def end(self) -> None:
+        """End the worker, whatever it does. One on this machine is waited for."""
+        with suppress(Exception):
+            self._slurm.cancel()
+            deadline = time.monotonic() + (_PATIENCE if self._local else 0.0)
+            while time.monotonic() < deadline and not self._slurm.done():
+                time.sleep(_POLL)
+
+
+def _ending(slurm: Any) -> str:
+    """The last line that a lost worker wrote, or how Slurm says that it ended."""
+    with suppress(Exception):
+        said = [line for line in (slurm.stderr() or "").splitlines() if line.strip()]
+        return str(said[-1] if said else slurm.state)
+    return "nobody knows why"
+
+
+def _beat(file: Path, ended: threading.Event) -> None:
+    """Show workers that this process is there, until it ends."""
+    count = 0
+    while not ended.is_set():
+        with suppress(OSError):
+            file.write_text(str(count))
+        count += 1
+        ended.wait(_BEAT)
+
+
+def _put(path: Path, value: object) -> None:
+    """Write a value, whole or not at all, for a process that waits for the file."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(pickle.dumps(value))
+    os.replace(temporary, path)
+
+
+def _work(folder: Path, threads: int) -> None:
+    """What a worker does: jobs in the order that they are sent, until nobody sends any more."""
+    torch.set_num_threads(threads)
+    (folder / "started").touch()
+    beat, heard = "", time.monotonic()
+    while time.monotonic() - heard < _SILENCE and folder.exists():
+        waiting = sorted(folder.glob("*.job"), key=lambda path: int(path.stem))
+        for path in waiting:
+            job = pickle.loads(path.read_bytes())
+            _put(path.with_suffix(".answer"), job.answer())
+            path.unlink()
+        if waiting:
+            heard = time.monotonic()
+            continue
+        with suppress(OSError):
+            now = (folder.parent / "alive").read_text()
+            if now != beat:
+                beat, heard = now, time.monotonic()
+        time.sleep(_POLL)
