@@ -120,7 +120,8 @@ def schedule(
                 worker = workers[number] = start(number)
                 if not worker.starting:
                     worker.begin(waiting.popleft())
-                count = count if more([*workers.values()]) else len(workers)
+                if len(workers) < count and not more([*workers.values()]):
+                    count = len(workers)
             there = workers.values()
             if not waiting and all(worker.job is None for worker in there):
                 return
