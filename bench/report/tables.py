@@ -96,30 +96,33 @@ def curve_of(records: pd.DataFrame, epsilons: Sequence[str]) -> pd.DataFrame:
     examples that were attacked, for the whole curve: a search shares its passes between epsilons.
     `attacked` is the share of them that was tried at the epsilon itself, the others are inferred.
     """
-    total = len(records)
+    return pd.DataFrame(_curve(records, epsilons))
+
+
+def _curve(records: pd.DataFrame, epsilons: Sequence[str]) -> dict[str, list[Any]]:
+    """The columns of `curve_of`, as plain numbers."""
+    total, count = len(records), len(epsilons)
     right = (records["clean_prediction"] == records["label"]).to_numpy()
     under = records["under_attack"].to_numpy(dtype=bool)
     broken, attacked = _grid(records, "broken"), _grid(records, "attacked")
     costs = records[["forward", "backward", "queries"]][under]
     robust = (right[:, None] & ~broken).sum(axis=0).tolist()
-    low, high = zip(*(interval(count, total) for count in robust), strict=True)
-    return pd.DataFrame(
-        {
-            "epsilon": list(epsilons),
-            "n_examples": total,
-            "clean_accuracy": right.mean(),
-            "robust_accuracy": [count / total for count in robust],
-            "ci_low": low,
-            "ci_high": high,
-            "attack_success_rate": _means(broken[under]),
-            "forward_mean": _mean(costs["forward"]),
-            "backward_mean": _mean(costs["backward"]),
-            "queries_mean": _mean(costs["queries"]),
-            "queries_median": float(costs["queries"].median()),
-            "verified": broken.sum(axis=0),
-            "attacked": _means(attacked[under]),
-        }
-    )
+    low, high = zip(*(interval(one, total) for one in robust), strict=True)
+    return {
+        "epsilon": list(epsilons),
+        "n_examples": [total] * count,
+        "clean_accuracy": [float(right.mean())] * count,
+        "robust_accuracy": [one / total for one in robust],
+        "ci_low": list(low),
+        "ci_high": list(high),
+        "attack_success_rate": _means(broken[under]),
+        "forward_mean": [_mean(costs["forward"])] * count,
+        "backward_mean": [_mean(costs["backward"])] * count,
+        "queries_mean": [_mean(costs["queries"])] * count,
+        "queries_median": [float(costs["queries"].median())] * count,
+        "verified": broken.sum(axis=0).tolist(),
+        "attacked": _means(attacked[under]),
+    }
 
 
 def worst_case(
@@ -311,6 +314,10 @@ def _rows(cell: Cell) -> list[dict[str, Any]]:
         "setup_queries": int(about["report"].get("setup_queries", 0)),
         "fidelity": about["report"].get("fidelity", float("nan")),
     }
+    if not is_certificate(cell) and not counts_queries(cell):
+        columns = _curve(cell.records, about["epsilons"])
+        each = zip(*columns.values(), strict=True)
+        return [shared | dict(zip(columns, row, strict=True)) for row in each]
     curve = curve_of(cell.records, about["epsilons"])
     if is_certificate(cell):
         curve = without_attack(curve)
@@ -451,7 +458,7 @@ def _experiments(
 
 def _grid(records: pd.DataFrame, name: str) -> "np.ndarray[Any, np.dtype[np.bool_]]":
     """(N, E) bool, from a column of lists."""
-    return np.array([list(one) for one in records[name]], dtype=bool)
+    return np.array(records[name].tolist(), dtype=bool)
 
 
 def _mean(values: Any) -> float:

@@ -23,8 +23,8 @@ def renamed(about: Mapping[str, Any], records: pd.DataFrame) -> tuple[dict[str, 
     now = {KEYS.get(name, name): value for name, value in about.items()}
     if "flags" in now:
         now["flags"] = flags(now["flags"])
-    columns: dict[Any, Any] = {**COLUMNS}
-    return now, records.rename(columns=columns)
+    columns: dict[Any, Any] = {old: new for old, new in COLUMNS.items() if old in records}
+    return now, records.rename(columns=columns) if columns else records
 
 
 def flags(written: Iterable[Any]) -> list[Any]:
