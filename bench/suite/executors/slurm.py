@@ -207,18 +207,18 @@ def _work(folder: Path, threads: int) -> None:
     """What a worker does: jobs in the order that they are sent, until nobody sends any more."""
     torch.set_num_threads(threads)
     (folder / "started").touch()
-    beat, heard = "", time.monotonic()
-    while time.monotonic() - heard < _SILENCE and folder.exists():
+    beat, last = "", time.monotonic()
+    while time.monotonic() - last < _SILENCE and folder.exists():
         waiting = sorted(folder.glob("*.job"), key=lambda path: int(path.stem))
         for path in waiting:
             job = pickle.loads(path.read_bytes())
             _put(path.with_suffix(".answer"), job.answer())
             path.unlink()
         if waiting:
-            heard = time.monotonic()
+            last = time.monotonic()
             continue
         with suppress(OSError):
             now = (folder.parent / "alive").read_text()
             if now != beat:
-                beat, heard = now, time.monotonic()
+                beat, last = now, time.monotonic()
         time.sleep(_POLL)
