@@ -288,10 +288,13 @@ class Workspace:
             part = task.part(case.part(start, stop), resources)
         read = self._task_files.setdefault(job.cell.place[1], set())
         read |= files
+        saved = None
         if store is not None:
             store.save(adversarials_file(job.path))
+            saved = hash_file(adversarials_file(job.path))
         about = {
             **job.identity,
+            "adversarials": saved,
             "seconds": time.monotonic() - began,
             "report": dict(part.report),
             "files": sorted(read),

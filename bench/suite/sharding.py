@@ -1,10 +1,13 @@
 """How a cell is divided into shards: by the suite, or so that each takes about a minute."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..api.errors import RunDirectoryError
-from ..store.shards import read_about, read_shard, shard_file, shard_folder
+from ..store.hashing import hash_file
+from ..store.shards import adversarials_file, read_about, read_shard, shard_file, shard_folder
 from .jobs import CellJob, ShardJob
 from .plan import Shard
 
@@ -47,7 +50,14 @@ def is_there(job: CellJob, shard: Shard) -> bool:
         about, _ = read_shard(wanted.path)
     except RunDirectoryError:
         return False
-    return all(about.get(name) == value for name, value in wanted.identity.items())
+    same = all(about.get(name) == value for name, value in wanted.identity.items())
+    return same and (not job.run.suite.save_adversarials or _saved(wanted.path, about))
+
+
+def _saved(shard: Path, about: Mapping[str, Any]) -> bool:
+    """Whether the adversarial examples of a shard are there as they were saved."""
+    file = adversarials_file(shard)
+    return file.is_file() and hash_file(file) == about.get("adversarials")
 
 
 def files(job: CellJob, shards: tuple[Shard, ...]) -> tuple[Path, ...]:

@@ -86,11 +86,8 @@ class SlurmCluster:
     def run(self, next_job: NextJob) -> Answers:
         """Do jobs until there are none; a job whose worker is lost is done again."""
         folder = self._shared / ".workers" / uuid.uuid4().hex
-        folder.mkdir(parents=True)
-        submit = self._submitter(folder)
         local = self._cluster == "local"
         alive = threading.Event()
-        threading.Thread(target=_beat, args=(folder / "alive", alive), daemon=True).start()
 
         def ready(workers: list[_SlurmWorker]) -> list[_SlurmWorker]:
             while not (found := [one for one in workers if one.is_ready]):
@@ -98,6 +95,9 @@ class SlurmCluster:
             return found
 
         try:
+            folder.mkdir(parents=True)
+            submit = self._submitter(folder)
+            threading.Thread(target=_beat, args=(folder / "alive", alive), daemon=True).start()
             with shared_token(self._shared) as token:
                 yield from schedule(
                     next_job,

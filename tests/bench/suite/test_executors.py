@@ -260,6 +260,7 @@ def test_slurm_that_cannot_be_used_is_said_in_a_line(suite, tmp_path, quintain, 
     assert "there is no Slurm here" in said("--executor", "slurm")
     unknown = ("--executor", "slurm", "--slurm", "cluster=local,speed=9")
     assert "--slurm" in said(*unknown)
+    assert not (tmp_path / "out" / ".workers").exists()
     assert "names and values as in" in said("--executor", "slurm", "--slurm", "gpu")
 
 

@@ -145,6 +145,20 @@ def test_shards_that_a_killed_run_left_are_not_computed_again(suite, tmp_path):
     assert hashes(out) == hashes(whole)
 
 
+def test_shards_without_the_adversarial_examples_that_are_wanted_are_computed(suite, tmp_path):
+    settings = {"models": '["flat"]', "attacks": '["fgsm"]', "shard_examples": "3"}
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    go_on(suite(**settings), out, Stops(3))
+    (out / "manifest.json").unlink()  # of a suite that saved none
+    path = suite(**settings, save_adversarials="true")
+    (out / "suite.toml").write_text(path.read_text())
+    second = Stops()
+    assert go_on(path, out, second).done == 1
+    assert sum(isinstance(job, ShardJob) for job in second.jobs) == 3
+    go_on(path, whole, None)
+    assert hashes(out) == hashes(whole)
+
+
 def test_a_shard_that_fails_fails_its_cell_once_and_the_rest_go_on(suite, tmp_path, quintain):
     path = suite(
         shard_examples="3", models='["flat"]', attacks='["raises", "fgsm"]', n_examples="60"
