@@ -93,7 +93,7 @@ def quintain() -> None:
 @click.option(
     "--jobs",
     metavar="N",
-    help="Workers at once; auto: one a core. Same records. [1; of a cluster all that it has]",
+    help="Workers at once; auto: one a core, or a GPU. Same records. [1; of a cluster auto]",
 )
 @click.option(
     "--executor",
@@ -130,8 +130,8 @@ def run(
     from .suite.config import read_suite
     from .suite.lookup import check_names
 
-    whole_cluster = executor_name != "processes" and jobs == "auto"
-    workers = None if jobs is None or whole_cluster else read_jobs(jobs)
+    elsewhere = executor_name != "processes"
+    workers = read_jobs(("auto" if elsewhere else "1") if jobs is None else jobs)
     if address is not None and executor_name != "ray":
         raise BadParameter("--address is of a Ray cluster: say --executor ray as well")
     if slurm is not None and executor_name != "slurm":
@@ -154,7 +154,7 @@ def run(
     from .api.shared.progress_bars import be_quiet
     from .suite.runner import run_suite
 
-    where = parse_device(device)
+    where = parse_device(device, elsewhere=elsewhere)
     be_quiet(quiet)
     failed = 0
     for one, directory in trainings:
@@ -187,7 +187,10 @@ def run(
 def _executor(
     name: str, options: str, workers: int | None, device: Any, directory: Path
 ) -> "Executor":
-    """Who does the work of a run. options: a Ray cluster's address, or what Slurm is given."""
+    """Who does the work of a run. options: a Ray cluster's address, or what Slurm is given.
+
+    workers: at most; None for as many as there is a place for.
+    """
     from .suite.executors.processes import Processes
     from .suite.executors.scheduling import InProcess
 
@@ -199,7 +202,8 @@ def _executor(
         from .suite.executors.slurm import SlurmCluster, read_options
 
         return SlurmCluster(workers, read_options(options), device, directory)
-    return Processes(workers, device) if workers is not None and workers > 1 else InProcess()
+    several = Processes(workers, device)
+    return several if several.concurrent else InProcess()
 
 
 def _trainings(parsed: "Suite", out: Path) -> "list[tuple[Suite, Path]]":

@@ -53,6 +53,11 @@ def remove(path: Path) -> None:
         path.unlink()
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
+    write_atomically(path, lambda at: at.write_bytes(content))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, in UTF-8."""
     write_atomically(path, lambda at: at.write_text(text, encoding="utf-8"))

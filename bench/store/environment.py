@@ -19,7 +19,7 @@ def software() -> dict[str, str]:
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """Describe the machine and the device that computed."""
+    """Describe this machine and its device, unless that is a GPU that only others have."""
     about: dict[str, Any] = {
         "machine": platform.machine(),
         "system": platform.system(),
@@ -28,7 +28,7 @@ def hardware(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "vector_units": torch.backends.cpu.get_cpu_capability(),
     }
-    if device.type == "cuda":
+    if device.type == "cuda" and torch.cuda.is_available():
         about["gpu"] = torch.cuda.get_device_name(device)
         about["cuda"] = torch.version.cuda
     return about

@@ -38,6 +38,14 @@ def recorded() -> Iterator[set[str]]:
         _listening = before
 
 
+def shown_from(folder: Path, path: str) -> str:
+    """A path relative to a folder, so that it is the same where the folder is elsewhere."""
+    try:
+        return os.path.relpath(path, folder)
+    except ValueError:  # on another drive
+        return path
+
+
 def hashed(paths: set[str], folder: Path) -> dict[str, str]:
     """Name the content of each file that is still there: its path -> SHA-256.
 

@@ -5,10 +5,11 @@ themselves do not travel: each process builds them from the suite, as the comman
 key says whether it built the same.
 """
 
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ from ..api.shared.threads import threads_for
 from ..engine.adversarials import DiskStore, FewExamples, SeveralStores
 from ..engine.case import Case, CellResult
 from ..engine.outcomes import Part
-from ..store.atomic import write_text
 from ..store.cell import Cell
 from ..store.environment import hardware, software
 from ..store.hashing import hash_file
@@ -33,7 +33,7 @@ from ..store.shards import adversarials_file, read_shard, shard_file, write_shar
 from ..victim.model import frozen
 from ..victim.probe import pass_seconds, probe
 from .config import Suite
-from .files_read import hashed, recorded
+from .files_read import hashed, recorded, shown_from
 from .keys import Keys
 from .networks import Networks, OpenNetwork
 from .plan import Place, Plan, Shard, make_plan
@@ -74,9 +74,10 @@ class CellJob:
     """Compute one cell, and write its records.
 
     network: what the manifest says of the defended model's network. source_weights: the hash of the
-    borrowed one's. files: that code of the user's read before. earlier: a kind of task -> the
-    records of the cells of it that came first. titles: what the cell is called. path: of the
-    records. shards: the files of the parts that it is made of, where these are computed already.
+    borrowed one's. network_keys: of both. files: that code of the user's read before. earlier: a
+    kind of task -> the records of the cells of it that came first. titles: what the cell is called.
+    path: of the records. shards: the files of the parts that it is made of, where these are
+    computed already.
     """
 
     run: Run
@@ -85,6 +86,7 @@ class CellJob:
     path: Path
     network: Mapping[str, Any]
     source_weights: str | None
+    network_keys: tuple[str, ...]
     files: frozenset[str]
     earlier: Mapping[str, tuple[Path, ...]]
     titles: Mapping[str, Any]
@@ -135,9 +137,10 @@ Job = NetworkJob | CellJob | ShardJob
 
 @dataclass(frozen=True)
 class Failed:
-    """Why a job came to nothing, in a line."""
+    """Why a job came to nothing, in a line. details: where it did, and what was printed."""
 
     reason: str
+    details: str = ""
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ def run_job(job: Job) -> Answer:
     try:
         return _workspace(job.run).answer(job)
     except (Exception, SystemExit) as error:
-        return Failed(one_line(error))
+        return Failed(one_line(error), private(traceback.format_exc(), job.run.folder))
 
 
 _here: "Workspace | None" = None
@@ -218,7 +221,7 @@ class Workspace:
             _here = before
 
     def answer(self, job: Job) -> Answer:
-        """Do a job. Raises: whatever the user's code does, for networks."""
+        """Do a job. Raises: whatever the user's code does."""
         with relative_to(self.run.folder):
             return self._look(job) if isinstance(job, NetworkJob) else self._answer_cell(job)
 
@@ -245,18 +248,12 @@ class Workspace:
         return NetworkFound(about, frozenset(network.files), seconds, passing)
 
     def _answer_cell(self, job: CellJob | ShardJob) -> Answer:
-        """Compute a cell, or a shard of one; keep the traceback of what goes wrong beside it."""
+        """Compute a cell, or a shard of one. Raises: whatever is wrong with it."""
         cell = job.cell if isinstance(job, ShardJob) else job
-        try:
-            with self._store(cell.path) as store:
-                if isinstance(job, ShardJob):
-                    return self._compute_shard(job, store)
-                return self._compute(job, store)
-        except (Exception, SystemExit) as error:
-            with suppress(OSError):  # the reason is in the manifest as well
-                said = private(traceback.format_exc(), self.run.folder)
-                write_text(cell.path.with_suffix(".error.txt"), said)
-            return Failed(one_line(error))
+        with self._store(cell.path) as store:
+            if isinstance(job, ShardJob):
+                return self._compute_shard(job, store)
+            return self._compute(job, store)
 
     def _store(self, path: Path) -> AbstractContextManager[DiskStore | None]:
         """Where adversarial examples go until they are saved beside the records."""
@@ -297,7 +294,7 @@ class Workspace:
             "adversarials": saved,
             "seconds": time.monotonic() - began,
             "report": dict(part.report),
-            "files": sorted(read),
+            "files": sorted(shown_from(self.run.folder, one) for one in read),
         }
         kept = {f"kept.{name}": one.numpy() for name, one in few.arrays().items()}
         write_shard(job.path, about, {**part.values, **kept})
@@ -331,7 +328,8 @@ class Workspace:
             shards = [self._shard(path, few, store) for path in job.shards]
             case, resources = self._prepared(job, network, title, few, store)
             result = task.run(case, resources, [part for part, _ in shards])
-        read |= files.union(*(about["files"] for _, about in shards))
+        known = (one for _, about in shards for one in about["files"])
+        read |= files.union(os.path.abspath(self.run.folder / one) for one in known)
         seconds = time.monotonic() - began + sum(about["seconds"] for _, about in shards)
         seconds = round(seconds, 3)
         about = self._about(job, network, result)

@@ -38,6 +38,16 @@ def check_names(suite: Suite, file: str, folder: Path) -> None:
                 registry.check_name("attacks", suite.transfer.name)
 
 
+def names_files(suite: Suite) -> bool:
+    """Whether a suite names files: the user's plugins, checkpoints or data."""
+    named = (one.spec for one in (*suite.models, *suite.attacks, *suite.defenses, suite.dataset))
+    return (
+        bool(suite.plugins or suite.dataset.spec.get("root"))
+        or any(one.checkpoint for one in suite.models)
+        or any(map(registry.names_files, named))
+    )
+
+
 @contextmanager
 def blamed(file: str, key: str) -> Iterator[None]:
     """Say of an error which file and key it comes from. Raises: BadSuite."""

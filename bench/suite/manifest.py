@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..api import registry
 from ..report.write import Tables, write_tables
 from ..store.atomic import remove
 from ..store.environment import hardware, software
@@ -16,6 +15,7 @@ from ..store.records import Finished
 from ..store.run_directory import RunDirectory, lost_cell
 from ..victim.probe import same_answers
 from .keys import Keys
+from .lookup import names_files
 from .plan import Place
 from .resume import CompletedCells, stale
 
@@ -187,12 +187,7 @@ class RunManifest:
         """
         suite = self._plan.suite
         source = "suite.toml"  # the copy, unless it names files that lie beside the original
-        named = (
-            one.spec for one in (*suite.models, *suite.attacks, *suite.defenses, suite.dataset)
-        )
-        root = str(suite.dataset.spec.get("root") or "")
-        names_files = any(map(registry.names_files, named)) or bool(root)
-        if suite.plugins or names_files or any(one.checkpoint for one in suite.models):
+        if names_files(suite):
             source = path_from(self.directory.path, self._plan.folder / Path(self._file).name)
         command = ["quintain", "run", source, "--seed", str(suite.seed)]
         if suite.training_seed is not None:

@@ -17,7 +17,8 @@ class Lines:
 
     log: a file that lines are added to, with the date; what cannot be written is left out. Where
     it is known how many pieces there are (`add`), a line says about how long the rest will take.
-    examples: of each piece, where parts of one are done by themselves (`part`).
+    examples: of each piece, where parts of one are done by themselves (`part`). running: how many
+    pieces and parts are being worked on beside the one that a line is about.
     """
 
     def __init__(self, log: Path | None = None, examples: int = 1) -> None:
@@ -29,6 +30,8 @@ class Lines:
         self._in_parts = 0  # examples that are done, of pieces that are not
         self._total = 0
         self._done = 0
+        self._failed = 0
+        self.running = 0
 
     def say(self, text: str) -> None:
         """Print a line to stderr at once, without tearing a bar."""
@@ -45,6 +48,11 @@ class Lines:
         self._total = max(self._total, self._done)
         self._say(f"{self._so_far()} {text}")
 
+    def failed(self, text: str, in_parts: int = 0) -> None:
+        """A piece has failed, and counts as done."""
+        self._failed += 1
+        self.done(text, in_parts)
+
     def part(self, examples: int) -> None:
         """A part of a piece is done: say so, where nothing has been said for a while."""
         self._parts += 1
@@ -54,11 +62,13 @@ class Lines:
             self._say(f"{self._so_far()} {self._parts} shards done, {rate:.3g} examples a second")
 
     def _so_far(self) -> str:
-        """How many pieces are done, the time, and about how long the rest will take."""
+        """How many pieces are done, failed and running, the time, and about how much is left."""
         left = self._elapsed / self._share * max(0.0, self._total - self._share)
         rest = f", about {_duration(left)} left" if self._done < self._total else ""
         count = f"{self._done:{len(str(self._total))}} of {self._total}"
-        return f"[{count}, {_duration(self._elapsed)}{rest}]"
+        failed = f", {self._failed} failed" if self._failed else ""
+        running = f", {self.running} running" if self.running else ""
+        return f"[{count}{failed}{running}, {_duration(self._elapsed)}{rest}]"
 
     @property
     def _share(self) -> float:

@@ -14,6 +14,8 @@ from ..api.shared.file_checks import check_writable
 from ..api.shared.path_names import relative_to
 from ..api.shared.progress_bars import Bar
 from ..report.write import Tables
+from ..store.atomic import write_text
+from ..store.privacy import private
 from ..store.run_directory import RunDirectory, opened
 from ..store.shards import shard_folder
 from ..training.networks import sweep
@@ -136,7 +138,8 @@ class Runner:
         if missing:
             self._manifest.write()
         with closing(executor.run(self._next_job)) as answers:
-            for job, answer in answers:
+            for job, answer, running in answers:
+                self._lines.running = running
                 self._note(job, answer)
         tables = self._manifest.close()
         done = self._manifest.done.values()
@@ -169,24 +172,30 @@ class Runner:
 
     def _cell_job(self, place: Place) -> CellJob:
         """A cell as a job. Its networks have been found."""
-        key, titles = self._keys.cell(place), self._manifest.titles(place)
-        names = (titles[one] for one in ("model", "defense", "attack"))
-        path = self._completed.path(key) or self._manifest.directory.records(*names, key=key)
-        found = [self._networks[number] for number in self._plan.networks(place)]
+        numbers = self._plan.networks(place)
+        found = [self._networks[number] for number in numbers]
         weights = [str(one.about["weights_hash"]) for one in found]
         return CellJob(
             run=self._run,
             place=place,
-            key=key,
-            path=path.absolute(),
+            key=self._keys.cell(place),
+            path=self._path(place),
             network={name: found[0].about[name] for name in ("weights_hash", "probe", "precision")},
             source_weights=weights[1] if len(weights) > 1 else None,
+            network_keys=tuple(self._keys.networks[number] for number in numbers),
             files=self._files.union(*(one.files for one in found)),
             earlier={
                 kind: self._earlier(place[0], kind) for kind in self._plan.tasks[place[1]].after
             },
-            titles=titles,
+            titles=self._manifest.titles(place),
         )
+
+    def _path(self, place: Place) -> Path:
+        """Where the records of a cell are, or will be."""
+        key, titles = self._keys.cell(place), self._manifest.titles(place)
+        names = (titles[one] for one in ("model", "defense", "attack"))
+        known = self._completed.path(key)
+        return (known or self._manifest.directory.records(*names, key=key)).absolute()
 
     def _earlier(self, number: int, kind: str) -> tuple[Path, ...]:
         """The records of a defended model's cells of a kind."""
@@ -230,6 +239,7 @@ class Runner:
             self._lines.add(-len(lost))
             for place in lost:
                 self._manifest.fail(place, answer.reason)
+                self._keep_details(place, answer)
             self._lines.say(f"{title}: FAILED: {answer.reason}")
 
     def _remove_shards(self, records: Path) -> None:
@@ -242,8 +252,15 @@ class Runner:
 
     def _fail(self, place: Place, answer: Failed) -> None:
         self._manifest.fail(place, answer.reason)
+        self._keep_details(place, answer)
         title = "{model} x {defense} x {attack}".format(**self._manifest.titles(place))
-        self._lines.done(f"{title}: FAILED: {answer.reason}", self._in_parts[place])
+        self._lines.failed(f"{title}: FAILED: {answer.reason}", self._in_parts[place])
+
+    def _keep_details(self, place: Place, answer: Failed) -> None:
+        """Keep what is known of a failure beside where the records would be."""
+        with suppress(OSError):  # the reason is in the manifest as well
+            said = private(answer.details or answer.reason, self._run.folder)
+            write_text(self._path(place).with_suffix(".error.txt"), said)
 
     def _compute_again(self, places: Iterable[Place]) -> None:
         """Queue cells whose networks have changed, but for those that borrow one that failed."""

@@ -146,7 +146,7 @@ def train_or_load(
     if cache is None:
         keeper = None if session is None else session.keeper(key)
         return _train(request, cache, progress, session, keeper, key)[0]
-    path = _cached(key, cache)
+    path = cached_file(key, cache)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if path.is_file():
@@ -208,10 +208,10 @@ def _say(text: str) -> None:
 
 def cached_weights(key: str, cache: Path | None) -> str | None:
     """Name the weights that the cache says it has for an order; None where it has none."""
-    if cache is None or not _cached(key, cache).is_file():
+    if cache is None or not cached_file(key, cache).is_file():
         return None
     try:
-        about = read_about(_cached(key, cache))
+        about = read_about(cached_file(key, cache))
     except BadCheckpoint:  # to be trained again, when it is needed
         return None
     return str(about["weights"]) if about.get("key") == key else None
@@ -234,7 +234,8 @@ def train_proxy(
     ).model
 
 
-def _cached(key: str, cache: Path) -> Path:
+def cached_file(key: str, cache: Path) -> Path:
+    """Where the network of a key is kept."""
     return cache / "networks" / f"{key}.safetensors"
 
 

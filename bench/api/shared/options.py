@@ -1,6 +1,5 @@
 """What users name in options: a device, a radius, a number of jobs. All raise one clear line."""
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,10 +12,13 @@ if TYPE_CHECKING:
 _DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 
 
-def parse_device(name: str) -> "torch.device":
+def parse_device(name: str, *, elsewhere: bool = False) -> "torch.device":
     """Read a device's name; "auto" is the GPU where there is one.
 
-    Raises: BadParameter when there is no such device here.
+    elsewhere: it is of workers on other machines, each with a GPU of its own; this one may have
+    none.
+
+    Raises: BadParameter when there is no such device here, or when a GPU elsewhere has a number.
     """
     import torch  # not for the other options: names are checked before it is there
 
@@ -24,6 +26,10 @@ def parse_device(name: str) -> "torch.device":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if elsewhere and device.type == "cuda":
+            if ":" in name:
+                raise BadParameter(f"--device {name}: workers have a GPU each, say --device cuda")
+            return device
         torch.ones(1, device=device).item()  # fails on "meta" too, which holds no numbers
     except (RuntimeError, AssertionError, ImportError) as error:
         kind = name.partition(":")[0]
@@ -53,14 +59,13 @@ def read_radius(
     return radius.value
 
 
-def read_jobs(written: str) -> int:
-    """Read how many processes are to work; "auto" is the number of cores that this one may use.
+def read_jobs(written: str) -> int | None:
+    """Read how many workers there are to be; None for "auto", as many as there is a place for.
 
     Raises: BadParameter.
     """
     if written == "auto":
-        usable = getattr(os, "sched_getaffinity", None)  # not on every system
-        return len(usable(0)) if usable is not None else os.cpu_count() or 1
+        return None
     if not (written.isascii() and written.isdigit() and int(written) > 0):
-        raise BadParameter(f"--jobs {written}: a number of processes, from 1, or auto")
+        raise BadParameter(f"--jobs {written}: a number of workers, from 1, or auto")
     return int(written)

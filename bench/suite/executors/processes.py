@@ -2,18 +2,22 @@
 
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import torch
 
 from ...api.shared.progress_bars import say
-from ..jobs import Answer, Job, run_job
+from ..jobs import Answer, Job
 from .memory import fits_another
-from .scheduling import Answers, Lost, NextJob, schedule
+from .output import answered, last_lines, redirect
+from .scheduling import LIFETIME, Answers, Lost, NextJob, Pool, schedule
 
 _CONTEXT = get_context("spawn")  # nothing of this process, such as CUDA, is in a worker
 _PATIENCE = 5.0  # seconds that a worker has to end when it is told to
@@ -26,20 +30,36 @@ class Processes:
     to job, and ends with this process, however that ends. Where the jobs are for "cuda" and there
     are several GPUs, the processes take turns with them. One that would not fit into memory is not
     started.
+
+    workers: at most; None for one for each GPU that jobs are for, or else for each core.
     """
 
-    def __init__(self, count: int, device: torch.device) -> None:
-        self._count = count
+    def __init__(self, workers: int | None, device: torch.device) -> None:
         self._gpus = visible_gpus() if device == torch.device("cuda") else []
+        there = usable_cores() if device.type == "cpu" else len(self._gpus)
+        self._count = workers or max(there, 1)
         self.name = "processes"
-        self.concurrent = count > 1
+        self.concurrent = self._count > 1
 
     def run(self, next_job: NextJob) -> Answers:
         """Do jobs until there are none; a job whose process is killed is done again."""
-        return schedule(next_job, self._count, self._started, _ready, _room)
+        numbers = count()
+        with tempfile.TemporaryDirectory(prefix="quintain-") as folder:
 
-    def _started(self, number: int) -> "_Worker":
-        return _Worker(self._gpus[number % len(self._gpus)] if self._gpus else None)
+            def start(place: int) -> _Worker:
+                return _Worker(self._gpu(place), Path(folder, f"{next(numbers)}.log"))
+
+            yield from schedule(next_job, Pool(self._count, start, _ready, _room, LIFETIME))
+
+    def _gpu(self, place: int) -> str | None:
+        """The GPU of the worker in a place, where they take turns with several."""
+        return self._gpus[place % len(self._gpus)] if self._gpus else None
+
+
+def usable_cores() -> int:
+    """The number of cores that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)  # not on every system
+    return len(allowed(0)) if allowed is not None else os.cpu_count() or 1
 
 
 def visible_gpus() -> list[str]:
@@ -53,8 +73,8 @@ def _room(workers: "list[_Worker]") -> bool:
     """Whether another process would fit; one line says so where not."""
     room = fits_another(one.process for one in workers)
     if not room:
-        count = len(workers)
-        say(f"no memory for more than {count} process{'es' if count > 1 else ''}")
+        there = len(workers)
+        say(f"no memory for more than {there} process{'es' if there > 1 else ''}")
     return room
 
 
@@ -64,14 +84,18 @@ def _ready(workers: "list[_Worker]") -> "list[_Worker]":
 
 
 class _Worker:
-    """A process, and the job that it is at work on. held: the network that it has in memory."""
+    """A process, and the job that it is at work on. held: the network that it has in memory.
+
+    gpu: the one that it sees, where it sees one alone. output: the file that it prints into.
+    """
 
     starting = False  # a job can be sent at once: it waits in the pipe
 
-    def __init__(self, gpu: str | None) -> None:
+    def __init__(self, gpu: str | None, output: Path) -> None:
         self.job: Job | None = None
         self.held: int | None = None
         self._gpu = gpu
+        self._output = output
         self._start()
 
     @property
@@ -82,7 +106,9 @@ class _Worker:
     def _start(self) -> None:
         self.connection, theirs = _CONTEXT.Pipe()
         self._process = _CONTEXT.Process(
-            target=_work, args=(theirs, torch.get_num_threads()), name="quintain worker"
+            target=_work,
+            args=(theirs, torch.get_num_threads(), self._output),
+            name="quintain worker",
         )
         with _interrupts_ignored(), _seeing(self._gpu):
             self._process.start()
@@ -101,7 +127,7 @@ class _Worker:
             found: Answer = self.connection.recv()
         except (EOFError, OSError):
             self._process.join()
-            return Lost(_ending(self._process.exitcode))
+            return Lost(_ending(self._process.exitcode), last_lines(self._output))
         return found
 
     def end(self) -> None:
@@ -149,12 +175,13 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _work(jobs: Connection, threads: int) -> None:
+def _work(jobs: Connection, threads: int, output: Path) -> None:
     """What a worker does: jobs, until there are no more.
 
     threads: as many as the parent has, where a network is not small. They change how sums are
-    rounded.
+    rounded. output: the file that it prints into.
     """
+    redirect(output)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     while True:
@@ -163,7 +190,7 @@ def _work(jobs: Connection, threads: int) -> None:
         except EOFError:
             return
         with suppress(BrokenPipeError):  # the parent has gone
-            jobs.send(run_job(job))
+            jobs.send(answered(job, output))
 
 
 def _end_with_parent() -> None:

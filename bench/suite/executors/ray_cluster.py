@@ -1,4 +1,4 @@
-"""Jobs on a Ray cluster: one machine's cores, or many machines that share a file system.
+"""Jobs on a Ray cluster: one machine's cores, or many machines.
 
 Needs the extra `ray`. Records are the same files, to the byte, as one process writes.
 """
@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import tempfile
+import uuid
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -16,10 +17,13 @@ from typing import Any
 import torch
 
 from ...api.errors import QuintainError, one_line, reason
+from ...api.shared.progress_bars import say
 from ...store.environment import software
 from ..jobs import Answer, Failed, Job
-from .remote import Refused, RemoteJob, shared_token, usable
-from .scheduling import Answers, Lost, NextJob, schedule
+from .mirror import Brought, Inputs, Mirror, files_of_job, files_of_suite, keep
+from .output import answered, last_lines, redirect
+from .remote import Refused, RemoteJob, shared_token, usable, workers_folder
+from .scheduling import LIFETIME, Answers, Lost, NextJob, Pool, schedule
 
 _PATIENCE = 5.0  # seconds for a cluster to answer
 
@@ -29,13 +33,14 @@ class RayCluster:
 
     address: of a cluster that runs already, such as "auto" or "10.0.0.1:6379"; None starts one on
     this machine for the while. workers: at most; by default as many as the cluster has cores, or
-    GPUs. shared: a folder that every worker must see, since records are written by the workers.
+    GPUs. shared: the run directory. A worker that does not see it gets the files that it takes, and
+    sends those back that it would have written.
 
     A worker that is lost, or whose machine is, is replaced, and its job done again, up to three
     times. A worker with other versions of Python, torch or quintain is refused.
 
     Raises: QuintainError without Ray, where no cluster answers, where it has no GPU for jobs that
-    want one, and where a worker does not see the folder or has other versions.
+    want one, and where a worker has other versions.
     """
 
     def __init__(
@@ -62,8 +67,13 @@ class RayCluster:
 
         try:
             count, needs = self._connected(ray)
-            with shared_token(self._shared) as token:
-                yield from schedule(next_job, count, lambda _: _RayWorker(ray, needs, token), ready)
+            with shared_token(self._shared) as token, workers_folder(self._shared) as folder:
+                sender = _Sender(ray, self._shared)
+
+                def start(place: int) -> _RayWorker:
+                    return _RayWorker(ray, needs, token, folder, sender)
+
+                yield from schedule(next_job, Pool(count, start, ready, lifetime=LIFETIME))
         finally:
             ray.shutdown()
 
@@ -105,40 +115,81 @@ def _last_started() -> str | None:
         return None
 
 
+class _Sender:
+    """What workers are sent that do not see the run's files. out: the run directory.
+
+    Networks, and what the suite's folder holds, are put into Ray's object store, once.
+    """
+
+    def __init__(self, ray: Any, out: Path) -> None:
+        self._ray, self._out = ray, out
+        self._suite: Any = None
+        self._networks: dict[tuple[Path, int], Any] = {}
+
+    def inputs(self, job: Job) -> Inputs:
+        """What a job takes from files. Raises: QuintainError when that is too much."""
+        if self._suite is None:
+            say(f"a worker does not see {self._out}: files are sent there, and results back")
+            self._suite = self._ray.put(files_of_suite(job.run, self._out))
+        return Inputs(self._out, self._suite, {one: self._put(one) for one in files_of_job(job)})
+
+    def keep(self, brought: Brought, job: Job) -> Answer:
+        """Write what a worker sent."""
+        return keep(brought, job.run, self._out)
+
+    def _put(self, path: Path) -> Any:
+        if path.is_relative_to(self._out):
+            return self._ray.put(path.read_bytes())
+        key = path, path.stat().st_mtime_ns
+        if key not in self._networks:
+            self._networks[key] = self._ray.put(path.read_bytes())
+        return self._networks[key]
+
+
 class _RayWorker:
     """An actor, and the job that it is at work on. held: the network that it has in memory."""
 
-    def __init__(self, ray: Any, needs: dict[str, int], token: Path) -> None:
-        self._ray, self._token = ray, token
+    def __init__(
+        self, ray: Any, needs: dict[str, int], token: Path, folder: Path, sender: _Sender
+    ) -> None:
+        self._ray, self._token, self._sender = ray, token, sender
+        self._output = folder / f"{uuid.uuid4().hex}.log"
+        self._sees = True  # the run's files
         self.job: Job | None = None
         self.held: int | None = None
         self.starting = True
         actor = ray.remote(_Actor).options(**needs, max_restarts=0)
         self._actor = actor.remote(torch.get_num_threads())
-        self.pending = self._actor.start.remote()
+        self.pending = self._actor.start.remote(token, self._output)
 
     def begin(self, job: Job) -> None:
         """Send a job."""
         self.job, self.held = job, job.number
-        self.pending = self._actor.answer.remote(RemoteJob(job, software(), self._token))
+        sent = RemoteJob(job, software(), self._token if self._sees else None)
+        inputs = None if self._sees else self._sender.inputs(job)
+        self.pending = self._actor.answer.remote(sent, inputs)
 
     def answer(self) -> Answer | Lost | None:
         """Take the answer, or that it has started."""
-        self.job = None
+        job, self.job = self.job, None
         try:
             found = self._ray.get(self.pending)
         except self._ray.exceptions.RayTaskError as error:
             return Failed(one_line(error))
         except self._ray.exceptions.RayError as error:
-            return Lost(f"was lost ({one_line(error)})")
+            return Lost(f"was lost ({one_line(error)})", last_lines(self._output))
         if self.starting:
-            self.starting = False
+            self.starting, self._sees = False, found
             return None
+        if job is not None and isinstance(found, Brought):
+            return self._sender.keep(found, job)
         return usable(found)
 
     def end(self) -> None:
         """End the worker, whatever it does."""
         with suppress(Exception):
+            if not self._sees and self.job is None:
+                self._ray.get(self._actor.close.remote(), timeout=_PATIENCE)
             self._ray.kill(self._actor)
 
 
@@ -147,10 +198,30 @@ class _Actor:
 
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
+        self._mirror: Mirror | None = None
 
-    def start(self) -> None:
-        """Answer when there is a place for this worker."""
+    def start(self, token: Path, output: Path) -> bool:
+        """Say whether the run's files are to be seen here, once there is a place for this worker.
 
-    def answer(self, job: RemoteJob) -> Answer | Refused:
+        token: one of them. output: where what is printed goes if so.
+        """
+        sees = token.exists()
+        self._mirror = None if sees else Mirror()
+        self._output = output if self._mirror is None else self._mirror.output
+        redirect(self._output)
+        return sees
+
+    def answer(self, job: RemoteJob, inputs: Inputs | None) -> Answer | Brought | Refused:
         """Do a job; or why this worker cannot be used."""
-        return job.answer()
+        if inputs is None or self._mirror is None:
+            return job.answer(self._work)
+        refused = job.refused()
+        return refused or self._mirror.answer(job.job, inputs, import_module("ray").get, self._work)
+
+    def _work(self, job: Job) -> Answer:
+        return answered(job, self._output)
+
+    def close(self) -> None:
+        """Remove what is there for this worker alone."""
+        if self._mirror is not None:
+            self._mirror.close()

@@ -1,42 +1,15 @@
 """Jobs on other machines: what a worker there must share with this one before it does any."""
 
+import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...api.errors import QuintainError
 from ...store.environment import software
-from ..jobs import Answer, Job, run_job
-
-
-@dataclass(frozen=True)
-class RemoteJob:
-    """A job, and what a worker must have to do it.
-
-    versions: of what records depend on. token: a file that is there where the folder is shared.
-    """
-
-    job: Job
-    versions: dict[str, str]
-    token: Path
-
-    def answer(self) -> "Answer | Refused":
-        """Do the job here, or say why this worker cannot be used."""
-        own = software()
-        for name, wanted in self.versions.items():
-            if own.get(name) != wanted:
-                return Refused(
-                    f"a worker has {name} {own.get(name)}, this computer {wanted}: "
-                    "records are only the same with the same versions"
-                )
-        if not self.token.exists():
-            return Refused(
-                f"a worker does not see {self.token.parent}: the run directory must be on a "
-                "file system that all machines share"
-            )
-        return run_job(self.job)
+from ..jobs import Answer, Job
 
 
 @dataclass(frozen=True)
@@ -44,6 +17,39 @@ class Refused:
     """Why a worker cannot be used."""
 
     reason: str
+
+
+@dataclass(frozen=True)
+class RemoteJob:
+    """A job, and what a worker must have to do it.
+
+    versions: of what records depend on. token: a file that is there where the folder is shared;
+    None where it need not be.
+    """
+
+    job: Job
+    versions: dict[str, str]
+    token: Path | None
+
+    def refused(self) -> Refused | None:
+        """Why this worker cannot be used, if it cannot."""
+        own = software()
+        for name, wanted in self.versions.items():
+            if own.get(name) != wanted:
+                return Refused(
+                    f"a worker has {name} {own.get(name)}, this computer {wanted}: "
+                    "records are only the same with the same versions"
+                )
+        if self.token is not None and not self.token.exists():
+            return Refused(
+                f"a worker does not see {self.token.parent}: the run directory must be on a "
+                "file system that all machines share"
+            )
+        return None
+
+    def answer(self, work: Callable[[Job], Answer]) -> Answer | Refused:
+        """Do the job here, as `work` does it, or say why this worker cannot be used."""
+        return self.refused() or work(self.job)
 
 
 def usable(answer: Answer | Refused) -> Answer:
@@ -63,3 +69,16 @@ def shared_token(folder: Path) -> Iterator[Path]:
         yield token
     finally:
         token.unlink(missing_ok=True)
+
+
+@contextmanager
+def workers_folder(shared: Path) -> Iterator[Path]:
+    """Within, there is a folder for what is said between this process and its workers."""
+    folder = shared / ".workers" / uuid.uuid4().hex
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            folder.parent.rmdir()

@@ -23,8 +23,9 @@ import torch
 from ...api.errors import BadParameter, QuintainError, one_line
 from ...store.environment import software
 from ..jobs import Answer, Job
-from .remote import RemoteJob, shared_token, usable
-from .scheduling import Answers, Lost, NextJob, schedule
+from .output import answered, last_lines, redirect
+from .remote import RemoteJob, shared_token, usable, workers_folder
+from .scheduling import Answers, Lost, NextJob, Pool, schedule
 
 _POLL = 0.1  # seconds between two looks into the folder
 _LOOK = 15.0  # seconds between two questions to Slurm whether a worker's job has ended
@@ -32,6 +33,7 @@ _BEAT = 10.0  # seconds between two signs of life of this process
 _SILENCE = 300.0  # seconds without one, after which a worker ends
 _PATIENCE = 5.0  # seconds that a worker on this machine has to end
 _WORKERS = 4
+_OUTPUT = "output.log"  # of a worker, in its folder
 
 
 def read_options(written: str) -> dict[str, Any]:
@@ -85,7 +87,6 @@ class SlurmCluster:
 
     def run(self, next_job: NextJob) -> Answers:
         """Do jobs until there are none; a job whose worker is lost is done again."""
-        folder = self._shared / ".workers" / uuid.uuid4().hex
         local = self._cluster == "local"
         alive = threading.Event()
 
@@ -94,22 +95,17 @@ class SlurmCluster:
                 time.sleep(_POLL)
             return found
 
-        try:
-            folder.mkdir(parents=True)
+        with workers_folder(self._shared) as folder, shared_token(self._shared) as token:
             submit = self._submitter(folder)
+
+            def start(place: int) -> _SlurmWorker:
+                return _SlurmWorker(submit, folder / uuid.uuid4().hex, token, local=local)
+
             threading.Thread(target=_beat, args=(folder / "alive", alive), daemon=True).start()
-            with shared_token(self._shared) as token:
-                yield from schedule(
-                    next_job,
-                    self._count,
-                    lambda _: _SlurmWorker(submit, folder / uuid.uuid4().hex, token, local=local),
-                    ready,
-                )
-        finally:
-            alive.set()
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):
-                folder.parent.rmdir()
+            try:
+                yield from schedule(next_job, Pool(self._count, start, ready))
+            finally:
+                alive.set()
 
     def _submitter(self, folder: Path) -> Any:
         """What makes a worker a Slurm job. Raises: BadParameter."""
@@ -161,7 +157,8 @@ class _SlurmWorker:
         """Take the answer, or that it has started."""
         self.job = None
         if not self._awaited.exists():
-            return Lost(f"was lost ({_ending(self._slurm)})")
+            said = last_lines(self._folder / _OUTPUT)
+            return Lost(f"was lost ({_ending(self._slurm)})", said)
         if self.starting:
             self.starting = False
             return None
@@ -206,13 +203,16 @@ def _put(path: Path, value: object) -> None:
 def _work(folder: Path, threads: int) -> None:
     """What a worker does: jobs in the order that they are sent, until nobody sends any more."""
     torch.set_num_threads(threads)
+    output = folder / _OUTPUT
+    redirect(output)
     (folder / "started").touch()
     beat, last = "", time.monotonic()
     while time.monotonic() - last < _SILENCE and folder.exists():
         waiting = sorted(folder.glob("*.job"), key=lambda path: int(path.stem))
         for path in waiting:
-            job = pickle.loads(path.read_bytes())
-            _put(path.with_suffix(".answer"), job.answer())
+            job: RemoteJob = pickle.loads(path.read_bytes())
+            answer = job.answer(lambda one: answered(one, output))
+            _put(path.with_suffix(".answer"), answer)
             path.unlink()
         if waiting:
             last = time.monotonic()

@@ -8,6 +8,8 @@ import pickle
 import shutil
 import signal
 import time
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +20,6 @@ from quintain.bench.store.environment import software
 from quintain.bench.store.records import read_cell
 from quintain.bench.suite.config import read_suite
 from quintain.bench.suite.executors import memory, processes, ray_cluster, slurm
-from quintain.bench.suite.executors.ray_cluster import _Actor
 from quintain.bench.suite.executors.remote import RemoteJob, usable
 from quintain.bench.suite.jobs import Failed, NetworkJob, Run, run_job
 
@@ -149,7 +150,8 @@ def test_two_processes_write_what_one_writes_though_one_is_killed(
     assert sum(name.endswith(".safetensors") for name in written) == 2 * 4
     reasons = {name for name in written if name.endswith(".error.txt")}
     assert hashes(two) == written
-    assert len(reasons) == 2
+    assert sum("diverges" not in name for name in reasons) == 2  # of attacks that raise
+    assert len(reasons) == 2 + (4 + 2) + 2  # and those that miss a network, or its gradients
     assert cells(two) == cells(one)
     assert tables(two) == tables(one)
     assert together.err.count("diverges x none: FAILED") == 1
@@ -194,6 +196,40 @@ def test_a_ray_cluster_writes_what_one_process_writes_though_a_worker_is_killed(
     assert not list(two.rglob("*.tmp"))
 
 
+def test_ray_workers_that_do_not_see_the_files_are_sent_them(
+    suite, tmp_path, quintain, tables, ray, monkeypatch
+):
+    changes = {"transfer": "true", "save_adversarials": "true", "models": MODELS}
+    path = suite(**changes)
+    one, two = tmp_path / "one", tmp_path / "two"
+    quintain("run", path, "--out", one, "--device", "cpu")
+    trained = networks(tmp_path)
+    shutil.rmtree(tmp_path / "cache")
+    suite(**changes, shard_examples="3")
+    monkeypatch.setattr(ray_cluster, "shared_token", lambda folder: nullcontext(Path("/nowhere")))
+    monkeypatch.setattr(ray_cluster, "workers_folder", lambda folder: nullcontext(Path("/nowhere")))
+    together = quintain(
+        "run", path, "--out", two, "--device", "cpu", "--executor", "ray", "--jobs", "2"
+    )
+    assert "files are sent there, and results back" in together.err
+    assert together.code == 1
+    assert without_tracebacks(two) == without_tracebacks(one)
+    assert cells(two) == cells(one)
+    assert tables(two) == tables(one)
+    assert networks(tmp_path) == trained != set()
+
+
+def networks(folder):
+    return {one.name for one in (folder / "cache").rglob("*.safetensors")}
+
+
+def test_a_gpu_that_a_cluster_does_not_have_is_said_in_a_line(suite, tmp_path, quintain, ray):
+    arguments = ["run", suite(), "--out", tmp_path / "out", "--executor", "ray", "--device"]
+    answer = quintain(*arguments, "cuda")
+    assert (answer.code, answer.error) == (2, "the Ray cluster has no GPU for jobs on cuda")
+    assert "say --device cuda" in quintain(*arguments, "cuda:1").error
+
+
 def without_tracebacks(out):
     return {name: one for name, one in hashes(out).items() if not name.endswith(".error.txt")}
 
@@ -222,9 +258,9 @@ def test_workers_that_cannot_be_used_are_refused(tmp_path):
     other = RemoteJob(None, {**ours, "torch": "0.4.1"}, tmp_path)
     unseen = RemoteJob(None, ours, tmp_path / "folder" / "token")
     with pytest.raises(QuintainError, match="this computer 0"):
-        usable(_Actor(1).answer(other))
+        usable(other.answer(run_job))
     with pytest.raises(QuintainError, match="must be on a file system that all machines share"):
-        usable(_Actor(1).answer(unseen))
+        usable(unseen.answer(run_job))
 
 
 def test_slurm_jobs_write_what_one_process_writes_though_one_is_killed(
@@ -273,6 +309,25 @@ def test_a_cell_that_kills_its_process_again_and_again_fails(suite, tmp_path, qu
     assert "4 of 8 cells done, 4 failed" in answer.out
     (said,) = {one["error"] for one in cells(out) if one["attack"] == "fatal"}
     assert said == "the worker at work on it was ended by signal 9 (Killed), 3 times"
+
+
+def test_what_a_worker_printed_stands_beside_a_cell_that_fails(suite, tmp_path, quintain, forked):
+    path, out = suite(models=MODELS, attacks=ATTACKS), tmp_path / "out"
+    changed = PLUGIN.replace('(HERE / "kill").unlink()', 'print("before", "the end")')
+    changed = changed.replace("raise Runtime", 'os.write(2, b"from C\\n"); raise Runtime')
+    (path.parent / "own.py").write_text(changed)
+    (path.parent / "kill").touch()
+    answer = quintain("run", path, "--out", out, "--device", "cpu", "--jobs", "2")
+    assert "4 of 8 cells done, 4 failed" in answer.out
+    assert "4 failed" in answer.err.splitlines()[-1]
+    assert " running, " in answer.err
+    killed, broken = (
+        next(out.glob(f"records/*-{name}-*.error.txt")).read_text() for name in ("fatal", "raises")
+    )
+    assert killed.startswith("the worker at work on it was ended by signal 9 (Killed), 3 times")
+    assert killed.endswith("output:\nbefore the end\n")
+    assert "RuntimeError: something broke in x" in broken
+    assert broken.endswith("output:\nfrom C\n")
 
 
 def alive(folder):
@@ -349,35 +404,42 @@ def test_a_job_that_cannot_begin_says_why(tmp_path, suite):
     (folder / "own.py").unlink()
     run = Run(parsed, path.name, folder, torch.device("cpu"), tmp_path)
     answer = run_job(NetworkJob(run, 0, "key", {}, timed=False))
-    assert answer == Failed(f"{path.name}: plugins: plugin file {folder / 'own.py'} does not exist")
+    reason = f"{path.name}: plugins: plugin file {folder / 'own.py'} does not exist"
+    assert isinstance(answer, Failed)
+    assert answer.reason == reason
+    assert "in make_plan" in answer.details
 
 
 @pytest.mark.parametrize("written", ["0", "-1", "two", "1.5", "", "²"])
 def test_a_number_of_jobs_that_cannot_be_is_refused(written, quintain, suite, tmp_path):
     answer = quintain("run", suite(), "--out", tmp_path / "out", "--jobs", written)
     assert answer.code == 2
-    assert answer.error == f"--jobs {written}: a number of processes, from 1, or auto"
+    assert answer.error == f"--jobs {written}: a number of workers, from 1, or auto"
 
 
-def test_auto_is_the_number_of_cores():
-    assert 1 <= read_jobs("auto") <= os.cpu_count()
+def test_auto_is_the_number_of_cores_or_of_gpus(monkeypatch):
+    assert read_jobs("auto") is None
+    assert 1 <= processes.usable_cores() <= os.cpu_count()
+
+    def count(device):
+        return processes.Processes(None, torch.device(device))._count
+
+    assert count("cpu") == processes.usable_cores()
+    for gpus in (0, 1, 3):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
+        assert count("cuda") == max(gpus, 1)
+    assert count("cuda:1") == count("mps") == 1
 
 
 def test_each_process_gets_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    seen = []
-    monkeypatch.setattr(processes._Worker, "_start", lambda self: seen.append(self._gpu))
     for visible, wanted in (("", ["0", "1", "0"]), ("4, 7", ["4", "7", "4"])):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         executor = processes.Processes(3, torch.device("cuda"))
-        for number in range(3):
-            executor._started(number)
-        assert seen == wanted
-        seen.clear()
+        assert [executor._gpu(number) for number in range(3)] == wanted
     chosen = processes.Processes(2, torch.device("cuda:1"))  # by the user: all work there
-    chosen._started(0)
-    processes.Processes(2, torch.device("cpu"))._started(0)
-    assert seen == [None, None]
+    assert chosen._gpu(0) is None
+    assert processes.Processes(2, torch.device("cpu"))._gpu(0) is None
 
 
 def test_a_process_sees_the_gpu_that_is_its_own(monkeypatch):

@@ -1,6 +1,7 @@
 """Jobs handed to many workers in simulated time, some of which are lost."""
 
 import heapq
+import math
 import random
 import time
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from quintain.bench.api.errors import QuintainError
-from quintain.bench.suite.executors.scheduling import Lost, schedule
+from quintain.bench.suite.executors.scheduling import Lost, Pool, schedule
 from quintain.bench.suite.jobs import Failed
 from quintain.bench.suite.plan import Shard
 from quintain.bench.suite.queue import Queue
@@ -74,7 +75,7 @@ class Sleeper:
         self.cluster.ended += 1
 
 
-def run(networks, tasks, workers, cluster, shards=0):
+def run(networks, tasks, workers, cluster, shards=0, lifetime=math.inf):
     """The items done and failed, and the processor seconds that handing them out took."""
     plan = Plan(networks, [Task() for _ in range(tasks)])
     queue = Queue(plan, lambda place: [Shard(place, row, row + 1) for row in range(shards)])
@@ -85,7 +86,9 @@ def run(networks, tasks, workers, cluster, shards=0):
         item = queue.take(held)
         return None if item is None else Job(item)
 
-    for job, answer in schedule(next_job, workers, cluster.start, cluster.ready):
+    pool = Pool(workers, cluster.start, cluster.ready, lifetime=lifetime, clock=lambda: cluster.now)
+    for job, answer, running in schedule(next_job, pool):
+        assert 0 <= running < workers
         item = job.item
         (failed if isinstance(answer, Failed) else done).append(item)
         if isinstance(item, int):
@@ -123,6 +126,14 @@ def test_a_job_that_takes_every_worker_along_fails_and_the_rest_go_on():
     done, failed, _ = run(3, 3, 2, cluster)
     assert failed == [fatal]
     assert len(done) == 3 + 9 - 1
+
+
+def test_a_worker_that_has_been_there_for_long_is_replaced():
+    cluster = Cluster(0)
+    done, failed, _ = run(5, 20, 3, cluster, lifetime=15.0)
+    assert (len(done), failed) == (5 + 100, [])
+    assert cluster.made == cluster.ended > 3 * 2
+    assert cluster.now < 1.8 * 105 / 3
 
 
 def test_workers_without_a_place_keep_nobody_waiting():

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from quintain.bench.engine.adversarials import FewExamples
+from quintain.bench.store.records import read_cell
 from quintain.bench.store.shards import read_shard, write_shard
 from quintain.bench.suite.config import read_suite
 from quintain.bench.suite.executors.scheduling import InProcess
@@ -41,6 +42,15 @@ class Raises(PGD):
         BEGUN.append(1)
         if (HERE / "raise").exists() and len(BEGUN) > 10:
             raise RuntimeError("not this one")
+        return super().start(problem)
+
+@registry.attack("reads")
+@dataclass(frozen=True)
+class Reads(PGD):
+    steps: int = 2
+
+    def start(self, problem):
+        assert (HERE / "note").read_text() == "as read"
         return super().start(problem)
 """
 PLUGINS = ("models", "defenses", "attacks")
@@ -112,9 +122,9 @@ class Stops(InProcess):
         self.most, self.jobs = most, []
 
     def run(self, next_job):
-        for job, answer in super().run(next_job):
-            self.jobs.append(job)
-            yield job, answer
+        for answered in super().run(next_job):
+            self.jobs.append(answered.job)
+            yield answered
             if len(self.jobs) == self.most:
                 return
 
@@ -143,6 +153,18 @@ def test_shards_that_a_killed_run_left_are_not_computed_again(suite, tmp_path):
     shards = [job.shard.start for job in second.jobs if isinstance(job, ShardJob)]
     assert shards == [3, 6]  # what was whole is used; what was damaged is computed
     assert hashes(out) == hashes(whole)
+
+
+def test_files_that_shards_read_are_named_as_seen_from_the_suite(suite, tmp_path):
+    path = suite(shard_examples="3", models='["flat"]', attacks='["reads"]')
+    (path.parent / "note").write_text("as read")
+    out = tmp_path / "out"
+    go_on(path, out, Stops(2))
+    (shard,) = out.glob("shards/*/*")
+    assert read_shard(shard)[0]["files"] == ["note"]
+    go_on(path, out, None)
+    (records,) = out.glob("records/*.parquet")
+    assert [*read_cell(records).about["files"]] == ["note"]
 
 
 def test_shards_without_the_adversarial_examples_that_are_wanted_are_computed(suite, tmp_path):
@@ -181,7 +203,7 @@ def job(tmp_path, suite):
     run = Run(parsed, path.name, folder, torch.device("cpu"), tmp_path)
     network = {"weights_hash": "w", "precision": None}
     records = tmp_path / "records" / "cell.parquet"
-    return CellJob(run, (0, 1), "key", records, network, None, frozenset(), {}, {})
+    return CellJob(run, (0, 1), "key", records, network, None, (), frozenset(), {}, {})
 
 
 def sizes(shards):
