@@ -22,7 +22,7 @@ from ...store.environment import software
 from ..jobs import Answer, Failed, Job
 from .mirror import Brought, Inputs, Mirror, files_of_job, files_of_suite, keep
 from .output import answered, last_lines, redirect
-from .remote import Refused, RemoteJob, shared_token, usable, workers_folder
+from .remote import Refused, RemoteJob, usable, workers_folder
 from .scheduling import LIFETIME, Answers, Lost, NextJob, Pool, schedule
 
 _PATIENCE = 5.0  # seconds for a cluster to answer
@@ -67,11 +67,11 @@ class RayCluster:
 
         try:
             count, needs = self._connected(ray)
-            with shared_token(self._shared) as token, workers_folder(self._shared) as folder:
+            with workers_folder(self._shared) as folder:
                 sender = _Sender(ray, self._shared)
 
                 def start(place: int) -> _RayWorker:
-                    return _RayWorker(ray, needs, token, folder, sender)
+                    return _RayWorker(ray, needs, folder, sender)
 
                 yield from schedule(next_job, Pool(count, start, ready, lifetime=LIFETIME))
         finally:
@@ -149,10 +149,8 @@ class _Sender:
 class _RayWorker:
     """An actor, and the job that it is at work on. held: the network that it has in memory."""
 
-    def __init__(
-        self, ray: Any, needs: dict[str, int], token: Path, folder: Path, sender: _Sender
-    ) -> None:
-        self._ray, self._token, self._sender = ray, token, sender
+    def __init__(self, ray: Any, needs: dict[str, int], folder: Path, sender: _Sender) -> None:
+        self._ray, self._folder, self._sender = ray, folder, sender
         self._output = folder / f"{uuid.uuid4().hex}.log"
         self._sees = True  # the run's files
         self.job: Job | None = None
@@ -160,12 +158,12 @@ class _RayWorker:
         self.starting = True
         actor = ray.remote(_Actor).options(**needs, max_restarts=0)
         self._actor = actor.remote(torch.get_num_threads())
-        self.pending = self._actor.start.remote(token, self._output)
+        self.pending = self._actor.start.remote(self._output)
 
     def begin(self, job: Job) -> None:
         """Send a job."""
         self.job, self.held = job, job.number
-        sent = RemoteJob(job, software(), self._token if self._sees else None)
+        sent = RemoteJob(job, software(), self._folder if self._sees else None)
         inputs = None if self._sees else self._sender.inputs(job)
         self.pending = self._actor.answer.remote(sent, inputs)
 
@@ -200,12 +198,12 @@ class _Actor:
         torch.set_num_threads(threads)
         self._mirror: Mirror | None = None
 
-    def start(self, token: Path, output: Path) -> bool:
+    def start(self, output: Path) -> bool:
         """Say whether the run's files are to be seen here, once there is a place for this worker.
 
-        token: one of them. output: where what is printed goes if so.
+        output: where what is printed goes, in a folder that is one of them.
         """
-        sees = token.exists()
+        sees = output.parent.exists()
         self._mirror = None if sees else Mirror()
         self._output = output if self._mirror is None else self._mirror.output
         redirect(self._output)

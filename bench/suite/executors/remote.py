@@ -23,13 +23,13 @@ class Refused:
 class RemoteJob:
     """A job, and what a worker must have to do it.
 
-    versions: of what records depend on. token: a file that is there where the folder is shared;
-    None where it need not be.
+    versions: of what records depend on. seen: a folder in the run directory that is to be seen;
+    None where none need be.
     """
 
     job: Job
     versions: dict[str, str]
-    token: Path | None
+    seen: Path | None
 
     def refused(self) -> Refused | None:
         """Why this worker cannot be used, if it cannot."""
@@ -40,9 +40,9 @@ class RemoteJob:
                     f"a worker has {name} {own.get(name)}, this computer {wanted}: "
                     "records are only the same with the same versions"
                 )
-        if self.token is not None and not self.token.exists():
+        if self.seen is not None and not self.seen.exists():
             return Refused(
-                f"a worker does not see {self.token.parent}: the run directory must be on a "
+                f"a worker does not see {self.seen}: the run directory must be on a "
                 "file system that all machines share"
             )
         return None
@@ -60,21 +60,13 @@ def usable(answer: Answer | Refused) -> Answer:
 
 
 @contextmanager
-def shared_token(folder: Path) -> Iterator[Path]:
-    """Within, a file is there that every worker must see."""
-    folder.mkdir(parents=True, exist_ok=True)
-    token = folder / f".seen-{uuid.uuid4().hex}.tmp"
-    token.touch()
-    try:
-        yield token
-    finally:
-        token.unlink(missing_ok=True)
-
-
-@contextmanager
 def workers_folder(shared: Path) -> Iterator[Path]:
-    """Within, there is a folder for what is said between this process and its workers."""
+    """Within, there is a folder that workers must see, for what they are sent and what they print.
+
+    What an earlier run left that was killed is removed: at most one is at work in a run directory.
+    """
     folder = shared / ".workers" / uuid.uuid4().hex
+    shutil.rmtree(folder.parent, ignore_errors=True)
     try:
         folder.mkdir(parents=True)
         yield folder

@@ -24,7 +24,7 @@ from ...api.errors import BadParameter, QuintainError, one_line
 from ...store.environment import software
 from ..jobs import Answer, Job
 from .output import answered, last_lines, redirect
-from .remote import RemoteJob, shared_token, usable, workers_folder
+from .remote import RemoteJob, usable, workers_folder
 from .scheduling import Answers, Lost, NextJob, Pool, schedule
 
 _POLL = 0.1  # seconds between two looks into the folder
@@ -95,11 +95,11 @@ class SlurmCluster:
                 time.sleep(_POLL)
             return found
 
-        with workers_folder(self._shared) as folder, shared_token(self._shared) as token:
+        with workers_folder(self._shared) as folder:
             submit = self._submitter(folder)
 
             def start(place: int) -> _SlurmWorker:
-                return _SlurmWorker(submit, folder / uuid.uuid4().hex, token, local=local)
+                return _SlurmWorker(submit, folder / uuid.uuid4().hex, local=local)
 
             threading.Thread(target=_beat, args=(folder / "alive", alive), daemon=True).start()
             try:
@@ -123,11 +123,11 @@ class SlurmCluster:
 class _SlurmWorker:
     """A Slurm job, the folder that it takes jobs from, and the job that it is at work on."""
 
-    def __init__(self, submit: Any, folder: Path, token: Path, *, local: bool) -> None:
+    def __init__(self, submit: Any, folder: Path, *, local: bool) -> None:
         self.job: Job | None = None
         self.held: int | None = None
         self.starting = True
-        self._folder, self._token, self._local = folder, token, local
+        self._folder, self._local = folder, local
         self._count = 0  # jobs sent
         folder.mkdir()
         self._slurm = submit(_work, folder, torch.get_num_threads())
@@ -137,7 +137,7 @@ class _SlurmWorker:
         """Send a job."""
         self.job, self.held = job, job.number
         self._count += 1
-        _put(self._folder / f"{self._count}.job", RemoteJob(job, software(), self._token))
+        _put(self._folder / f"{self._count}.job", RemoteJob(job, software(), self._folder))
 
     @property
     def _awaited(self) -> Path:

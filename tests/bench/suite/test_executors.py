@@ -206,7 +206,6 @@ def test_ray_workers_that_do_not_see_the_files_are_sent_them(
     trained = networks(tmp_path)
     shutil.rmtree(tmp_path / "cache")
     suite(**changes, shard_examples="3")
-    monkeypatch.setattr(ray_cluster, "shared_token", lambda folder: nullcontext(Path("/nowhere")))
     monkeypatch.setattr(ray_cluster, "workers_folder", lambda folder: nullcontext(Path("/nowhere")))
     together = quintain(
         "run", path, "--out", two, "--device", "cpu", "--executor", "ray", "--jobs", "2"
