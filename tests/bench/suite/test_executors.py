@@ -7,12 +7,14 @@ import os
 import pickle
 import shutil
 import signal
+import tempfile
 import time
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from quintain.bench.api.errors import QuintainError
 from quintain.bench.api.shared.options import read_jobs
@@ -167,7 +169,14 @@ def test_two_processes_write_what_one_writes_though_one_is_killed(
 
 
 @pytest.fixture
-def ray():
+def one_cluster():
+    """No other test on this machine starts Ray meanwhile."""
+    with FileLock(Path(tempfile.gettempdir()) / "quintain-test-ray.lock"):
+        yield
+
+
+@pytest.fixture
+def ray(one_cluster):
     """Ray, where it is installed; nothing of it is left after a test."""
     found = pytest.importorskip("ray", reason="THE RAY EXECUTOR WAS NOT TESTED: ray is missing")
     yield found

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from .test_executors import MODELS, cells, hashes
+from .test_executors import one_cluster as _one_cluster
 from .test_executors import suite as _suite
 
 pytest.importorskip("ray", reason="RAY NODES WERE NOT TESTED: ray is missing")
-suite = _suite
+suite, one_cluster = _suite, _one_cluster
 ATTACKS = "".join(
     f'[[attacks]]\nname = "slow"\nlabel = "slow-{n}"\nsteps = {n}\n' for n in range(1, 5)
 )
@@ -24,7 +25,7 @@ COMMAND = str(Path(sys.executable).parent / "quintain")
 
 
 @pytest.fixture
-def cluster(suite, undisturbed, monkeypatch):
+def cluster(one_cluster, suite, undisturbed, monkeypatch):
     """Two nodes on this machine, with one core each, whose workers see the environment of now."""
     monkeypatch.setenv("QUINTAIN_TEST_REST", "0.1")
     monkeypatch.setenv(LOOPBACK, "0")

@@ -7,11 +7,12 @@ import subprocess
 import pytest
 
 from .test_certified_suite import PLUGIN as CERTIFYING
+from .test_executors import one_cluster as _one_cluster
 from .test_ray_nodes import COMMAND
 from .test_ray_nodes import cluster as _cluster
 
 pytest.importorskip("submitit", reason="SLURM WORKERS WERE NOT COMPARED: submitit is missing")
-cluster = _cluster
+cluster, one_cluster = _cluster, _one_cluster
 TRAINED = '[[defenses]]\nname = "none"\nepochs = 1\naugmentation = "none"\n'
 ATTACKS = """
 [[attacks]]
