@@ -167,7 +167,9 @@ def run(
             where,
             usable_cache(),
             update=update,
-            executor=_executor(executor_name, address or slurm or "", workers, where, directory),
+            executor=_executor(
+                executor_name, address or slurm or "", workers, where, one, directory
+            ),
         )
         failed += done.failed
         if done.tables is not None:
@@ -185,7 +187,7 @@ def run(
 
 
 def _executor(
-    name: str, options: str, workers: int | None, device: Any, directory: Path
+    name: str, options: str, workers: int | None, device: Any, suite: "Suite", directory: Path
 ) -> "Executor":
     """Who does the work of a run. options: a Ray cluster's address, or what Slurm is given.
 
@@ -194,14 +196,15 @@ def _executor(
     from .suite.executors.processes import Processes
     from .suite.executors.scheduling import InProcess
 
+    needs = suite.num_cpus, suite.num_gpus if device.type == "cuda" else 0.0
     if name == "ray":
         from .suite.executors.ray_cluster import RayCluster
 
-        return RayCluster(options or None, workers, device, directory)
+        return RayCluster(options or None, workers, directory, needs)
     if name == "slurm":
         from .suite.executors.slurm import SlurmCluster, read_options
 
-        return SlurmCluster(workers, read_options(options), device, directory)
+        return SlurmCluster(workers, read_options(options), directory, needs)
     several = Processes(workers, device)
     return several if several.concurrent else InProcess()
 

@@ -137,6 +137,8 @@ class Suite(BaseModel):
     shard_examples: how many examples of a cell are computed at a time, by one worker; by default
         all where one process works alone, and else so many as take about a minute. Records are the
         same.
+    num_cpus, num_gpus: of a worker on a cluster; by default a core, or with Slurm one for each
+        thread, and a GPU where the device is one. Half a GPU has two workers share it.
     plugins: Python files to load, relative to the suite's.
     targets: every attack that can aim also runs targeted, at a class for each example: "random",
         "least-likely", "next", or one class. Its rows are its own, and not in the worst case.
@@ -166,6 +168,8 @@ class Suite(BaseModel):
     eot_samples: Annotated[int, Field(ge=1)] = 10
     batch_size: Annotated[int, Field(ge=1)] | None = None
     shard_examples: Annotated[int, Field(ge=1)] | None = None
+    num_cpus: Annotated[int, Field(ge=1)] | None = None
+    num_gpus: Annotated[float, Field(gt=0, strict=False)] = 1.0
     save_adversarials: bool = False
     models: Annotated[Models, Field(min_length=1)]
     defenses: Defenses = [Entry(name="none")]
@@ -232,7 +236,8 @@ class Suite(BaseModel):
         for name in ("targets", "training_seed", "seeds"):
             if said[name] is None:
                 del said[name]
-        del said["shard_examples"]  # how it is computed, not what
+        for name in ("shard_examples", "num_cpus", "num_gpus"):
+            del said[name]  # how it is computed, not what
         return said
 
 

@@ -29,12 +29,13 @@ _PATIENCE = 5.0  # seconds for a cluster to answer
 
 
 class RayCluster:
-    """Does jobs in workers of a Ray cluster, each with one core, and a GPU for jobs on GPUs.
+    """Does jobs in workers of a Ray cluster.
 
     address: of a cluster that runs already, such as "auto" or "10.0.0.1:6379"; None starts one on
-    this machine for the while. workers: at most; by default as many as the cluster has cores, or
-    GPUs. shared: the run directory. A worker that does not see it gets the files that it takes, and
-    sends those back that it would have written.
+    this machine for the while. workers: at most; by default as many as there are places for. needs:
+    the cores of each, by default one, and its GPUs, or its share of one. shared: the run directory.
+    A worker that does not see it gets the files that it takes, and sends those back that it would
+    have written.
 
     A worker that is lost, or whose machine is, is replaced, and its job done again, up to three
     times. A worker with other versions of Python, torch or quintain is refused.
@@ -44,7 +45,11 @@ class RayCluster:
     """
 
     def __init__(
-        self, address: str | None, workers: int | None, device: torch.device, shared: Path
+        self,
+        address: str | None,
+        workers: int | None,
+        shared: Path,
+        needs: tuple[int | None, float],
     ) -> None:
         if find_spec("ray") is None:
             raise QuintainError(
@@ -54,7 +59,8 @@ class RayCluster:
         self.name = "ray"
         self.concurrent = workers != 1
         _check_reachable(address)
-        self._address, self._workers, self._device = address, workers, device
+        self._address, self._workers = address, workers
+        self._needs = {"num_cpus": needs[0] or 1, "num_gpus": needs[1]}
         self._shared = shared.absolute()
 
     def run(self, next_job: NextJob) -> Answers:
@@ -66,29 +72,34 @@ class RayCluster:
             return [worker for worker in workers if worker.pending in done]
 
         try:
-            count, needs = self._connected(ray)
+            count = self._connected(ray)
             with workers_folder(self._shared) as folder:
                 sender = _Sender(ray, self._shared)
 
                 def start(place: int) -> _RayWorker:
-                    return _RayWorker(ray, needs, folder, sender)
+                    return _RayWorker(ray, self._needs, folder, sender)
 
                 yield from schedule(next_job, Pool(count, start, ready, lifetime=LIFETIME))
         finally:
             ray.shutdown()
 
-    def _connected(self, ray: Any) -> tuple[int, dict[str, int]]:
-        """Connect to the cluster: how many workers it may have, and what each needs."""
+    def _connected(self, ray: Any) -> int:
+        """Connect to the cluster: how many workers it may have. Raises: QuintainError."""
         try:
             ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise QuintainError(f"no Ray cluster at {self._address}: {one_line(error)}") from None
-        kind = "GPU" if self._device.type == "cuda" else "CPU"
-        there = int(ray.cluster_resources().get(kind, 0))
-        if there < 1:
-            raise QuintainError(f"the Ray cluster has no {kind} for jobs on {self._device}")
-        needs = {"num_cpus": 1, "num_gpus": 1 if kind == "GPU" else 0}
-        return min(self._workers or there, there), needs
+        there = ray.cluster_resources()
+        places = []
+        for kind, needed in (("CPU", self._needs["num_cpus"]), ("GPU", self._needs["num_gpus"])):
+            if needed:
+                found = there.get(kind, 0)
+                if found < needed:
+                    raise QuintainError(
+                        f"the Ray cluster has {found:g} {kind}s, and a worker needs {needed:g}"
+                    )
+                places.append(int(found / needed))
+        return min(*places, self._workers or places[0])
 
 
 def _check_reachable(address: str | None) -> None:
@@ -149,7 +160,7 @@ class _Sender:
 class _RayWorker:
     """An actor, and the job that it is at work on. held: the network that it has in memory."""
 
-    def __init__(self, ray: Any, needs: dict[str, int], folder: Path, sender: _Sender) -> None:
+    def __init__(self, ray: Any, needs: dict[str, float], folder: Path, sender: _Sender) -> None:
         self._ray, self._folder, self._sender = ray, folder, sender
         self._output = folder / f"{uuid.uuid4().hex}.log"
         self._sees = True  # the run's files

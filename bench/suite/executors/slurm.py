@@ -5,6 +5,7 @@ after the other from a folder in the run directory, so that torch, the data and 
 once. Records are the same files, to the byte, as one process writes.
 """
 
+import math
 import os
 import pickle
 import shutil
@@ -67,7 +68,11 @@ class SlurmCluster:
     """
 
     def __init__(
-        self, workers: int | None, options: Mapping[str, Any], device: torch.device, shared: Path
+        self,
+        workers: int | None,
+        options: Mapping[str, Any],
+        shared: Path,
+        needs: tuple[int | None, float],
     ) -> None:
         if find_spec("submitit") is None:
             raise QuintainError(
@@ -81,7 +86,9 @@ class SlurmCluster:
         self.concurrent = workers != 1
         self._count = workers or _WORKERS
         self._cluster = cluster
-        self._device = device
+        self._needs = {"cpus_per_task": needs[0] or torch.get_num_threads()}
+        if needs[1]:
+            self._needs["gpus_per_node"] = math.ceil(needs[1])
         self._options = {name: one for name, one in options.items() if name != "cluster"}
         self._shared = shared.absolute()
 
@@ -110,8 +117,7 @@ class SlurmCluster:
     def _submitter(self, folder: Path) -> Any:
         """What makes a worker a Slurm job. Raises: BadParameter."""
         submitit: Any = import_module("submitit")
-        needs: dict[str, Any] = {"gpus_per_node": 1} if self._device.type == "cuda" else {}
-        needs |= {"name": "quintain", "timeout_min": 240, "cpus_per_task": torch.get_num_threads()}
+        needs = {"name": "quintain", "timeout_min": 240, **self._needs}
         try:
             executor = submitit.AutoExecutor(folder=folder / "logs", cluster=self._cluster)
             executor.update_parameters(**needs | self._options)

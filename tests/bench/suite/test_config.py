@@ -57,6 +57,13 @@ def test_other_keys_of_an_entry_are_the_plugins():
     assert (labelled.title, labelled.restarts) == ("strong", 2)
 
 
+def test_how_it_is_computed_is_no_part_of_what_a_suite_is():
+    suite = parsed("num_cpus = 2\nnum_gpus = 1\nshard_examples = 7\n" + SUITE)
+    assert (suite.num_cpus, suite.num_gpus, suite.shard_examples) == (2, 1.0, 7)
+    assert suite.resolved() == parsed().resolved()
+    assert "num_gpus" in refused("num_gpus = 0\n" + SUITE)
+
+
 def test_the_resolved_suite_reads_back_as_the_same_suite():
     suite = parsed()
     again = type(suite).model_validate(suite.resolved(), strict=False)

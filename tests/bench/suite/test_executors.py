@@ -234,8 +234,13 @@ def networks(folder):
 def test_a_gpu_that_a_cluster_does_not_have_is_said_in_a_line(suite, tmp_path, quintain, ray):
     arguments = ["run", suite(), "--out", tmp_path / "out", "--executor", "ray", "--device"]
     answer = quintain(*arguments, "cuda")
-    assert (answer.code, answer.error) == (2, "the Ray cluster has no GPU for jobs on cuda")
+    assert (answer.code, answer.error) == (
+        2,
+        "the Ray cluster has 0 GPUs, and a worker needs 1",
+    )
     assert "say --device cuda" in quintain(*arguments, "cuda:1").error
+    suite(num_cpus="1000")
+    assert "CPUs, and a worker needs 1000" in quintain(*arguments, "cpu").error
 
 
 def without_tracebacks(out):
@@ -289,6 +294,16 @@ def test_slurm_jobs_write_what_one_process_writes_though_one_is_killed(
     assert cells(two) == cells(one)
     assert tables(two) == tables(one)
     assert not (two / ".workers").exists()
+
+
+def test_what_a_slurm_worker_is_to_have(tmp_path):
+    pytest.importorskip("submitit", reason="SLURM'S OPTIONS WERE NOT TESTED: submitit is missing")
+
+    def needs(*said):
+        return slurm.SlurmCluster(1, {"cluster": "local"}, tmp_path, said)._needs
+
+    assert needs(4, 0.0) == {"cpus_per_task": 4}
+    assert needs(None, 0.5) == {"cpus_per_task": torch.get_num_threads(), "gpus_per_node": 1}
 
 
 def test_slurm_that_cannot_be_used_is_said_in_a_line(suite, tmp_path, quintain, monkeypatch):
