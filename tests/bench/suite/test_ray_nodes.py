@@ -55,9 +55,9 @@ def lose_node(cluster):
 
 
 def lose_worker(folder):
-    """Kill a process that an attack was at work in."""
+    """Kill a process that an attack was at work in, but not this one."""
     numbers = [int(one.name.partition("-")[2]) for one in folder.glob("pid-*")]
-    there = [one for one in numbers if os.path.exists(f"/proc/{one}")]
+    there = [one for one in numbers if one != os.getpid() and os.path.exists(f"/proc/{one}")]
     if there:
         with suppress(ProcessLookupError):
             os.kill(random.choice(there), signal.SIGKILL)
