@@ -2,7 +2,9 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -190,15 +192,7 @@ def tradeoff(cells: Iterable[Cell], lost: Iterable[Lost] = ()) -> pd.DataFrame:
 
     lost: the cells that have no records.
     """
-    rows: list[dict[str, Any]] = []
-    for group, missing in _experiments(cells, lost):
-        attacks, certificates = _apart(group)
-        flags = [one.flag for one in missing]
-        worst = [worst_case(attacks, flags, certificates)] if attacks else []
-        targeted = [cell for cell in group if _is_targeted(cell)]
-        for cell in (*attacks, *worst, *targeted, *([certificates] if certificates else [])):
-            rows.extend(_rows(cell))
-    return pd.DataFrame(rows, columns=TRADEOFF_COLUMNS)
+    return _tradeoff(row for one in _experiments(cells, lost) for row in _rows_of(one))
 
 
 def leaderboard(cells: Iterable[Cell], lost: Iterable[Lost] = ()) -> pd.DataFrame:
@@ -207,37 +201,95 @@ def leaderboard(cells: Iterable[Cell], lost: Iterable[Lost] = ()) -> pd.DataFram
     A model of which no attack's cell is there has a row without numbers. lost: as for `tradeoff`.
     """
     lost = list(lost)
-    rows, there = [], set()
-    outcomes: list[NDArray[np.bool_] | None] = []
-    for attacks, worst, certificates, missing in _worst_of_each(cells, lost):
-        rows.append(_standing(attacks, worst, certificates, missing))
-        outcomes.append(None if missing else withstood(worst))
-        there.add(worst.defended_model)
-    absent = dict.fromkeys(
-        one.defended_model for one in lost if one.defended_model not in there and one.epsilon
-    )
-    rows += [
-        _nothing([one for one in lost if one.defended_model == defended_model])
-        for defended_model in absent
-    ]
-    table = pd.DataFrame(rows, columns=LEADERBOARD_COLUMNS)
-    return ranked(_with_rank_intervals(table, outcomes))
+    return _leaderboard([_standing(one) for one in _experiments(cells, lost) if one.attacks], lost)
+
+
+def both_tables(
+    cells: Iterable[Cell], lost: Iterable[Lost] = ()
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`tradeoff` and `leaderboard` in one pass: each worst case is made once, and not kept."""
+    lost = list(lost)
+    rows: list[dict[str, Any]] = []
+    standings: list[_Standing] = []
+    for one in _experiments(cells, lost):
+        rows += _rows_of(one)
+        standings += [_standing(one)] if one.attacks else []
+    return _tradeoff(rows), _leaderboard(standings, lost)
 
 
 def worst_cases(cells: Iterable[Cell], lost: Iterable[Lost] = ()) -> list[Cell]:
     """The worst case over the untargeted attacks on each defended model that met any."""
-    return [worst for _, worst, _, _ in _worst_of_each(cells, lost)]
+    return [one.worst for one in _experiments(cells, lost) if one.attacks]
 
 
-def _worst_of_each(
-    cells: Iterable[Cell], lost: Iterable[Lost]
-) -> Iterator[tuple[list[Cell], Cell, Cell | None, list[Lost]]]:
-    """Of each defended model the attacks, their worst case, its certificates, what is missing."""
-    for group, missing in _experiments(cells, lost):
-        attacks, certificates = _apart(group)
-        if attacks:
-            worst = worst_case(attacks, [one.flag for one in missing], certificates)
-            yield attacks, worst, certificates, missing
+@dataclass(frozen=True)
+class _Experiment:
+    """Cells that can be combined: of one network, on the same examples and grid.
+
+    attacks: the untargeted ones. missing: those that are not there.
+    """
+
+    attacks: Sequence[Cell]
+    targeted: Sequence[Cell]
+    certificates: Cell | None
+    missing: Sequence[Lost]
+
+    @cached_property
+    def worst(self) -> Cell:
+        """The worst case over the attacks, of which there are some."""
+        return worst_case(self.attacks, [one.flag for one in self.missing], self.certificates)
+
+
+class _Standing(NamedTuple):
+    """A row of the leaderboard. withstood: as the function; None where an attack is missing."""
+
+    defended_model: tuple[str, ...]
+    row: dict[str, Any]
+    withstood: "NDArray[np.bool_] | None"
+
+
+def _experiments(cells: Iterable[Cell], lost: Iterable[Lost]) -> Iterator[_Experiment]:
+    groups: dict[tuple[object, ...], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.experiment, []).append(cell)
+    lost_of: dict[tuple[str, ...], set[Lost]] = {}
+    for one in lost:
+        lost_of.setdefault(one.defended_model, set()).add(one)
+    for group in groups.values():
+        there = {cell.about["attack"] for cell in group}
+        missing = lost_of.get(group[0].defended_model, ())
+        certificates = [cell for cell in group if is_certificate(cell)]
+        yield _Experiment(
+            [cell for cell in group if not (is_certificate(cell) or _is_targeted(cell))],
+            [cell for cell in group if _is_targeted(cell)],
+            certificates[0] if certificates else None,
+            sorted(one for one in missing if one.attack not in there),
+        )
+
+
+def _rows_of(one: _Experiment) -> list[dict[str, Any]]:
+    """The rows of the trade-off table."""
+    worst = [one.worst] if one.attacks else []
+    certificates = [] if one.certificates is None else [one.certificates]
+    cells = (*one.attacks, *worst, *one.targeted, *certificates)
+    return [row for cell in cells for row in _rows(cell)]
+
+
+def _tradeoff(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=TRADEOFF_COLUMNS)
+
+
+def _leaderboard(standings: Sequence[_Standing], lost: Sequence[Lost]) -> pd.DataFrame:
+    there = {one.defended_model for one in standings}
+    absent = dict.fromkeys(
+        one.defended_model for one in lost if one.defended_model not in there and one.epsilon
+    )
+    rows = [one.row for one in standings] + [
+        _nothing([one for one in lost if one.defended_model == defended_model])
+        for defended_model in absent
+    ]
+    table = pd.DataFrame(rows, columns=LEADERBOARD_COLUMNS)
+    return ranked(_with_rank_intervals(table, [one.withstood for one in standings]))
 
 
 def withstood(cell: Cell, epsilon: str | None = None) -> "NDArray[np.bool_]":
@@ -346,15 +398,20 @@ def _attacks_hash(recipes: Iterable[str]) -> str:
     return _joint(sorted({one for one in recipes if one}))[:12]
 
 
-def _standing(
-    group: Sequence[Cell], worst: Cell, certificates: Cell | None, missing: Sequence[Lost]
-) -> dict[str, Any]:
+def _standing(one: _Experiment) -> _Standing:
+    found = None if one.missing else withstood(one.worst)
+    return _Standing(one.worst.defended_model, _board_row(one), found)
+
+
+def _board_row(one: _Experiment) -> dict[str, Any]:
+    """The row of the leaderboard."""
+    group, worst = one.attacks, one.worst
     about = worst.about
     curve = curve_of(worst.records, about["epsilons"])
     at = _headline(curve, worst)
     certified = float("nan")
-    if certificates is not None:
-        proved = curve_of(certificates.records, about["epsilons"])
+    if one.certificates is not None:
+        proved = curve_of(one.certificates.records, about["epsilons"])
         certified = float(_headline(proved, worst)["robust_accuracy"])
     clean = float(at["clean_accuracy"])
     accuracies = curve["robust_accuracy"].tolist()
@@ -375,7 +432,7 @@ def _standing(
         "examples_hash": about.get("examples", ""),
         "attacks_hash": _attacks_hash(
             [cell.about.get("recipe", cell.about["attack"]) for cell in group]
-            + [one.named for one in missing]
+            + [lost.named for lost in one.missing]
         ),
         "curve_area_low": area.low,
         "curve_area_high": area.high,
@@ -409,13 +466,6 @@ def _headline(curve: pd.DataFrame, cell: Cell) -> dict[Any, Any]:
     return dict(rows.iloc[0].to_dict())
 
 
-def _apart(group: Sequence[Cell]) -> tuple[list[Cell], Cell | None]:
-    """The untargeted attacks on one model, and its certificates if there are any."""
-    certificates = [cell for cell in group if is_certificate(cell)]
-    attacks = [cell for cell in group if not (is_certificate(cell) or _is_targeted(cell))]
-    return attacks, certificates[0] if certificates else None
-
-
 def _is_targeted(cell: Cell) -> bool:
     """Whether its attack was to reach a certain class: what it leaves is not robust."""
     return "targets" in cell.about
@@ -438,22 +488,6 @@ def _broken(cell: Cell) -> "np.ndarray[Any, np.dtype[np.bool_]]":
     """(N, E) bool, by index: whether the attack breaks an example there or at a smaller epsilon."""
     found = _grid(cell.records.sort_values("index"), "broken")
     return np.asarray(np.logical_or.accumulate(found, axis=1), dtype=bool)
-
-
-def _experiments(
-    cells: Iterable[Cell], lost: Iterable[Lost]
-) -> list[tuple[list[Cell], list[Lost]]]:
-    """Cells that can be combined, with the attacks that they lack."""
-    groups: dict[tuple[object, ...], list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault(cell.experiment, []).append(cell)
-    lost = list(lost)
-    made = []
-    for group in groups.values():
-        there = {cell.about["attack"] for cell in group}
-        missing = {one for one in lost if one.defended_model == group[0].defended_model}
-        made.append((group, sorted(one for one in missing if one.attack not in there)))
-    return made
 
 
 def _grid(records: pd.DataFrame, name: str) -> "np.ndarray[Any, np.dtype[np.bool_]]":
