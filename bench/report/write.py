@@ -58,7 +58,8 @@ def write_tables(
             pass
     found = Gathered()
     found.add((one.read().named(titles, one.seconds) for one, titles in cells), lost)
-    made = Tables(*map(whole_counts, (*found.tables, found.queries)), found)
+    tradeoff, leaderboard, queries = map(whole_counts, (*found.tables, found.queries))
+    made = Tables(tradeoff, leaderboard, queries, found)
     for name, table in zip(_NAMES, (made.tradeoff, made.leaderboard, made.queries), strict=True):
         directory.write_table(name, table)
     for name, table in zip(_OPTIONAL, (found.transfers, found.detections), strict=True):
