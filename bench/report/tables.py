@@ -104,10 +104,10 @@ def curve_of(records: pd.DataFrame, epsilons: Sequence[str]) -> pd.DataFrame:
 def _curve(records: pd.DataFrame, epsilons: Sequence[str]) -> dict[str, list[Any]]:
     """The columns of `curve_of`, as plain numbers."""
     total, count = len(records), len(epsilons)
-    right = (records["clean_prediction"] == records["label"]).to_numpy()
+    right = records["clean_prediction"].to_numpy() == records["label"].to_numpy()
     under = records["under_attack"].to_numpy(dtype=bool)
     broken, attacked = _grid(records, "broken"), _grid(records, "attacked")
-    costs = records[["forward", "backward", "queries"]][under]
+    costs = {name: records[name].to_numpy()[under] for name in ("forward", "backward", "queries")}
     robust = (right[:, None] & ~broken).sum(axis=0).tolist()
     low, high = zip(*(interval(one, total) for one in robust), strict=True)
     return {
@@ -121,7 +121,7 @@ def _curve(records: pd.DataFrame, epsilons: Sequence[str]) -> dict[str, list[Any
         "forward_mean": [_mean(costs["forward"])] * count,
         "backward_mean": [_mean(costs["backward"])] * count,
         "queries_mean": [_mean(costs["queries"])] * count,
-        "queries_median": [float(costs["queries"].median())] * count,
+        "queries_median": [_mean(costs["queries"], np.median)] * count,
         "verified": broken.sum(axis=0).tolist(),
         "attacked": _means(attacked[under]),
     }
@@ -477,11 +477,12 @@ def _joint(keys: Sequence[str]) -> str:
 
 def _black_box_alone(cells: Sequence[Cell]) -> int:
     """How many examples only black-box attacks break, at the epsilon where they are most."""
-    white = [_broken(cell) for cell in cells if cell.about["access"] == "white-box"]
-    black = [_broken(cell) for cell in cells if cell.about["access"] != "white-box"]
+    white = [cell for cell in cells if cell.about["access"] == "white-box"]
+    black = [cell for cell in cells if cell.about["access"] != "white-box"]
     if not white or not black:
         return 0
-    return black_box.beaten(np.logical_or.reduce(white), np.logical_or.reduce(black))
+    either = [np.logical_or.reduce([_broken(cell) for cell in one]) for one in (white, black)]
+    return black_box.beaten(*either)
 
 
 def _broken(cell: Cell) -> "np.ndarray[Any, np.dtype[np.bool_]]":
@@ -495,10 +496,11 @@ def _grid(records: pd.DataFrame, name: str) -> "np.ndarray[Any, np.dtype[np.bool
     return np.array(records[name].tolist(), dtype=bool)
 
 
-def _mean(values: Any) -> float:
-    return float(np.mean(values)) if len(values) else float("nan")
+def _mean(values: "NDArray[Any]", average: Callable[..., Any] = np.mean) -> float:
+    return float(average(values)) if len(values) else float("nan")
 
 
-def _means(values: "np.ndarray[Any, np.dtype[np.bool_]]") -> list[float]:
+def _means(values: "NDArray[np.bool_]") -> list[float]:
     """Means of the columns of (N, E)."""
-    return [_mean(column) for column in values.T]
+    means = values.mean(axis=0) if len(values) else np.full(values.shape[1], np.nan)
+    return list(means.tolist())

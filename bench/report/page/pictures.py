@@ -64,14 +64,13 @@ def pictures(
     ]
     maps = _maps(directory / "explain" / f"{file.stem}.maps.safetensors", expected)
     for number in chosen:
-        row = int(kept["row"][number])
-        record = cell.records.iloc[row]
+        index, label = (cell.records[name].iat[kept["row"][number]] for name in ("index", "label"))
         clean, adversarial = kept["x"][number], kept["x_adv"][number]
         delta = adversarial - clean
         largest = float(np.abs(delta).max()) or 1.0
         yield Picture(
-            index=int(record["index"]),
-            label=_name(record["label"], classes),
+            index=int(index),
+            label=_name(label, classes),
             prediction=_name(kept["prediction"][number], classes) if "prediction" in kept else "",
             kind="nearest" if kept["worst"][number] else "median",
             distance=float(kept["distance"][number]),
