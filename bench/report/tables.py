@@ -164,17 +164,17 @@ def combined_records(records: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
     Of a column that only some of them have, these count.
     """
-    by_index = [one.sort_values("index", ignore_index=True) for one in records]
+    orders = [np.argsort(one["index"].to_numpy()) for one in records]
     made: dict[str, Any] = {}
     for column in RECORDS:
         name, how = column.name, column.worst_case
-        having = [one for one in by_index if name in one]
+        having = [(one, order) for one, order in zip(records, orders, strict=True) if name in one]
         if how == "none" or not having:
             continue
         if column.is_list:
-            made[name] = list(_COMBINED[how]([_grid(one, name) for one in having]))
+            made[name] = list(_COMBINED[how]([_grid(one, name)[order] for one, order in having]))
         else:
-            made[name] = _COMBINED[how]([one[name].to_numpy() for one in having])
+            made[name] = _COMBINED[how]([one[name].to_numpy()[order] for one, order in having])
     return pd.DataFrame(made)
 
 
