@@ -201,7 +201,7 @@ def leaderboard(cells: Iterable[Cell], lost: Iterable[Lost] = ()) -> pd.DataFram
     A model of which no attack's cell is there has a row without numbers. lost: as for `tradeoff`.
     """
     lost = list(lost)
-    return _leaderboard([_standing(one) for one in _experiments(cells, lost) if one.attacks], lost)
+    return _leaderboard([_entry(one) for one in _experiments(cells, lost) if one.attacks], lost)
 
 
 def both_tables(
@@ -210,11 +210,11 @@ def both_tables(
     """`tradeoff` and `leaderboard` in one pass: each worst case is made once, and not kept."""
     lost = list(lost)
     rows: list[dict[str, Any]] = []
-    standings: list[_Standing] = []
+    entries: list[_Entry] = []
     for one in _experiments(cells, lost):
         rows += _rows_of(one)
-        standings += [_standing(one)] if one.attacks else []
-    return _tradeoff(rows), _leaderboard(standings, lost)
+        entries += [_entry(one)] if one.attacks else []
+    return _tradeoff(rows), _leaderboard(entries, lost)
 
 
 def worst_cases(cells: Iterable[Cell], lost: Iterable[Lost] = ()) -> list[Cell]:
@@ -240,7 +240,7 @@ class _Experiment:
         return worst_case(self.attacks, [one.flag for one in self.missing], self.certificates)
 
 
-class _Standing(NamedTuple):
+class _Entry(NamedTuple):
     """A row of the leaderboard. withstood: as the function; None where an attack is missing."""
 
     defended_model: tuple[str, ...]
@@ -279,17 +279,17 @@ def _tradeoff(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(list(rows), columns=TRADEOFF_COLUMNS)
 
 
-def _leaderboard(standings: Sequence[_Standing], lost: Sequence[Lost]) -> pd.DataFrame:
-    there = {one.defended_model for one in standings}
+def _leaderboard(entries: Sequence[_Entry], lost: Sequence[Lost]) -> pd.DataFrame:
+    there = {one.defended_model for one in entries}
     absent = dict.fromkeys(
         one.defended_model for one in lost if one.defended_model not in there and one.epsilon
     )
-    rows = [one.row for one in standings] + [
+    rows = [one.row for one in entries] + [
         _nothing([one for one in lost if one.defended_model == defended_model])
         for defended_model in absent
     ]
     table = pd.DataFrame(rows, columns=LEADERBOARD_COLUMNS)
-    return ranked(_with_rank_intervals(table, [one.withstood for one in standings]))
+    return ranked(_with_rank_intervals(table, [one.withstood for one in entries]))
 
 
 def withstood(cell: Cell, epsilon: str | None = None) -> "NDArray[np.bool_]":
@@ -398,9 +398,9 @@ def _attacks_hash(recipes: Iterable[str]) -> str:
     return _joint(sorted({one for one in recipes if one}))[:12]
 
 
-def _standing(one: _Experiment) -> _Standing:
+def _entry(one: _Experiment) -> _Entry:
     found = None if one.missing else withstood(one.worst)
-    return _Standing(one.worst.defended_model, _board_row(one), found)
+    return _Entry(one.worst.defended_model, _board_row(one), found)
 
 
 def _board_row(one: _Experiment) -> dict[str, Any]:
