@@ -28,9 +28,11 @@ from .store.privacy import private
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from .report.gathering import Gathered
     from .report.write import Tables
     from .suite.config import Suite
     from .suite.executors.scheduling import Executor
+    from .suite.runner import Outcome
 
 _HALF = 1500  # characters of an error that are shown from its beginning, and from its end
 DONE, SOME_FAILED, BAD_INPUT, OUR_ERROR, INTERRUPTED = 0, 1, 2, 70, 130
@@ -158,28 +160,21 @@ def run(
     be_quiet(quiet)
     failed = 0
     for one, directory in trainings:
-        done = run_suite(
-            one,
-            text,
-            suite,
-            folder,
-            directory,
-            where,
-            usable_cache(),
-            update=update,
-            executor=_executor(
-                executor_name, address or slurm or "", workers, where, one, directory
+        executor = _executor(executor_name, address or slurm or "", workers, where, one, directory)
+        failed += _show_outcome(  # which is not kept: it holds a run's records in memory
+            run_suite(
+                one,
+                text,
+                suite,
+                folder,
+                directory,
+                where,
+                usable_cache(),
+                update=update,
+                executor=executor,
             ),
-        )
-        failed += done.failed
-        if done.tables is not None:
-            _show_tables(done.tables, verbose=verbose)
-            _write_page(directory)
-        show(
-            f"\n{done.done} of {done.done + done.failed} cells done"
-            + (f" ({done.reused} were there already)" if done.reused else "")
-            + (f", {done.failed} failed" if done.failed else "")
-            + f"; tables and records in {directory}",
+            directory,
+            verbose=verbose,
         )
     if parsed.seeds is not None:
         _show_trainings(parsed.seeds, out)
@@ -230,6 +225,20 @@ def _show_trainings(seeds: Sequence[int], out: Path) -> None:
         show(f"\n{trainings_summary(table)}\n\nThe table: {out / 'seeds.csv'}")
 
 
+def _show_outcome(done: "Outcome", directory: Path, *, verbose: bool) -> int:
+    """Show what came of a run, and write its page; return how many cells failed."""
+    if done.tables is not None:
+        _show_tables(done.tables, verbose=verbose)
+        _write_page(directory, done.tables.found)
+    show(
+        f"\n{done.done} of {done.done + done.failed} cells done"
+        + (f" ({done.reused} were there already)" if done.reused else "")
+        + (f", {done.failed} failed" if done.failed else "")
+        + f"; tables and records in {directory}",
+    )
+    return done.failed
+
+
 def _show_tables(tables: "Tables", *, verbose: bool) -> None:
     """Show what came of a run: every attack's row, or a row a defended model."""
     if verbose:
@@ -242,8 +251,11 @@ def _show_tables(tables: "Tables", *, verbose: bool) -> None:
         show(short_summary(tables.tradeoff, tables.leaderboard, line_width()))
 
 
-def _write_page(directory: Path) -> None:
-    """Write a run's page, where it is not there. That it cannot be written fails no run."""
+def _write_page(directory: Path, found: "Gathered | None") -> None:
+    """Write a run's page, where it is not there. That it cannot be written fails no run.
+
+    found: what is in the run directory, where it was read already.
+    """
     from .store.run_directory import RunDirectory
 
     file = RunDirectory(directory).page
@@ -251,7 +263,8 @@ def _write_page(directory: Path) -> None:
         from .report.page.build import is_up_to_date, write_page
 
         if not is_up_to_date([directory], file):
-            write_page([directory], file, lambda text: None)
+            known = None if found is None else {directory: found}
+            write_page([directory], file, lambda text: None, known)
     except Exception as error:  # whatever a page may stumble over, the records are there
         note(f"quintain: no page was written: {_our_error(error)}")
         return

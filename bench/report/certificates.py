@@ -32,10 +32,10 @@ def contradicted(attacks: Sequence["Cell"], certificates: "Cell | None") -> NDAr
     examples again. One that did not, because they came later, is believed: its nearest adversarial
     example within the radius counts.
     """
-    by_index = [cell.records.sort_values("index") for cell in attacks]
-    found = np.zeros(len(by_index[0]), dtype=bool)
+    found = np.zeros(len(attacks[0].records), dtype=bool)
     if certificates is None:
         return found
+    by_index = [cell.records.sort_values("index") for cell in attacks]
     proved = certificates.records.sort_values("index")
     right = (proved["clean_prediction"] == proved["label"]).to_numpy()
     for records in by_index:

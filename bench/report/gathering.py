@@ -4,8 +4,9 @@ A result that is kept in a repository has its manifest and tables, but no record
 then taken as they were written, if they are the ones that the manifest names.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +16,57 @@ from ..api.errors import RunDirectoryError
 from ..store.cell import Cell, Lost
 from ..store.hashing import hash_bytes
 from ..store.run_directory import read_cells, read_manifest
-from .tables import leaderboard, ranked, tradeoff
+from .detection import detections
+from .query_curves import queries
+from .tables import both_tables, leaderboard, ranked
+from .transfer import transfers
 
 
 @dataclass
 class Gathered:
     """Finished cells once each, those without records, and tables.
 
-    stored: trade-off tables and leaderboards of directories without records.
+    stored: trade-off tables and leaderboards of directories without records. What is made of all
+    this is made when it is first asked for: then nothing is added any more.
     """
 
     cells: dict[tuple[str, ...], Cell] = field(default_factory=dict)
     lost: list[Lost] = field(default_factory=list)
     stored: list[tuple[pd.DataFrame, pd.DataFrame]] = field(default_factory=list)
 
-    def tradeoff(self) -> pd.DataFrame:
-        """One row for each model x defense x attack x epsilon."""
-        made = tradeoff(self.cells.values(), self.lost)
-        return _joined([made, *(one for one, _ in self.stored)])
+    def add(self, cells: Iterable[Cell], lost: Iterable[Lost]) -> None:
+        """Add what a run has, and what it lacks."""
+        for one in cells:
+            self.cells[(*one.defended_model, one.about["attack"], one.about["key"])] = one
+        self.lost += lost
+
+    @cached_property
+    def tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The trade-off table, a row for each attack and epsilon, and the leaderboard."""
+        tradeoff, board = both_tables(self.cells.values(), self.lost)
+        return _joined([tradeoff, *(one for one, _ in self.stored)]), self._ranked(board)
 
     def leaderboard(self) -> pd.DataFrame:
-        """One row for each model x defense, ranked together."""
-        made = leaderboard(self.cells.values(), self.lost)
-        return ranked(_joined([made, *(one for _, one in self.stored)]))
+        """One row for each model x defense, ranked together, where no other table is wanted."""
+        return self._ranked(leaderboard(self.cells.values(), self.lost))
+
+    def _ranked(self, board: pd.DataFrame) -> pd.DataFrame:
+        return ranked(_joined([board, *(one for _, one in self.stored)])) if self.stored else board
+
+    @cached_property
+    def queries(self) -> pd.DataFrame:
+        """Success of black-box attacks against queries."""
+        return queries(self.cells.values())
+
+    @cached_property
+    def transfers(self) -> pd.DataFrame:
+        """The transfer matrix."""
+        return transfers(self.cells.values())
+
+    @cached_property
+    def detections(self) -> pd.DataFrame:
+        """How well models with a reject option detect adversarial inputs."""
+        return detections(self.cells.values())
 
 
 def gather(directories: Sequence[Path], note: Callable[[str], None]) -> Gathered:
@@ -55,10 +84,17 @@ def gather(directories: Sequence[Path], note: Callable[[str], None]) -> Gathered
     return found
 
 
-def gather_each(directories: Sequence[Path], note: Callable[[str], None]) -> dict[Path, Gathered]:
-    """The same of each run directory that is not left out, apart."""
+def gather_each(
+    directories: Sequence[Path],
+    note: Callable[[str], None],
+    known: Mapping[Path, Gathered] | None = None,
+) -> dict[Path, Gathered]:
+    """The same of each run directory that is not left out, apart. known: what need not be read."""
     made = {}
     for directory in directories:
+        if known and directory in known:
+            made[directory] = known[directory]
+            continue
         if len(directories) > 1 and not (directory / "manifest.json").is_file():
             note(f"{directory} is left out: it is no run directory, it has no manifest.json")
             continue
@@ -68,11 +104,9 @@ def gather_each(directories: Sequence[Path], note: Callable[[str], None]) -> dic
             found.stored.append(_stored(directory, about))
             note(f"{directory} holds no records: its tables are taken as they were written")
             continue
-        done, found.lost = read_cells(directory)
-        if not done and len(directories) > 1:
+        found.add(*read_cells(directory))
+        if not found.cells and len(directories) > 1:
             note(f"{directory} has no finished cell")
-        for cell in done:
-            found.cells[(*cell.defended_model, cell.about["attack"], cell.about["key"])] = cell
     if not any(one.cells or one.stored for one in made.values()):
         raise RunDirectoryError(f"no finished cell in {', '.join(map(str, directories))}")
     return made

@@ -67,17 +67,14 @@ def plot_runs(
     from .figure import tradeoff_figure
     from .gathering import gather
     from .plots import MAKERS
-    from .query_curves import queries
-    from .transfer import transfers
 
     found = gather(directories, note)
-    tradeoff = found.tradeoff()
-    shown = comparison(tradeoff, found.leaderboard())
+    tradeoff, board = found.tables
+    shown = comparison(tradeoff, board)
     if kind == "tradeoff":
         figure = tradeoff_figure(shown)
     else:
-        cells = list(found.cells.values())
-        tables = {"tradeoff": tradeoff, "queries": queries(cells), "transfer": transfers(cells)}
+        tables = {"tradeoff": tradeoff, "queries": found.queries, "transfer": found.transfers}
         figure = MAKERS[kind](tables, shown.epsilon)
     with writing(output):
         save_figure(figure, output)

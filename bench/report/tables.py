@@ -2,7 +2,9 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -102,10 +104,10 @@ def curve_of(records: pd.DataFrame, epsilons: Sequence[str]) -> pd.DataFrame:
 def _curve(records: pd.DataFrame, epsilons: Sequence[str]) -> dict[str, list[Any]]:
     """The columns of `curve_of`, as plain numbers."""
     total, count = len(records), len(epsilons)
-    right = (records["clean_prediction"] == records["label"]).to_numpy()
+    right = records["clean_prediction"].to_numpy() == records["label"].to_numpy()
     under = records["under_attack"].to_numpy(dtype=bool)
     broken, attacked = _grid(records, "broken"), _grid(records, "attacked")
-    costs = records[["forward", "backward", "queries"]][under]
+    costs = {name: records[name].to_numpy()[under] for name in ("forward", "backward", "queries")}
     robust = (right[:, None] & ~broken).sum(axis=0).tolist()
     low, high = zip(*(interval(one, total) for one in robust), strict=True)
     return {
@@ -119,7 +121,7 @@ def _curve(records: pd.DataFrame, epsilons: Sequence[str]) -> dict[str, list[Any
         "forward_mean": [_mean(costs["forward"])] * count,
         "backward_mean": [_mean(costs["backward"])] * count,
         "queries_mean": [_mean(costs["queries"])] * count,
-        "queries_median": [float(costs["queries"].median())] * count,
+        "queries_median": [_mean(costs["queries"], np.median)] * count,
         "verified": broken.sum(axis=0).tolist(),
         "attacked": _means(attacked[under]),
     }
@@ -162,17 +164,17 @@ def combined_records(records: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
     Of a column that only some of them have, these count.
     """
-    by_index = [one.sort_values("index", ignore_index=True) for one in records]
+    orders = [np.argsort(one["index"].to_numpy()) for one in records]
     made: dict[str, Any] = {}
     for column in RECORDS:
         name, how = column.name, column.worst_case
-        having = [one for one in by_index if name in one]
+        having = [(one, order) for one, order in zip(records, orders, strict=True) if name in one]
         if how == "none" or not having:
             continue
         if column.is_list:
-            made[name] = list(_COMBINED[how]([_grid(one, name) for one in having]))
+            made[name] = list(_COMBINED[how]([_grid(one, name)[order] for one, order in having]))
         else:
-            made[name] = _COMBINED[how]([one[name].to_numpy() for one in having])
+            made[name] = _COMBINED[how]([one[name].to_numpy()[order] for one, order in having])
     return pd.DataFrame(made)
 
 
@@ -190,15 +192,7 @@ def tradeoff(cells: Iterable[Cell], lost: Iterable[Lost] = ()) -> pd.DataFrame:
 
     lost: the cells that have no records.
     """
-    rows: list[dict[str, Any]] = []
-    for group, missing in _experiments(cells, lost):
-        attacks, certificates = _apart(group)
-        flags = [one.flag for one in missing]
-        worst = [worst_case(attacks, flags, certificates)] if attacks else []
-        targeted = [cell for cell in group if _is_targeted(cell)]
-        for cell in (*attacks, *worst, *targeted, *([certificates] if certificates else [])):
-            rows.extend(_rows(cell))
-    return pd.DataFrame(rows, columns=TRADEOFF_COLUMNS)
+    return _tradeoff(row for one in _experiments(cells, lost) for row in _rows_of(one))
 
 
 def leaderboard(cells: Iterable[Cell], lost: Iterable[Lost] = ()) -> pd.DataFrame:
@@ -207,37 +201,95 @@ def leaderboard(cells: Iterable[Cell], lost: Iterable[Lost] = ()) -> pd.DataFram
     A model of which no attack's cell is there has a row without numbers. lost: as for `tradeoff`.
     """
     lost = list(lost)
-    rows, there = [], set()
-    outcomes: list[NDArray[np.bool_] | None] = []
-    for attacks, worst, certificates, missing in _worst_of_each(cells, lost):
-        rows.append(_standing(attacks, worst, certificates, missing))
-        outcomes.append(None if missing else withstood(worst))
-        there.add(worst.defended_model)
-    absent = dict.fromkeys(
-        one.defended_model for one in lost if one.defended_model not in there and one.epsilon
-    )
-    rows += [
-        _nothing([one for one in lost if one.defended_model == defended_model])
-        for defended_model in absent
-    ]
-    table = pd.DataFrame(rows, columns=LEADERBOARD_COLUMNS)
-    return ranked(_with_rank_intervals(table, outcomes))
+    return _leaderboard([_entry(one) for one in _experiments(cells, lost) if one.attacks], lost)
+
+
+def both_tables(
+    cells: Iterable[Cell], lost: Iterable[Lost] = ()
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`tradeoff` and `leaderboard` in one pass: each worst case is made once, and not kept."""
+    lost = list(lost)
+    rows: list[dict[str, Any]] = []
+    entries: list[_Entry] = []
+    for one in _experiments(cells, lost):
+        rows += _rows_of(one)
+        entries += [_entry(one)] if one.attacks else []
+    return _tradeoff(rows), _leaderboard(entries, lost)
 
 
 def worst_cases(cells: Iterable[Cell], lost: Iterable[Lost] = ()) -> list[Cell]:
     """The worst case over the untargeted attacks on each defended model that met any."""
-    return [worst for _, worst, _, _ in _worst_of_each(cells, lost)]
+    return [one.worst for one in _experiments(cells, lost) if one.attacks]
 
 
-def _worst_of_each(
-    cells: Iterable[Cell], lost: Iterable[Lost]
-) -> Iterator[tuple[list[Cell], Cell, Cell | None, list[Lost]]]:
-    """Of each defended model the attacks, their worst case, its certificates, what is missing."""
-    for group, missing in _experiments(cells, lost):
-        attacks, certificates = _apart(group)
-        if attacks:
-            worst = worst_case(attacks, [one.flag for one in missing], certificates)
-            yield attacks, worst, certificates, missing
+@dataclass(frozen=True)
+class _Experiment:
+    """Cells that can be combined: of one network, on the same examples and grid.
+
+    attacks: the untargeted ones. missing: those that are not there.
+    """
+
+    attacks: Sequence[Cell]
+    targeted: Sequence[Cell]
+    certificates: Cell | None
+    missing: Sequence[Lost]
+
+    @cached_property
+    def worst(self) -> Cell:
+        """The worst case over the attacks, of which there are some."""
+        return worst_case(self.attacks, [one.flag for one in self.missing], self.certificates)
+
+
+class _Entry(NamedTuple):
+    """A row of the leaderboard. withstood: as the function; None where an attack is missing."""
+
+    defended_model: tuple[str, ...]
+    row: dict[str, Any]
+    withstood: "NDArray[np.bool_] | None"
+
+
+def _experiments(cells: Iterable[Cell], lost: Iterable[Lost]) -> Iterator[_Experiment]:
+    groups: dict[tuple[object, ...], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.experiment, []).append(cell)
+    lost_of: dict[tuple[str, ...], set[Lost]] = {}
+    for one in lost:
+        lost_of.setdefault(one.defended_model, set()).add(one)
+    for group in groups.values():
+        there = {cell.about["attack"] for cell in group}
+        missing = lost_of.get(group[0].defended_model, ())
+        certificates = [cell for cell in group if is_certificate(cell)]
+        yield _Experiment(
+            [cell for cell in group if not (is_certificate(cell) or _is_targeted(cell))],
+            [cell for cell in group if _is_targeted(cell)],
+            certificates[0] if certificates else None,
+            sorted(one for one in missing if one.attack not in there),
+        )
+
+
+def _rows_of(one: _Experiment) -> list[dict[str, Any]]:
+    """The rows of the trade-off table."""
+    worst = [one.worst] if one.attacks else []
+    certificates = [] if one.certificates is None else [one.certificates]
+    cells = (*one.attacks, *worst, *one.targeted, *certificates)
+    return [row for cell in cells for row in _rows(cell)]
+
+
+def _tradeoff(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=TRADEOFF_COLUMNS)
+
+
+def _leaderboard(entries: Sequence[_Entry], lost: Sequence[Lost]) -> pd.DataFrame:
+    there = {one.defended_model for one in entries}
+    absent = dict.fromkeys(
+        one.defended_model for one in lost if one.defended_model not in there and one.epsilon
+    )
+    rows = [one.row for one in entries] + [
+        _nothing([one for one in lost if one.defended_model == defended_model])
+        for defended_model in absent
+    ]
+    table = pd.DataFrame(rows, columns=LEADERBOARD_COLUMNS)
+    return ranked(_with_rank_intervals(table, [one.withstood for one in entries]))
 
 
 def withstood(cell: Cell, epsilon: str | None = None) -> "NDArray[np.bool_]":
@@ -346,15 +398,20 @@ def _attacks_hash(recipes: Iterable[str]) -> str:
     return _joint(sorted({one for one in recipes if one}))[:12]
 
 
-def _standing(
-    group: Sequence[Cell], worst: Cell, certificates: Cell | None, missing: Sequence[Lost]
-) -> dict[str, Any]:
+def _entry(one: _Experiment) -> _Entry:
+    found = None if one.missing else withstood(one.worst)
+    return _Entry(one.worst.defended_model, _board_row(one), found)
+
+
+def _board_row(one: _Experiment) -> dict[str, Any]:
+    """The row of the leaderboard."""
+    group, worst = one.attacks, one.worst
     about = worst.about
     curve = curve_of(worst.records, about["epsilons"])
     at = _headline(curve, worst)
     certified = float("nan")
-    if certificates is not None:
-        proved = curve_of(certificates.records, about["epsilons"])
+    if one.certificates is not None:
+        proved = curve_of(one.certificates.records, about["epsilons"])
         certified = float(_headline(proved, worst)["robust_accuracy"])
     clean = float(at["clean_accuracy"])
     accuracies = curve["robust_accuracy"].tolist()
@@ -375,7 +432,7 @@ def _standing(
         "examples_hash": about.get("examples", ""),
         "attacks_hash": _attacks_hash(
             [cell.about.get("recipe", cell.about["attack"]) for cell in group]
-            + [one.named for one in missing]
+            + [lost.named for lost in one.missing]
         ),
         "curve_area_low": area.low,
         "curve_area_high": area.high,
@@ -409,13 +466,6 @@ def _headline(curve: pd.DataFrame, cell: Cell) -> dict[Any, Any]:
     return dict(rows.iloc[0].to_dict())
 
 
-def _apart(group: Sequence[Cell]) -> tuple[list[Cell], Cell | None]:
-    """The untargeted attacks on one model, and its certificates if there are any."""
-    certificates = [cell for cell in group if is_certificate(cell)]
-    attacks = [cell for cell in group if not (is_certificate(cell) or _is_targeted(cell))]
-    return attacks, certificates[0] if certificates else None
-
-
 def _is_targeted(cell: Cell) -> bool:
     """Whether its attack was to reach a certain class: what it leaves is not robust."""
     return "targets" in cell.about
@@ -427,11 +477,12 @@ def _joint(keys: Sequence[str]) -> str:
 
 def _black_box_alone(cells: Sequence[Cell]) -> int:
     """How many examples only black-box attacks break, at the epsilon where they are most."""
-    white = [_broken(cell) for cell in cells if cell.about["access"] == "white-box"]
-    black = [_broken(cell) for cell in cells if cell.about["access"] != "white-box"]
+    white = [cell for cell in cells if cell.about["access"] == "white-box"]
+    black = [cell for cell in cells if cell.about["access"] != "white-box"]
     if not white or not black:
         return 0
-    return black_box.beaten(np.logical_or.reduce(white), np.logical_or.reduce(black))
+    either = [np.logical_or.reduce([_broken(cell) for cell in one]) for one in (white, black)]
+    return black_box.beaten(*either)
 
 
 def _broken(cell: Cell) -> "np.ndarray[Any, np.dtype[np.bool_]]":
@@ -440,31 +491,16 @@ def _broken(cell: Cell) -> "np.ndarray[Any, np.dtype[np.bool_]]":
     return np.asarray(np.logical_or.accumulate(found, axis=1), dtype=bool)
 
 
-def _experiments(
-    cells: Iterable[Cell], lost: Iterable[Lost]
-) -> list[tuple[list[Cell], list[Lost]]]:
-    """Cells that can be combined, with the attacks that they lack."""
-    groups: dict[tuple[object, ...], list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault(cell.experiment, []).append(cell)
-    lost = list(lost)
-    made = []
-    for group in groups.values():
-        there = {cell.about["attack"] for cell in group}
-        missing = {one for one in lost if one.defended_model == group[0].defended_model}
-        made.append((group, sorted(one for one in missing if one.attack not in there)))
-    return made
-
-
 def _grid(records: pd.DataFrame, name: str) -> "np.ndarray[Any, np.dtype[np.bool_]]":
     """(N, E) bool, from a column of lists."""
     return np.array(records[name].tolist(), dtype=bool)
 
 
-def _mean(values: Any) -> float:
-    return float(np.mean(values)) if len(values) else float("nan")
+def _mean(values: "NDArray[Any]", average: Callable[..., Any] = np.mean) -> float:
+    return float(average(values)) if len(values) else float("nan")
 
 
-def _means(values: "np.ndarray[Any, np.dtype[np.bool_]]") -> list[float]:
+def _means(values: "NDArray[np.bool_]") -> list[float]:
     """Means of the columns of (N, E)."""
-    return [_mean(column) for column in values.T]
+    means = values.mean(axis=0) if len(values) else np.full(values.shape[1], np.nan)
+    return list(means.tolist())

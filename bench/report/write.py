@@ -14,25 +14,22 @@ from ..store.cell import Lost
 from ..store.hashing import hash_bytes, hash_json
 from ..store.records import Finished
 from ..store.run_directory import RunDirectory
-from . import detection, query_curves, transfer
+from .gathering import Gathered
 from .stored_tables import read_table, whole_counts
-from .tables import leaderboard, tradeoff
 
 Titled = tuple[Finished, Mapping[str, Any]]  # a cell, and what it is called in this run
 _NAMES = ("tradeoff.csv", "leaderboard.csv", "queries.csv")
-_OPTIONAL = {  # only where there is something for them
-    "transfer.csv": transfer.transfers,
-    "detection.csv": detection.detections,
-}
+_OPTIONAL = ("transfer.csv", "detection.csv")  # only where there is something for them
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables of one run."""
+    """The tables of one run. found: the cells that they were made of, unless they were read."""
 
     tradeoff: pd.DataFrame
     leaderboard: pd.DataFrame
     queries: pd.DataFrame
+    found: Gathered | None = None
 
 
 def write_tables(
@@ -59,13 +56,13 @@ def write_tables(
             return before, Tables(*map(read_table, files[: len(_NAMES)]))
         except pa.ArrowInvalid:  # written by a version that wrote a column otherwise
             pass
-    named = [one.read().named(titles, one.seconds) for one, titles in cells]
-    tables_made = tradeoff(named, lost), leaderboard(named, lost), query_curves.queries(named)
-    made = Tables(*map(whole_counts, tables_made))
+    found = Gathered()
+    found.add((one.read().named(titles, one.seconds) for one, titles in cells), lost)
+    tradeoff, leaderboard, queries = map(whole_counts, (*found.tables, found.queries))
+    made = Tables(tradeoff, leaderboard, queries, found)
     for name, table in zip(_NAMES, (made.tradeoff, made.leaderboard, made.queries), strict=True):
         directory.write_table(name, table)
-    for name, make in _OPTIONAL.items():
-        table = make(named)
+    for name, table in zip(_OPTIONAL, (found.transfers, found.detections), strict=True):
         if len(table):
             directory.write_table(name, table)
         else:

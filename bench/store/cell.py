@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from ..api.flags import Flag
@@ -82,5 +83,7 @@ class Cell:
     def experiment(self) -> tuple[object, ...]:
         """What cells must share to be combined: also weights, seed, grid, and the very examples."""
         about = (self.about[name] for name in ("weights_hash", "seed", "leaderboard_epsilon"))
-        examples = self.records.sort_values("index")[["index", "label"]].to_numpy().tobytes()
-        return (*self.defended_model, *about, *self.about["epsilon_values"], examples)
+        index, label = (self.records[name].to_numpy() for name in ("index", "label"))
+        order = np.argsort(index)
+        examples = index[order].tobytes(), label[order].tobytes()
+        return (*self.defended_model, *about, *self.about["epsilon_values"], *examples)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import pandas as pd
+import pyarrow as pa
 
 COLUMNS: Mapping[str, str] = {
     "member": "stage",
@@ -18,13 +18,12 @@ FLAGS: Mapping[str, str] = {
 KEYS: Mapping[str, str] = {"members": "stages"}  # of what is stored with the records
 
 
-def renamed(about: Mapping[str, Any], records: pd.DataFrame) -> tuple[dict[str, Any], pd.DataFrame]:
+def renamed(about: Mapping[str, Any], records: pa.Table) -> tuple[dict[str, Any], pa.Table]:
     """A cell as it was read, in today's names."""
     now = {KEYS.get(name, name): value for name, value in about.items()}
     if "flags" in now:
         now["flags"] = flags(now["flags"])
-    columns: dict[Any, Any] = {old: new for old, new in COLUMNS.items() if old in records}
-    return now, records.rename(columns=columns) if columns else records
+    return now, records.rename_columns([COLUMNS.get(one, one) for one in records.column_names])
 
 
 def flags(written: Iterable[Any]) -> list[Any]:

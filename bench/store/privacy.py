@@ -23,6 +23,8 @@ def private(text: str, folder: Path | None = None) -> str:
     Paths below the folder, usually the suite's, become relative to it, those in the home folder
     begin with `~`; the user's and the computer's names in other paths become USER and HOST.
     """
+    if "/" not in text and "\\" not in text:  # no path
+        return text
     if folder is not None:
         for known in dict.fromkeys((str(folder), str(folder.resolve()))):
             if len(Path(known).parts) > 1:

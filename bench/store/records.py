@@ -64,7 +64,7 @@ def read_cell(path: Path, sha256: str | None = None) -> Cell:
     try:
         check_regular(path)
         content = path.read_bytes()
-        table = pq.ParquetFile(io.BytesIO(content)).read(use_threads=False)
+        table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
         about = table.schema.metadata[_ABOUT]
         if sha256 is None:
             whole = table.schema.metadata[_SEAL] == _seal(table, about)
@@ -73,8 +73,9 @@ def read_cell(path: Path, sha256: str | None = None) -> Cell:
         if not whole:
             raise ValueError("its checksum is wrong")
         parsed: dict[str, Any] = json.loads(about)
-        parsed, records = renamed(parsed, table.to_pandas())
+        parsed, table = renamed(parsed, table)
         parsed = _with_flags(parsed, read_flags)
+        records = table.to_pandas(use_threads=False)
     except Exception as error:  # what Arrow raises on damaged files is not documented
         raise RunDirectoryError(f"records file {path} cannot be read: {reason(error)}") from None
     return Cell(parsed, records)

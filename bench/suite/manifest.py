@@ -56,13 +56,14 @@ class RunManifest:
         """
         before = self.networks.get(number, about).get("probe", ())
         self.networks[number] = about
-        changed = stale(self._plan, self.done, {number: about["weights_hash"]})
-        for place, cell in self.done.items():
-            if number in self._plan.networks(place):
-                probed = before if cell.probe is None or place[0] != number else cell.probe
-                if not same_answers(probed, about["probe"]):
-                    changed.add(place)
-        self.done = {place: one for place, one in self.done.items() if place not in changed}
+        own = {at: self.done[at] for at in self._plan.depending[number] if at in self.done}
+        changed = stale(self._plan, own, {number: about["weights_hash"]})
+        for place, cell in own.items():
+            probed = before if cell.probe is None or place[0] != number else cell.probe
+            if not same_answers(probed, about["probe"]):
+                changed.add(place)
+        for place in changed:
+            del self.done[place]
         return changed
 
     def add(self, place: Place, cell: Finished) -> None:

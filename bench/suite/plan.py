@@ -73,6 +73,15 @@ class Plan:
         return [(number, task) for number in numbers for task in self.tasks_on(number)]
 
     @cached_property
+    def depending(self) -> dict[int, list[Place]]:
+        """Of each defended model the cells that depend on its network."""
+        found: dict[int, list[Place]] = {number: [] for number in range(len(self.defended_models))}
+        for place in self.places:
+            for number in self.networks(place):
+                found[number].append(place)
+        return found
+
+    @cached_property
     def kinds(self) -> dict[str, list[int]]:
         """The tasks of each kind."""
         found: dict[str, list[int]] = {}

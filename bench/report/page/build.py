@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata, resources
 from pathlib import Path
 from urllib.parse import quote
@@ -17,6 +17,7 @@ from ...store.atomic import write_text
 from ...store.hashing import hash_bytes
 from ...store.spreadsheet import to_csv
 from ..formats.numbers import blank_or
+from ..gathering import Gathered
 from . import charts, sections
 from .content import Content, content, sentence
 
@@ -27,12 +28,19 @@ _SAFE = "/,;:!$()*@=?~-._[]| "  # characters of a CSV that stay what they are in
 _HEAD = 4096  # bytes in which a page says what it was made of
 
 
-def write_page(directories: Sequence[Path], output: Path, note: Callable[[str], None]) -> int:
+def write_page(
+    directories: Sequence[Path],
+    output: Path,
+    note: Callable[[str], None],
+    known: Mapping[Path, Gathered] | None = None,
+) -> int:
     """Write the page of some run directories; return its size in bytes.
 
-    note: is told what was left out. Raises: RunDirectoryError; OSError.
+    note: is told what was left out. known: what need not be read, since it is in memory.
+
+    Raises: RunDirectoryError; OSError.
     """
-    text = page(content(directories, note), made_of(directories))
+    text = page(content(directories, note, known), made_of(directories))
     write_text(output, text)
     return len(text.encode())
 

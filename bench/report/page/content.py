@@ -14,16 +14,15 @@ from ...api.flags import Flag, read_column
 from ...api.shared.safe_text import plain
 from ...store.privacy import private_values
 from ...store.run_directory import read_manifest
-from ..detection import detections
 from ..formats.numbers import blank_or
-from ..query_curves import queries
+from ..gathering import Gathered
 from ..tables import WORST_CASE
-from ..transfer import transfers
 from .gallery import gallery
 from .pictures import Picture
 from .runs import Pair, Run, joined, read_runs
 
 _COSTS = ("forward_mean", "backward_mean", "queries_mean", "seconds")
+_SHOWN = ("suite", "began", "finished", "hardware", "software", "data_hash", "networks", "repeat")
 _ALIKE = ("dataset", "norm", "epsilon", "n_examples", "examples_hash", "attacks_hash")
 
 
@@ -120,22 +119,27 @@ class Content:
     files: Mapping[str, pd.DataFrame]
 
 
-def content(directories: Sequence[Path], note: Callable[[str], None]) -> Content:
+def content(
+    directories: Sequence[Path],
+    note: Callable[[str], None],
+    known: Mapping[Path, Gathered] | None = None,
+) -> Content:
     """Read everything that a page of these run directories shows.
 
-    note: is told what was left out. Raises: RunDirectoryError, as `gather`.
+    note: is told what was left out. known: what need not be read.
+
+    Raises: RunDirectoryError, as `gather`.
     """
     said: list[str] = []
-    runs = read_runs(directories, note, said)
+    runs = read_runs(directories, note, said, known)
     found = joined(runs)
-    tradeoff, board = found.tradeoff(), found.leaderboard()
-    cells = list(found.cells.values())
+    tradeoff, board = found.tables
     tables = {
         "tradeoff": tradeoff,
         "leaderboard": board,
-        "queries": queries(cells),
-        "transfer": transfers(cells),
-        "detection": detections(cells),
+        "queries": found.queries,
+        "transfer": found.transfers,
+        "detection": found.detections,
     }
     order = [(str(a), str(b)) for a, b in zip(board["model"], board["defense"], strict=True)]
     shown = gallery(runs, order)
@@ -274,7 +278,8 @@ def _row(number: int, values: Mapping[Any, Any], cost: Mapping[str, float]) -> R
 
 def _provenance(run: Run) -> Provenance:
     """What is to be known of a run. No home folder, user or computer is named."""
-    about = private_values(read_manifest(run.directory))
+    manifest = read_manifest(run.directory)
+    about = private_values({name: manifest[name] for name in _SHOWN if name in manifest})
     hardware, software = about.get("hardware", {}), about.get("software", {})
     suite = about.get("suite", {})
     facts = [

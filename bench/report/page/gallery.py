@@ -1,6 +1,6 @@
 """The kept examples of the runs on a page."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ...store.run_directory import read_manifest
 from .pictures import Picture, pictures, size_of
@@ -24,8 +24,18 @@ def gallery(runs: Sequence[Run], order: Sequence[Pair]) -> dict[Pair, dict[str, 
             pair, cell = run.title(entry["model"], entry["defense"]), by_key.get(entry.get("key"))
             if pair not in made or cell is None:
                 continue
-            found = list(pictures(run.directory, entry, cell, classes))
-            if found and size_of(found) <= bytes_left:
+            found = _within(bytes_left, pictures(run.directory, entry, cell, classes))
+            if found:
                 bytes_left -= size_of(found)
                 made[pair][f"{' x '.join(pair)} x {entry['attack']}"] = found
     return made
+
+
+def _within(most: int, shown: Iterable[Picture]) -> list[Picture]:
+    """The pictures of a cell; none as soon as they take more bytes than that."""
+    found: list[Picture] = []
+    for one in shown:
+        found.append(one)
+        if size_of(found) > most:
+            return []
+    return found

@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +64,15 @@ def pictures(
         for number in np.flatnonzero(kept["worst"] == worst)[:_EACH].tolist()
     ]
     maps = _maps(directory / "explain" / f"{file.stem}.maps.safetensors", expected)
+    indices, labels = (cell.records[name].to_numpy() for name in ("index", "label"))
     for number in chosen:
         row = int(kept["row"][number])
-        record = cell.records.iloc[row]
         clean, adversarial = kept["x"][number], kept["x_adv"][number]
         delta = adversarial - clean
         largest = float(np.abs(delta).max()) or 1.0
         yield Picture(
-            index=int(record["index"]),
-            label=_name(record["label"], classes),
+            index=int(indices[row]),
+            label=_name(labels[row], classes),
             prediction=_name(kept["prediction"][number], classes) if "prediction" in kept else "",
             kind="nearest" if kept["worst"][number] else "median",
             distance=float(kept["distance"][number]),
@@ -133,11 +134,16 @@ def _name(number: Any, classes: Sequence[str]) -> str:
 
 def _uri(image: NDArray[np.float32]) -> str:
     """(C, H, W) in [0, 1] -> a PNG of at most 64 pixels a side, as a data URI."""
+    pixels = np.rint(255.0 * np.clip(image, 0.0, 1.0)).astype(np.uint8)
+    shown = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0]
+    return _png(shown.tobytes(), shown.shape)
+
+
+@lru_cache(maxsize=1024)  # many cells keep the same clean images
+def _png(pixels: bytes, shape: tuple[int, ...]) -> str:
     from PIL import Image
 
-    pixels = np.rint(255.0 * np.clip(image, 0.0, 1.0)).astype(np.uint8)
-    gray = pixels.shape[0] != 3
-    made = Image.fromarray(pixels[0] if gray else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    made = Image.fromarray(np.frombuffer(pixels, np.uint8).reshape(shape))
     if max(made.size) > LARGEST:
         made.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX)
     out = io.BytesIO()

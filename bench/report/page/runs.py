@@ -28,12 +28,15 @@ class Run:
 
 
 def read_runs(
-    directories: Sequence[Path], note: Callable[[str], None], said: list[str]
+    directories: Sequence[Path],
+    note: Callable[[str], None],
+    said: list[str],
+    known: Mapping[Path, Gathered] | None = None,
 ) -> list[Run]:
     """Read runs. What several of them call alike gets the name of its run as well.
 
     note: is told what was left out. said: gets the same, for others' eyes: folders' names without
-    their paths. Raises: RunDirectoryError, as `gather`.
+    their paths. known: what need not be read. Raises: RunDirectoryError, as `gather`.
     """
     every = list({one.resolve(): one for one in directories}.values())
     names = _names(every)
@@ -44,7 +47,7 @@ def read_runs(
             text = text.replace(str(directory), names[directory])
         said.append(private(text))
 
-    each = gather_each(every, remember)
+    each = gather_each(every, remember, known)
     owners: dict[Pair, set[frozenset[str]]] = {}
     for found in each.values():
         for pair, keys in _pairs(found).items():
@@ -58,14 +61,14 @@ def read_runs(
 
 def joined(runs: Sequence[Run]) -> Gathered:
     """All runs' cells and tables, by the names that the page has for them."""
+    if len(runs) == 1:  # it shares its names with no other
+        return runs[0].found
     made = Gathered()
     for run in runs:
-        for cell in run.found.cells.values():
-            named = _renamed(cell, run)
-            made.cells[(*named.defended_model, named.about["attack"], named.about["key"])] = named
-        made.lost += [
-            one._replace(defense=run.title(one.model, one.defense)[1]) for one in run.found.lost
-        ]
+        made.add(
+            (_renamed(cell, run) for cell in run.found.cells.values()),
+            (one._replace(defense=run.title(one.model, one.defense)[1]) for one in run.found.lost),
+        )
         made.stored += [(_retitled(a, run), _retitled(b, run)) for a, b in run.found.stored]
     return made
 

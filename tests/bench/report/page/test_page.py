@@ -8,10 +8,26 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 from made_up_page import made_up
+from pyarrow import parquet
 
 from quintain.bench.report.page.build import is_up_to_date, page
 from quintain.bench.report.page.charts import Axis
 from quintain.bench.report.page.content import content
+
+BROKEN = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from quintain.bench.api import registry
+
+@registry.attack("broken")
+@dataclass(frozen=True)
+class Broken:
+    access: ClassVar[str] = "white-box"
+
+    def run(self, *arguments, **options):
+        raise RuntimeError("it breaks")
+"""
 
 
 class Text(HTMLParser):
@@ -93,6 +109,44 @@ def test_a_run_writes_its_page_and_says_where(run, quintain):
     file.unlink()
     assert quintain("report", directory).code == 0
     assert file.read_text("utf-8") == html
+
+
+def test_the_tables_and_the_page_of_a_run_read_each_record_once(run, quintain, monkeypatch):
+    opened, real = [], parquet.ParquetFile
+
+    def counting(*arguments, **options):
+        opened.append(arguments)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(parquet, "ParquetFile", counting)
+    directory, _ = run("one")
+    records = list((directory / "records").glob("*.parquet"))
+    assert len(opened) == len(records) > 1
+    opened.clear()
+    run("one")  # nothing has changed
+    assert opened == []
+    (directory / "report.html").unlink()
+    run("one")  # the tables are there, the page is made of the records
+    assert len(opened) == len(records)
+
+
+def test_the_page_of_a_run_is_that_of_its_directory(write_suite, quintain, tmp_path):
+    """Also with failed cells, targeted attacks, queries, and each network against every other."""
+    (tmp_path / "broken.py").write_text(BROKEN)
+    attacks = "".join(f'[[attacks]]\nname = "{one}"\n' for one in ("fgsm", "broken"))
+    attacks += '[[attacks]]\nname = "square"\nquery_budget = 30\n'
+    top = {"plugins": '["broken.py"]', "targets": '"random"', "transfer": '"fgsm"'}
+    defense = '[[defenses]]\nname = "none"\nlabel = "{0} epochs"\nepochs = {0}\n'
+    defenses = defense.format(1) + defense.format(2)
+    suite = write_suite(attacks=attacks, defenses=defenses, **top)
+    answer = quintain("run", suite, "--out", tmp_path / "out", "--device", "cpu")
+    assert answer.code == 1, answer.err
+    names = {one.name for one in (tmp_path / "out").glob("*.csv")}
+    assert names == {"tradeoff.csv", "leaderboard.csv", "queries.csv", "transfer.csv"}
+    assert quintain("report", tmp_path / "out", "--output", tmp_path / "again.html").code == 0
+    written, again = (tmp_path / one for one in ("out/report.html", "again.html"))
+    assert "failed:broken" in written.read_text("utf-8")
+    assert again.read_bytes() == written.read_bytes()
 
 
 def test_pictures_of_the_kept_examples_are_on_the_page(run):
