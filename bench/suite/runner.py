@@ -33,7 +33,6 @@ from .jobs import (
     Run,
     ShardJob,
     ShardWritten,
-    Workspace,
 )
 from .keys import Keys
 from .manifest import RunManifest
@@ -42,6 +41,7 @@ from .progress_lines import Lines
 from .queue import Queue
 from .resume import CompletedCells
 from .sharding import divided, files, is_there
+from .workspace import Workspace
 
 
 @dataclass(frozen=True)

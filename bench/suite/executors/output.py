@@ -6,7 +6,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from ..jobs import Answer, Failed, Job, run_job
+from ..jobs import Answer, Failed, Job
+from ..workspace import run_job
 
 _LINES, _BYTES = 20, 8192  # of a file, at most
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from ...api.errors import QuintainError
-from ..jobs import Answer, Failed, Job, run_job
+from ..jobs import Answer, Failed, Job
+from ..workspace import run_job
 
 NextJob = Callable[[int | None], Job | None]
 

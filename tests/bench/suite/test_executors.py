@@ -23,7 +23,8 @@ from quintain.bench.store.records import read_cell
 from quintain.bench.suite.config import read_suite
 from quintain.bench.suite.executors import memory, processes, ray_cluster, slurm
 from quintain.bench.suite.executors.remote import RemoteJob, usable
-from quintain.bench.suite.jobs import Failed, NetworkJob, Run, run_job
+from quintain.bench.suite.jobs import Failed, NetworkJob, Run
+from quintain.bench.suite.workspace import run_job
 
 PLUGIN = """
 import os
