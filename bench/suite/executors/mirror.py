@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from filelock import FileLock, Timeout
+
 from ...api.errors import QuintainError
 from ...store.atomic import write_bytes
 from ...store.shards import adversarials_file
@@ -34,6 +36,7 @@ J = TypeVar("J", bound=Job)
 
 _MOST = 2**29  # bytes of a suite's folder that are sent
 _PREFIX = "quintain-worker-"
+_ALIVE = ".alive"  # a file in a worker's folder, locked as long as the worker is there
 _RUN_DIRECTORY = "manifest.json"  # what a folder has that is one
 
 
@@ -67,7 +70,8 @@ def files_of_suite(run: Run, out: Path) -> dict[Path, bytes]:
         return {}
     found: dict[Path, bytes] = {}
     size = 0
-    for path in _below(run.folder, {out, run.cache}):
+    without = {one.resolve() for one in (out, run.cache) if one is not None}
+    for path in _below(run.folder, without):
         size += path.stat().st_size
         if size > _MOST:
             raise QuintainError(
@@ -79,13 +83,13 @@ def files_of_suite(run: Run, out: Path) -> dict[Path, bytes]:
     return found
 
 
-def _below(folder: Path, without: set[Path | None]) -> Iterator[Path]:
+def _below(folder: Path, without: set[Path]) -> Iterator[Path]:
     for here, folders, names in os.walk(folder):
         if _RUN_DIRECTORY in names and Path(here) != folder:
             folders.clear()
             continue
         shown = [one for one in folders if not one.startswith((".", "__pycache__"))]
-        folders[:] = [one for one in shown if Path(here, one) not in without]
+        folders[:] = [one for one in shown if Path(here, one).resolve() not in without]
         for name in names:
             path = Path(here, name)
             if not name.startswith(".") and path.is_file():
@@ -121,7 +125,9 @@ class Mirror:
 
     def __init__(self) -> None:
         _remove_abandoned()
-        self._base = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+        self._base = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self._alive = FileLock(self._base / _ALIVE)  # let go of when this process ends, however
+        self._alive.acquire()
         self.output = self._base / "output.log"
 
     def answer(
@@ -146,6 +152,7 @@ class Mirror:
 
     def close(self) -> None:
         """Remove the folders."""
+        self._alive.release()
         shutil.rmtree(self._base, ignore_errors=True)
 
 
@@ -220,10 +227,6 @@ def _write(path: Path, content: bytes) -> None:
 
 def _remove_abandoned() -> None:
     """Remove the folders of workers that were killed."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        process = path.name.removeprefix(_PREFIX).partition("-")[0]
-        with suppress(OSError, ValueError):
-            try:
-                os.kill(int(process), 0)
-            except ProcessLookupError:
-                shutil.rmtree(path, ignore_errors=True)
+    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_ALIVE}"):
+        with suppress(OSError, Timeout), FileLock(lock, timeout=0):
+            shutil.rmtree(lock.parent, ignore_errors=True)

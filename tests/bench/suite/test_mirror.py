@@ -68,7 +68,8 @@ def test_only_what_belongs_to_the_run_is_kept(run, tmp_path):
 
 def test_folders_of_workers_that_were_killed_are_removed(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    (tmp_path / "quintain-worker-999999999-x").mkdir()
+    (tmp_path / "quintain-worker-x").mkdir()
+    (tmp_path / "quintain-worker-x" / ".alive").touch()
     made = mirror.Mirror()
     assert [made.output.parent] == [*tmp_path.iterdir()]
     mirror.Mirror()
