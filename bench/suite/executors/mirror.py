@@ -7,6 +7,7 @@ What lies outside them, such as a data set under an absolute path, must be on it
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ J = TypeVar("J", bound=Job)
 _MOST = 2**29  # bytes of a suite's folder that are sent
 _PREFIX = "quintain-worker-"
 _ALIVE = ".alive"  # a file in a worker's folder, locked as long as the worker is there
+_NEW = 60.0  # seconds in which a worker may not have locked it yet
 _RUN_DIRECTORY = "manifest.json"  # what a folder has that is one
 
 
@@ -228,5 +230,7 @@ def _write(path: Path, content: bytes) -> None:
 def _remove_abandoned() -> None:
     """Remove the folders of workers that were killed."""
     for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_ALIVE}"):
-        with suppress(OSError, Timeout), FileLock(lock, timeout=0):
-            shutil.rmtree(lock.parent, ignore_errors=True)
+        with suppress(OSError, Timeout):
+            if time.time() - lock.stat().st_mtime > _NEW:
+                with FileLock(lock, timeout=0):
+                    shutil.rmtree(lock.parent, ignore_errors=True)

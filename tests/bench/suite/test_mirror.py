@@ -1,5 +1,6 @@
 """What is sent to workers that do not see the run's files, and what of theirs is kept."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -70,8 +71,10 @@ def test_folders_of_workers_that_were_killed_are_removed(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     (tmp_path / "quintain-worker-x").mkdir()
     (tmp_path / "quintain-worker-x" / ".alive").touch()
+    os.utime(tmp_path / "quintain-worker-x" / ".alive", (0, 0))
     made = mirror.Mirror()
     assert [made.output.parent] == [*tmp_path.iterdir()]
+    os.utime(made.output.parent / ".alive", (0, 0))  # old, but alive
     mirror.Mirror()
     assert len([*tmp_path.iterdir()]) == 2
     made.close()
