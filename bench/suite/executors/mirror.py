@@ -72,8 +72,8 @@ def files_of_suite(run: Run, out: Path) -> dict[Path, bytes]:
         return {}
     found: dict[Path, bytes] = {}
     size = 0
-    without = {one.resolve() for one in (out, run.cache) if one is not None}
-    for path in _below(run.folder, without):
+    results = {one.resolve() for one in (out, run.cache) if one is not None}
+    for path in _below(run.folder, results):
         size += path.stat().st_size
         if size > _MOST:
             raise QuintainError(
@@ -85,17 +85,16 @@ def files_of_suite(run: Run, out: Path) -> dict[Path, bytes]:
     return found
 
 
-def _below(folder: Path, without: set[Path]) -> Iterator[Path]:
-    for here, folders, names in os.walk(folder):
-        if _RUN_DIRECTORY in names and Path(here) != folder:
-            folders.clear()
+def _below(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """Its files, and those of the folders in it, once each. seen: folders that are left out."""
+    seen.add(folder.resolve())
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith((".", "__pycache__")):
             continue
-        shown = [one for one in folders if not one.startswith((".", "__pycache__"))]
-        folders[:] = [one for one in shown if Path(here, one).resolve() not in without]
-        for name in names:
-            path = Path(here, name)
-            if not name.startswith(".") and path.is_file():
-                yield path
+        if path.is_file():
+            yield path
+        elif path.is_dir() and path.resolve() not in seen and not (path / _RUN_DIRECTORY).exists():
+            yield from _below(path, seen)
 
 
 def files_of_job(job: Job) -> Iterator[Path]:

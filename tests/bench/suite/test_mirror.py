@@ -29,6 +29,7 @@ def run(tmp_path, write_suite):
     for name in ("data/train", ".git", "__pycache__", "older-run/records", "out", "cache"):
         (folder / name).mkdir(parents=True)
         (folder / name / "x.bin").write_bytes(b"1" * 100)
+    (folder / "data" / "again").symlink_to(folder)  # in circles
     (folder / "older-run" / "manifest.json").write_text("{}")
     (folder / "own.py").write_text(MODEL)
     path = write_suite(folder=folder, plugins='["own.py"]', models='[[models]]\nname = "flat"\n')
