@@ -99,7 +99,6 @@ def quintain() -> None:
 )
 @click.option(
     "--executor",
-    "executor_name",
     type=OneOf(["processes", "ray", "slurm"]),
     default="processes",
     show_default=True,
@@ -117,7 +116,7 @@ def run(
     training_seed: int | None,
     update: bool,
     jobs: str | None,
-    executor_name: str,
+    executor: str,
     address: str | None,
     slurm: str | None,
     quiet: bool,
@@ -132,11 +131,11 @@ def run(
     from .suite.config import read_suite
     from .suite.lookup import check_names
 
-    elsewhere = executor_name != "processes"
+    elsewhere = executor != "processes"
     workers = read_jobs(("auto" if elsewhere else "1") if jobs is None else jobs)
-    if address is not None and executor_name != "ray":
+    if address is not None and executor != "ray":
         raise BadParameter("--address is of a Ray cluster: say --executor ray as well")
-    if slurm is not None and executor_name != "slurm":
+    if slurm is not None and executor != "slurm":
         raise BadParameter("--slurm is of a Slurm cluster: say --executor slurm as well")
     parsed, text, folder = read_suite(suite)
     if seed is not None:
@@ -160,7 +159,7 @@ def run(
     be_quiet(quiet)
     failed = 0
     for one, directory in trainings:
-        executor = _executor(executor_name, address or slurm or "", workers, where, one, directory)
+        workplace = _executor(executor, address or slurm or "", workers, where, one, directory)
         failed += _show_outcome(  # which is not kept: it holds a run's records in memory
             run_suite(
                 one,
@@ -171,7 +170,7 @@ def run(
                 where,
                 usable_cache(),
                 update=update,
-                executor=executor,
+                executor=workplace,
             ),
             directory,
             verbose=verbose,

@@ -29,7 +29,7 @@ def redirect(file: Path) -> None:
     faulthandler.enable(2)
 
 
-def answered(job: Job, file: Path) -> Answer:
+def run_with_output(job: Job, file: Path) -> Answer:
     """Do a job. Of one that fails, what was printed meanwhile is added to its details."""
     start = file.stat().st_size
     answer = run_job(job)

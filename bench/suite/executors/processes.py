@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 
 from ...api.shared.progress_bars import say
-from ..jobs import Answer, Job
+from ..jobs import Answer, Job, NetworkFound
 from .memory import fits_another
-from .output import answered, last_lines, redirect
+from .output import run_with_output, last_lines, redirect
 from .scheduling import LIFETIME, Answers, Lost, NextJob, Pool, schedule
 
 _CONTEXT = get_context("spawn")  # nothing of this process, such as CUDA, is in a worker
@@ -38,6 +38,8 @@ class Processes:
         self._gpus = visible_gpus() if device == torch.device("cuda") else []
         there = usable_cores() if device.type == "cpu" else len(self._gpus)
         self._count = workers or max(there, 1)
+        self._device = device
+        self._warned = False
         self.name = "processes"
         self.concurrent = self._count > 1
 
@@ -49,7 +51,22 @@ class Processes:
             def start(place: int) -> _Worker:
                 return _Worker(self._gpu(place), Path(folder, f"{next(numbers)}.log"))
 
-            yield from schedule(next_job, Pool(self._count, start, _ready, _room, LIFETIME))
+            pool = Pool(self._count, start, _ready, _room, LIFETIME)
+            for answered in schedule(next_job, pool):
+                self._warn_of_threads(answered.answer)
+                yield answered
+
+    def _warn_of_threads(self, answer: Answer) -> None:
+        """Say, once, where processes have more threads than there are cores: these then wait."""
+        if self._warned or self._device.type != "cpu" or not isinstance(answer, NetworkFound):
+            return
+        threads, cores = answer.about["threads"], usable_cores()
+        if threads > 1 and self._count * threads > cores:
+            self._warned = True
+            say(
+                f"{self._count} processes with {threads} threads each wait for one another on "
+                f"{cores} cores: OMP_NUM_THREADS=1 is faster"
+            )
 
     def _gpu(self, place: int) -> str | None:
         """The GPU of the worker in a place, where they take turns with several."""
@@ -190,7 +207,7 @@ def _work(jobs: Connection, threads: int, output: Path) -> None:
         except EOFError:
             return
         with suppress(BrokenPipeError):  # the parent has gone
-            jobs.send(answered(job, output))
+            jobs.send(run_with_output(job, output))
 
 
 def _end_with_parent() -> None:

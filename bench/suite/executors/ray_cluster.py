@@ -21,7 +21,7 @@ from ...api.shared.progress_bars import say
 from ...store.environment import software
 from ..jobs import Answer, Failed, Job
 from .mirror import Brought, Inputs, Mirror, files_of_job, files_of_suite, keep
-from .output import answered, last_lines, redirect
+from .output import run_with_output, last_lines, redirect
 from .remote import Refused, RemoteJob, usable, workers_folder
 from .scheduling import LIFETIME, Answers, Lost, NextJob, Pool, schedule
 
@@ -228,7 +228,7 @@ class _Actor:
         return refused or self._mirror.answer(job.job, inputs, import_module("ray").get, self._work)
 
     def _work(self, job: Job) -> Answer:
-        return answered(job, self._output)
+        return run_with_output(job, self._output)
 
     def close(self) -> None:
         """Remove what is there for this worker alone."""

@@ -24,7 +24,7 @@ import torch
 from ...api.errors import BadParameter, QuintainError, one_line
 from ...store.environment import software
 from ..jobs import Answer, Job
-from .output import answered, last_lines, redirect
+from .output import run_with_output, last_lines, redirect
 from .remote import RemoteJob, usable, workers_folder
 from .scheduling import Answers, Lost, NextJob, Pool, schedule
 
@@ -174,11 +174,17 @@ class _SlurmWorker:
 
     def end(self) -> None:
         """End the worker, whatever it does. One on this machine is waited for."""
+        shutil.rmtree(self._folder, ignore_errors=True)  # one that waits for a job then ends itself
         with suppress(Exception):
+            if self.job is None:
+                self._wait()
             self._slurm.cancel()
-            deadline = time.monotonic() + (_PATIENCE if self._local else 0.0)
-            while time.monotonic() < deadline and not self._slurm.done():
-                time.sleep(_POLL)
+            self._wait()
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + (_PATIENCE if self._local else 0.0)
+        while time.monotonic() < deadline and not self._slurm.done():
+            time.sleep(_POLL)
 
 
 def _ending(slurm: Any) -> str:
@@ -217,7 +223,7 @@ def _work(folder: Path, threads: int) -> None:
         waiting = sorted(folder.glob("*.job"), key=lambda path: int(path.stem))
         for path in waiting:
             job: RemoteJob = pickle.loads(path.read_bytes())
-            answer = job.answer(lambda one: answered(one, output))
+            answer = job.answer(lambda one: run_with_output(one, output))
             _put(path.with_suffix(".answer"), answer)
             path.unlink()
         if waiting:

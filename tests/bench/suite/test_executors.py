@@ -23,7 +23,7 @@ from quintain.bench.store.records import read_cell
 from quintain.bench.suite.config import read_suite
 from quintain.bench.suite.executors import memory, processes, ray_cluster, slurm
 from quintain.bench.suite.executors.remote import RemoteJob, usable
-from quintain.bench.suite.jobs import Failed, NetworkJob, Run
+from quintain.bench.suite.jobs import Failed, NetworkFound, NetworkJob, Run
 from quintain.bench.suite.workspace import run_job
 
 PLUGIN = """
@@ -483,6 +483,16 @@ def test_a_worker_that_would_not_fit_is_not_started(suite, tmp_path, quintain, f
     answer = quintain("run", path, "--out", tmp_path / "out", "--device", "cpu", "--jobs", "2")
     assert (answer.code, "no memory for more than 1 process" in answer.err) == (0, True)
     assert len(list(path.parent.glob("pid-*"))) == 1
+
+
+def test_more_threads_than_cores_are_said_once(monkeypatch, capsys):
+    monkeypatch.setattr(processes, "usable_cores", lambda: 4)
+    for threads, count, device, lines in ((2, 3, "cpu", 1), (2, 2, "cpu", 0), (1, 9, "cpu", 0)):
+        executor = processes.Processes(count, torch.device(device))
+        for _ in range(2):
+            executor._warn_of_threads(NetworkFound({"threads": threads}, frozenset(), 0.0, 0.0))
+        said = capsys.readouterr().err
+        assert said.count("OMP_NUM_THREADS=1 is faster") == lines
 
 
 def test_memory_is_what_the_system_says():
