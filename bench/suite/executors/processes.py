@@ -16,7 +16,7 @@ import torch
 from ...api.shared.progress_bars import say
 from ..jobs import Answer, Job, NetworkFound
 from .memory import fits_another
-from .output import run_with_output, last_lines, redirect
+from .output import last_lines, redirect, run_with_output
 from .scheduling import LIFETIME, Answers, Lost, NextJob, Pool, schedule
 
 _CONTEXT = get_context("spawn")  # nothing of this process, such as CUDA, is in a worker

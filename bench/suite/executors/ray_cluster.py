@@ -21,7 +21,7 @@ from ...api.shared.progress_bars import say
 from ...store.environment import software
 from ..jobs import Answer, Failed, Job
 from .mirror import Brought, Inputs, Mirror, files_of_job, files_of_suite, keep
-from .output import run_with_output, last_lines, redirect
+from .output import last_lines, redirect, run_with_output
 from .remote import Refused, RemoteJob, usable, workers_folder
 from .scheduling import LIFETIME, Answers, Lost, NextJob, Pool, schedule
 

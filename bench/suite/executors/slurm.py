@@ -24,7 +24,7 @@ import torch
 from ...api.errors import BadParameter, QuintainError, one_line
 from ...store.environment import software
 from ..jobs import Answer, Job
-from .output import run_with_output, last_lines, redirect
+from .output import last_lines, redirect, run_with_output
 from .remote import RemoteJob, usable, workers_folder
 from .scheduling import Answers, Lost, NextJob, Pool, schedule
 
