@@ -5,8 +5,10 @@ themselves do not travel: each process builds them from the suite, as the comman
 key says whether it built the same.
 """
 
-from collections.abc import Mapping
+import pickle
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from .plan import Place, Shard
 class Run:
     """What all jobs of a run share: enough to make its plan in any process.
 
+    It comes to a process with every job, but is pickled once, and unpickled once in a process.
+
     file: what messages call the suite. folder: what its paths are relative to.
     """
 
@@ -30,6 +34,18 @@ class Run:
     folder: Path
     device: torch.device
     cache: Path | None
+
+    def __reduce__(self) -> tuple[Callable[[bytes], "Run"], tuple[bytes]]:
+        return _unpickled, (self._pickled,)
+
+    @cached_property
+    def _pickled(self) -> bytes:
+        return pickle.dumps((self.suite, self.file, self.folder, self.device, self.cache))
+
+
+@lru_cache(maxsize=1)
+def _unpickled(pickled: bytes) -> Run:
+    return Run(*pickle.loads(pickled))
 
 
 @dataclass(frozen=True)

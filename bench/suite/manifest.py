@@ -41,6 +41,7 @@ class RunManifest:
         }
         self._plan = keys.plan
         self._keys = keys
+        self._recipes = [one.recipe() for one in keys.plan.tasks]
         self._completed = completed
         self._file = file
         self._tables: Mapping[str, Any] = completed.manifest.get("tables") or {}
@@ -92,7 +93,7 @@ class RunManifest:
             "attack": task.title,
             "leaderboard_epsilon": self._plan.suite.headline.text,
             "epsilons": [one.text for one in self._plan.suite.epsilons],
-            "recipe": task.recipe(),
+            "recipe": self._recipes[place[1]],
             "examples": self._plan.test_hash[:12],
             **borrowed,
             **aim,

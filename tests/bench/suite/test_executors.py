@@ -419,6 +419,7 @@ def test_jobs_travel(suite, tmp_path):
     job = NetworkJob(run, 0, "key", {"weights": {"variant": "float32"}}, timed=True)
     back = pickle.loads(pickle.dumps(job))
     assert back == job
+    assert pickle.loads(pickle.dumps(job)).run is back.run  # unpickled once
     assert [one.text for one in back.run.suite.epsilons] == ["0.031", "8/255", "0.10", "0.25"]
 
 
