@@ -186,7 +186,7 @@ class _RayWorker:
         except self._ray.exceptions.RayTaskError as error:
             return Failed(one_line(error))
         except self._ray.exceptions.RayError as error:
-            return Lost(f"was lost ({one_line(error)})", last_lines(self._output))
+            return Lost(f"was lost ({_why(error)})", last_lines(self._output))
         if self.starting:
             self.starting, self._sees = False, found
             return None
@@ -200,6 +200,13 @@ class _RayWorker:
             if not self._sees and self.job is None:
                 self._ray.get(self._actor.close.remote(), timeout=_PATIENCE)
             self._ray.kill(self._actor)
+
+
+def _why(error: Exception) -> str:
+    """Why a worker was lost, in a line; of one that could not even begin, the error there alone."""
+    if getattr(error, "actor_init_failed", False):
+        return str(error).splitlines()[-1].strip()
+    return one_line(error)
 
 
 class _Actor:

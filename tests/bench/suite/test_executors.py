@@ -267,6 +267,17 @@ def test_without_ray_the_package_is_named(suite, tmp_path, quintain, monkeypatch
     assert (answer.code, "pip install 'quintain[ray]'" in answer.error) == (2, True)
 
 
+def test_a_worker_without_quintain_is_said_in_a_few_words():
+    class ActorDiedError(Exception):
+        actor_init_failed = True
+
+    said = "The actor died because of an error\n  File x\nModuleNotFoundError: No module 'quintain'"
+    assert ray_cluster._why(ActorDiedError(said)) == "ModuleNotFoundError: No module 'quintain'"
+    assert (
+        ray_cluster._why(Exception("Killed\n by the system")) == "Exception: Killed by the system"
+    )
+
+
 def test_workers_that_cannot_be_used_are_refused(tmp_path):
     ours = software()
     other = RemoteJob(None, {**ours, "torch": "0.4.1"}, tmp_path)
