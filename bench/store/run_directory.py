@@ -106,7 +106,8 @@ _SEAL = "seal"
 _TABLES = {"tradeoff.csv", "leaderboard.csv", "queries.csv", "transfer.csv", "detection.csv"}
 _LONGEST = 40  # bytes of a title in a file's name: with three of them it has less than 255
 _PAGE, _LOG = "report.html", "quintain.log"
-_FOLDERS = {"records", "examples", "explain", "shards", ".workers"}
+_WRITTEN = ("records", "examples")  # by a run; besides, a folder of `shards` for each cell
+_FOLDERS = {*_WRITTEN, "explain", "shards", ".workers"}
 _OURS = {"manifest.json", "suite.toml", ".lock", _PAGE, _LOG, *_FOLDERS, *_TABLES}
 
 
@@ -166,7 +167,7 @@ def opened(
 
 def _sweep(path: Path) -> None:
     """Remove what a run, or a worker of it, that was killed was just writing."""
-    for folder in (path, path / "records", *(path / "shards").glob("*")):
+    for folder in (path, *(path / name for name in _WRITTEN), *(path / "shards").glob("*")):
         for one in folder.glob(".*.tmp"):
             if meant_for(one.name):
                 one.unlink(missing_ok=True)

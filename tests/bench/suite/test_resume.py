@@ -110,6 +110,24 @@ def test_killed_when_some_cells_are_finished(
     check_finished(out, suite, kept, quintain, tables, undisturbed)
 
 
+def test_what_a_killed_run_was_just_writing_is_removed_wherever_it_is(tmp_path, suite, quintain):
+    suite.write_text(f"save_adversarials = true\nshard_examples = 7\n{suite.read_text()}")
+    out = tmp_path / "out"
+    command = ("run", suite, "--out", out, "--device", "cpu")
+    assert quintain(*command).code == 0
+    written = [path for path in out.rglob("*.*") if path.is_file()]
+    written += [out / "shards" / path.stem / "0-7.safetensors" for path in records(out)]
+    folders = {path.parent.name for path in written}
+    assert folders == {"out", "records", "examples", *(path.stem for path in records(out))}
+    left = [path.with_name(f".{path.name}.16792.tmp") for path in written]
+    mine = out / "examples" / ".mine.tmp"
+    for path in [*left, mine]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half of")
+    assert quintain(*command).code == 0
+    assert list(out.rglob("*.tmp")) == [mine]
+
+
 @pytest.mark.parametrize("turns", [5, pytest.param(40, marks=pytest.mark.slow)])
 def test_killed_again_and_again(turns, tmp_path, suite, forge, quintain, tables, undisturbed):
     out = tmp_path / "out"
