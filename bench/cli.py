@@ -14,6 +14,7 @@ import click
 from .api.epsilon import NORMS
 from .api.errors import BadParameter, QuintainError, closest, reason
 from .api.plugins.plugin import KINDS
+from .api.shared.interrupts import sigterm_interrupts
 from .api.shared.safe_text import short
 from .api.shared.streams import (
     discard,
@@ -707,7 +708,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given = sys.argv[1:] if arguments is None else list(arguments)
         if any("\0" in one for one in given):
             raise BadParameter("an argument holds a NUL character")
-        status = quintain.main(args=given, prog_name="quintain", standalone_mode=False)
+        with sigterm_interrupts():
+            status = quintain.main(args=given, prog_name="quintain", standalone_mode=False)
     except (QuintainError, click.ClickException) as error:
         text = error.format_message() if isinstance(error, click.ClickException) else str(error)
         note(f"quintain: error: {_one_line(text)}")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from ...api.shared.interrupts import interrupts_ignored
 from ...api.shared.progress_bars import say
 from ..jobs import Answer, Job, NetworkFound
 from .memory import fits_another
@@ -127,7 +128,7 @@ class _Worker:
             args=(theirs, torch.get_num_threads(), self._output),
             name="quintain worker",
         )
-        with _interrupts_ignored(), _seeing(self._gpu):
+        with interrupts_ignored(), _seeing(self._gpu):
             self._process.start()
         theirs.close()
 
@@ -177,19 +178,6 @@ def _seeing(gpu: str | None) -> Iterator[None]:
             del os.environ[name]
             if before is not None:
                 os.environ[name] = before
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Within, processes are started that no Ctrl-C reaches: who started them ends them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _work(jobs: Connection, threads: int, output: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ...api.errors import QuintainError, one_line, reason
+from ...api.shared.interrupts import sigterm_kept
 from ...api.shared.progress_bars import say
 from ...store.environment import software
 from ..jobs import Answer, Failed, Job
@@ -86,7 +87,8 @@ class RayCluster:
     def _connected(self, ray: Any) -> int:
         """Connect to the cluster: how many workers it may have. Raises: QuintainError."""
         try:
-            ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
+            with sigterm_kept():
+                ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise QuintainError(f"no Ray cluster at {self._address}: {one_line(error)}") from None
         there = ray.cluster_resources()

@@ -65,11 +65,13 @@ class InProcess:
 class Lost:
     """A worker is no more, and how that came, as `was ended by signal 9`.
 
-    details: the last lines of its output, where they are known.
+    details: the last lines of its output, where they are known. begun: whether it had begun the
+    job that it was sent: one that ends as it should may be sent a job at that very moment.
     """
 
     reason: str
     details: str = ""
+    begun: bool = True
 
 
 class Worker(Protocol):
@@ -215,6 +217,9 @@ class _Schedule(Generic[W]):
             self._false_starts += 1
             if self._false_starts >= ATTEMPTS:
                 raise QuintainError(f"workers do not start: {lost.reason}")
+            return None
+        if not lost.begun:
+            self._waiting.appendleft(job)
             return None
         self._losses[id(job)] += 1
         if self._losses[id(job)] < ATTEMPTS:

@@ -21,7 +21,7 @@ from quintain.bench.api.shared.options import read_jobs
 from quintain.bench.store.environment import software
 from quintain.bench.store.records import read_cell
 from quintain.bench.suite.config import read_suite
-from quintain.bench.suite.executors import memory, processes, ray_cluster, slurm
+from quintain.bench.suite.executors import memory, processes, ray_cluster
 from quintain.bench.suite.executors.remote import RemoteJob, usable
 from quintain.bench.suite.jobs import Failed, NetworkFound, NetworkJob, Run
 from quintain.bench.suite.workspace import run_job
@@ -43,13 +43,14 @@ HERE = Path(__file__).parent
 @registry.attack("fatal")
 @dataclass(frozen=True)
 class Fatal(PGD):
-    '''Kills the process that it runs in, where there is a file called `kill`.'''
+    '''Signals the process that it runs in, once, where there is a file `kill` with the number.'''
     steps: int = 3
 
     def step(self, problem, state):
         if (HERE / "kill").exists():
+            number = int((HERE / "kill").read_text() or signal.SIGKILL)
             (HERE / "kill").unlink()
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
         return super().step(problem, state)
 
 @registry.attack("raises")
@@ -288,53 +289,6 @@ def test_workers_that_cannot_be_used_are_refused(tmp_path):
         usable(unseen.answer(run_job))
 
 
-def test_slurm_jobs_write_what_one_process_writes_though_one_is_killed(
-    suite, tmp_path, quintain, tables, monkeypatch
-):
-    pytest.importorskip("submitit", reason="THE SLURM EXECUTOR WAS NOT TESTED: submitit is missing")
-    monkeypatch.setattr(slurm, "_LOOK", 0.5)
-    path = suite(shard_examples="3")
-    one, two = tmp_path / "one", tmp_path / "two"
-    alone = quintain("run", path, "--out", one, "--device", "cpu")
-    shutil.rmtree(tmp_path / "cache")
-    (path.parent / "kill").touch()
-    options = ["--executor", "slurm", "--slurm", "cluster=local", "--jobs", "2"]
-    together = quintain("run", path, "--out", two, "--device", "cpu", *options)
-    assert not (path.parent / "kill").exists()
-    assert alone.code == together.code == 1
-    assert without_tracebacks(two) == without_tracebacks(one)
-    assert cells(two) == cells(one)
-    assert tables(two) == tables(one)
-    assert not (two / ".workers").exists()
-
-
-def test_what_a_slurm_worker_is_to_have(tmp_path):
-    pytest.importorskip("submitit", reason="SLURM'S OPTIONS WERE NOT TESTED: submitit is missing")
-
-    def needs(*said):
-        return slurm.SlurmCluster(1, {"cluster": "local"}, tmp_path, said)._needs
-
-    assert needs(4, 0.0) == {"cpus_per_task": 4}
-    assert needs(None, 0.5) == {"cpus_per_task": torch.get_num_threads(), "gpus_per_node": 1}
-
-
-def test_slurm_that_cannot_be_used_is_said_in_a_line(suite, tmp_path, quintain, monkeypatch):
-    def said(*options):
-        arguments = ["run", suite(), "--out", tmp_path / "out", "--device", "cpu", *options]
-        return quintain(*arguments).error
-
-    assert "say --executor slurm" in said("--slurm", "cluster=local")
-    with monkeypatch.context() as patch:
-        patch.setattr("quintain.bench.suite.executors.slurm.find_spec", lambda name: None)
-        assert "pip install 'quintain[slurm]'" in said("--executor", "slurm")
-    pytest.importorskip("submitit", reason="SLURM'S OPTIONS WERE NOT TESTED: submitit is missing")
-    assert "there is no Slurm here" in said("--executor", "slurm")
-    unknown = ("--executor", "slurm", "--slurm", "cluster=local,speed=9")
-    assert "--slurm" in said(*unknown)
-    assert not (tmp_path / "out" / ".workers").exists()
-    assert "names and values as in" in said("--executor", "slurm", "--slurm", "gpu")
-
-
 def test_a_cell_that_kills_its_process_again_and_again_fails(suite, tmp_path, quintain, forked):
     path, out = suite(models=MODELS), tmp_path / "out"
     (path.parent / "own.py").write_text(PLUGIN.replace('(HERE / "kill").unlink()', "pass"))
@@ -378,7 +332,7 @@ def wait(ready):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_workers_end_with_the_run_which_then_goes_on(
     ending, suite, tmp_path, quintain, forge, tables
 ):

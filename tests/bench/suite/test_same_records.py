@@ -62,6 +62,8 @@ def test_every_executor_writes_the_same_records(name, cluster, tmp_path, write_s
         "two Ray nodes": ["--executor", "ray", "--address", cluster.address],
         "Slurm workers": ["--executor", "slurm", "--slurm", "cluster=local", "--jobs", "2"],
     }
+    if shutil.which("srun") is not None:
+        executors["a Slurm cluster"] = ["--executor", "slurm", "--jobs", "2"]
     folder = tmp_path / "suite"
     folder.mkdir()
     (folder / "own.py").write_text(CERTIFYING)

@@ -128,6 +128,27 @@ def test_a_job_that_takes_every_worker_along_fails_and_the_rest_go_on():
     assert len(done) == 3 + 9 - 1
 
 
+def test_a_job_is_not_given_up_for_workers_that_end_before_they_begin_it():
+    """As workers do whose time is up: each ends after four jobs, and may be sent a fifth."""
+    cluster, unbegun = Cluster(0), []
+    answer = Sleeper.answer
+
+    class Ending(Sleeper):
+        jobs = 0
+
+        def answer(self):
+            self.jobs += self.job is not None
+            if self.jobs == 5:
+                unbegun.append(self.job.item)
+                return Lost("ended when its time was up", begun=False)
+            return answer(self)
+
+    cluster.start = lambda number: Ending(cluster, starts=True)
+    done, failed, _ = run(3, 40, 2, cluster)
+    assert (len(done), len(set(done)), failed) == (3 + 120, 3 + 120, [])
+    assert len(unbegun) > 20
+
+
 def test_a_worker_that_has_been_there_for_long_is_replaced():
     cluster = Cluster(0)
     done, failed, _ = run(5, 20, 3, cluster, lifetime=15.0)
