@@ -8,14 +8,17 @@ _SPARE = 1.25  # a worker may come to need more than the largest one has now
 
 
 def fits_another(processes: Iterable[int | None]) -> bool:
-    """Whether there is memory for one more worker like those that are there.
+    """Whether there is memory for one more worker beside those that are there.
 
-    processes: their numbers. With none, this process stands for what a worker takes.
+    processes: their numbers. Each will need as much as the largest, or as this process.
     """
     there = [size for one in processes if (size := resident(one)) is not None]
-    needed = max(there, default=None) or resident(os.getpid())
-    free = available()
-    return needed is None or free is None or free > _SPARE * needed
+    free, own = available(), resident(os.getpid())
+    if free is None or own is None:
+        return True
+    needed = max([own, *there])
+    promised = sum(needed - one for one in there)  # to those that have only just started
+    return free - promised > _SPARE * needed
 
 
 def resident(process: int | None) -> int | None:

@@ -41,6 +41,7 @@ class Processes:
         self._count = workers or max(there, 1)
         self._device = device
         self._warned = False
+        self._full = False  # no other process would fit into memory
         self.name = "processes"
         self.concurrent = self._count > 1
 
@@ -52,10 +53,18 @@ class Processes:
             def start(place: int) -> _Worker:
                 return _Worker(self._gpu(place), Path(folder, f"{next(numbers)}.log"))
 
-            pool = Pool(self._count, start, _ready, _room, LIFETIME)
+            pool = Pool(self._count, start, _ready, self._has_memory, LIFETIME)
             for answered in schedule(next_job, pool):
                 self._warn_of_threads(answered.answer)
                 yield answered
+
+    def _has_memory(self, workers: "list[_Worker]") -> bool:
+        """Whether another process would fit. When one would not, a line says so, and none will."""
+        if not self._full and not fits_another(one.process for one in workers):
+            self._full = True
+            there = len(workers)
+            say(f"no memory for more than {there} process{'es' if there > 1 else ''}")
+        return not self._full
 
     def _warn_of_threads(self, answer: Answer) -> None:
         """Say, once, where processes have more threads than there are cores: these then wait."""
@@ -85,15 +94,6 @@ def visible_gpus() -> list[str]:
     named = [one.strip() for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
     count = torch.cuda.device_count()
     return named[:count] if any(named) else [str(one) for one in range(count)]
-
-
-def _room(workers: "list[_Worker]") -> bool:
-    """Whether another process would fit; one line says so where not."""
-    room = fits_another(one.process for one in workers)
-    if not room:
-        there = len(workers)
-        say(f"no memory for more than {there} process{'es' if there > 1 else ''}")
-    return room
 
 
 def _ready(workers: "list[_Worker]") -> "list[_Worker]":

@@ -4,9 +4,12 @@ Needs the extra `ray`. Records are the same files, to the byte, as one process w
 """
 
 import logging
+import math
 import os
 import socket
+import sys
 import tempfile
+import time
 import uuid
 from contextlib import suppress
 from importlib import import_module
@@ -27,16 +30,19 @@ from .remote import Refused, RemoteJob, usable, workers_folder
 from .scheduling import LIFETIME, Answers, Lost, NextJob, Pool, schedule
 
 _PATIENCE = 5.0  # seconds for a cluster to answer
+_KINDS = {"num_cpus": "CPU", "num_gpus": "GPU"}
+_LOOK = 10.0  # seconds between two looks at how large the cluster is
 
 
 class RayCluster:
     """Does jobs in workers of a Ray cluster.
 
     address: of a cluster that runs already, such as "auto" or "10.0.0.1:6379"; None starts one on
-    this machine for the while. workers: at most; by default as many as there are places for. needs:
-    the cores of each, by default one, and its GPUs, or its share of one. shared: the run directory.
-    A worker that does not see it gets the files that it takes, and sends those back that it would
-    have written.
+    this machine for the while. workers: at most; where there are fewer places some wait for one, so
+    that a cluster grows that does so by demand. By default as many as there are places for, also
+    when there come to be more. needs: the cores of each, by default one, and its GPUs, or its share
+    of one. shared: the run directory. A worker that does not see it gets the files that it takes,
+    and sends those back that it would have written.
 
     A worker that is lost, or whose machine is, is replaced, and its job done again, up to three
     times. A worker with other versions of Python, torch or quintain is refused.
@@ -69,39 +75,60 @@ class RayCluster:
         ray: Any = import_module("ray")
 
         def ready(workers: list[_RayWorker]) -> list[_RayWorker]:
-            done, _ = ray.wait([worker.pending for worker in workers])
+            done, _ = ray.wait([worker.pending for worker in workers], timeout=_LOOK)
             return [worker for worker in workers if worker.pending in done]
 
         try:
-            count = self._connected(ray)
+            self._connect(ray)
+            places = _Places(ray, self._needs)
             with workers_folder(self._shared) as folder:
                 sender = _Sender(ray, self._shared)
 
                 def start(place: int) -> _RayWorker:
                     return _RayWorker(ray, self._needs, folder, sender)
 
-                yield from schedule(next_job, Pool(count, start, ready, lifetime=LIFETIME))
+                asked = self._workers is not None
+                pool = Pool(
+                    self._workers or sys.maxsize,
+                    start,
+                    ready,
+                    lambda workers: asked or len(workers) < places.count(),
+                    LIFETIME,
+                )
+                yield from schedule(next_job, pool)
         finally:
             ray.shutdown()
 
-    def _connected(self, ray: Any) -> int:
-        """Connect to the cluster: how many workers it may have. Raises: QuintainError."""
+    def _connect(self, ray: Any) -> None:
+        """Connect to the cluster. Raises: QuintainError, also where no worker finds a place."""
         try:
             with sigterm_kept():
                 ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise QuintainError(f"no Ray cluster at {self._address}: {one_line(error)}") from None
         there = ray.cluster_resources()
-        places = []
-        for kind, needed in (("CPU", self._needs["num_cpus"]), ("GPU", self._needs["num_gpus"])):
-            if needed:
-                found = there.get(kind, 0)
-                if found < needed:
-                    raise QuintainError(
-                        f"the Ray cluster has {found:g} {kind}s, and a worker needs {needed:g}"
-                    )
-                places.append(int(found / needed))
-        return min(*places, self._workers or places[0])
+        for name, needed in self._needs.items():
+            kind = _KINDS[name]
+            if (found := there.get(kind, 0)) < needed:
+                raise QuintainError(
+                    f"the Ray cluster has {found:g} {kind}s, and a worker needs {needed:g}"
+                )
+
+
+class _Places:
+    """How many workers a cluster has places for, which may become more or fewer."""
+
+    def __init__(self, ray: Any, needs: dict[str, float]) -> None:
+        self._ray, self._needs = ray, needs
+        self._looked, self._count = -math.inf, 0
+
+    def count(self) -> int:
+        """Their number, as it was a few seconds ago."""
+        if time.monotonic() - self._looked > _LOOK:
+            self._looked, there = time.monotonic(), self._ray.cluster_resources()
+            needs = [(_KINDS[name], needed) for name, needed in self._needs.items() if needed]
+            self._count = min(int(there.get(kind, 0) / needed) for kind, needed in needs)
+        return self._count
 
 
 def _check_reachable(address: str | None) -> None:

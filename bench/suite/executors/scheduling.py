@@ -104,9 +104,9 @@ class Pool(Generic[W]):
 
     count: how many there may be at once. start: makes a worker, given the smallest number from 0
     that no other has. ready: waits until some of those at work or starting have an answer, have
-    started, or are lost, and says which. more: whether there is room for another one beside those
-    that there are. lifetime: seconds after which a worker is ended, once its job is done; another
-    one takes its place.
+    started, or are lost, and says which; after a while it may say that none is. more: whether there
+    is room for another one beside those that there are, if there are any. lifetime: seconds after
+    which a worker is ended, once its job is done; another one takes its place.
     """
 
     count: int
@@ -146,7 +146,6 @@ class _Schedule(Generic[W]):
     def __init__(self, next_job: NextJob, pool: Pool[W]) -> None:
         self._next_job = next_job
         self._pool = pool
-        self._count = pool.count
         self._workers: dict[int, W] = {}
         self._began: dict[int, float] = {}  # when each worker was started
         self._waiting: deque[Job] = deque()  # jobs that nobody is at work on yet
@@ -176,7 +175,7 @@ class _Schedule(Generic[W]):
 
     def start_workers(self) -> None:
         """Start workers while there are jobs for them: one job for each that is starting."""
-        while len(self._workers) < self._count:
+        while self._has_room():
             starting = sum(worker.starting for worker in self._workers.values())
             if starting > len(self._waiting):
                 return
@@ -189,9 +188,10 @@ class _Schedule(Generic[W]):
             self._began[number] = self._pool.clock()
             if not worker.starting:
                 self._begin(worker, self._waiting.popleft())
-            there = len(self._workers)
-            if there < self._count and not self._pool.more([*self._workers.values()]):
-                self._count = there
+
+    def _has_room(self) -> bool:
+        there = [*self._workers.values()]
+        return not there or (len(there) < self._pool.count and self._pool.more(there))
 
     def take_answer(self, worker: W) -> Answered | None:
         """Take what a worker has come to; None where that is no answer.

@@ -470,3 +470,22 @@ def test_memory_is_what_the_system_says():
     assert own + 2**26 < memory.resident(os.getpid()) < memory.available() + 2**40
     assert memory.resident(None) is None
     assert memory.fits_another([]) == (memory.available() > 1.25 * memory.resident(os.getpid()))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fits"),
+    [
+        ([], True),  # this process has 4: another one needs 5
+        ([4, 4], True),
+        ([1], True),
+        ([1, 1], False),  # two that have only just started are to have 6 more
+        ([7], True),
+        ([9], False),
+        ([7, 4], False),
+    ],
+)
+def test_workers_that_have_just_started_are_to_grow(sizes, fits, monkeypatch):
+    size = {10**9 + one: one for one in sizes} | {os.getpid(): 4}  # by the process's number
+    monkeypatch.setattr(memory, "available", lambda: 10)
+    monkeypatch.setattr(memory, "resident", size.get)
+    assert memory.fits_another(10**9 + one for one in sizes) == fits

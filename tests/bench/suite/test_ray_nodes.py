@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .test_executors import MODELS, cells, hashes
+from .test_executors import MODELS, alive, cells, hashes
 from .test_executors import one_cluster as _one_cluster
 from .test_executors import suite as _suite
 
@@ -85,6 +85,23 @@ def test_a_node_is_lost_and_the_other_does_its_work(cluster, undisturbed, tmp_pa
     assert hashes(out) == hashes(whole)
     assert cells(out) == cells(whole)
     assert tables(out) == tables(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [(), ("--jobs", "2")], ids=["as many as fit", "two"])
+def test_a_node_that_joins_is_used(jobs, cluster, suite, undisturbed, tmp_path):
+    path, whole = undisturbed
+    suite(models=MODELS, attacks=ATTACKS, shard_examples="1")
+    cluster.remove_node(cluster.nodes.pop())
+    out = tmp_path / "out"
+    with subprocess.Popen([COMMAND, *arguments(path, out, cluster), *jobs]) as driver:
+        wait(lambda: len(alive(path.parent)) == 1)
+        time.sleep(1.0)
+        assert len(alive(path.parent)) == 1
+        cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1")
+        wait(lambda: len(alive(path.parent)) == 2)
+        assert driver.wait(200) == 0
+    assert hashes(out) == hashes(whole)
 
 
 @pytest.mark.slow
