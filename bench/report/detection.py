@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..store.cell import Cell
+from ..store.cell import Cell, per_epsilon
 from .tables import curve_of
 
 DETECTION_COLUMNS = [
@@ -52,9 +52,7 @@ def detection_of(records: pd.DataFrame, epsilons: Sequence[str]) -> pd.DataFrame
     that such a candidate scores above a clean image, of all of them; NaN without candidates.
     """
     clean = records["rejection_margin"].to_numpy(dtype=np.float64)
-    scores = np.array(
-        [list(one) for one in records["candidate_rejection_margin"]], dtype=np.float64
-    )
+    scores = per_epsilon(records, "candidate_rejection_margin")
     curve = curve_of(records, epsilons)
     rows = []
     for point, epsilon in enumerate(epsilons):

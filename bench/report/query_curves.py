@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..store.cell import per_epsilon
 from .statistics import interval
 
 if TYPE_CHECKING:
@@ -104,8 +105,7 @@ def _solved(records: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.int6
     Of the n examples that were attacked.
     """
     under = records[records["under_attack"].astype(bool)]
-    counts = np.array([list(one) for one in under["solved"]], dtype=np.float64)
-    broken = np.array([list(one) for one in under["broken"]], dtype=bool)
+    counts, broken = per_epsilon(under, "solved"), per_epsilon(under, "broken")
     solved = np.where(broken & (counts > 0), counts, np.inf)
     return solved, under["queries"].to_numpy(dtype=np.int64)
 

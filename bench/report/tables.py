@@ -14,7 +14,7 @@ from ..api.epsilon import Epsilon
 from ..api.flags import CONTRADICTED, combined, raised, read_column
 from ..api.shared import black_box
 from ..api.shared.outcome_columns import RECORDS, Combine
-from ..store.cell import Cell, Lost
+from ..store.cell import Cell, Lost, per_epsilon
 from .certificates import contradicted, is_certificate, without_attack
 from .query_curves import SUMMARY_COLUMNS, counts_queries, query_summary
 from .statistics import (
@@ -106,7 +106,7 @@ def _curve(records: pd.DataFrame, epsilons: Sequence[str]) -> dict[str, list[Any
     total, count = len(records), len(epsilons)
     right = records["clean_prediction"].to_numpy() == records["label"].to_numpy()
     under = records["under_attack"].to_numpy(dtype=bool)
-    broken, attacked = _grid(records, "broken"), _grid(records, "attacked")
+    broken, attacked = per_epsilon(records, "broken"), per_epsilon(records, "attacked")
     costs = {name: records[name].to_numpy()[under] for name in ("forward", "backward", "queries")}
     robust = (right[:, None] & ~broken).sum(axis=0).tolist()
     low, high = zip(*(interval(one, total) for one in robust), strict=True)
@@ -172,7 +172,9 @@ def combined_records(records: Sequence[pd.DataFrame]) -> pd.DataFrame:
         if how == "none" or not having:
             continue
         if column.is_list:
-            made[name] = list(_COMBINED[how]([_grid(one, name)[order] for one, order in having]))
+            made[name] = list(
+                _COMBINED[how]([per_epsilon(one, name)[order] for one, order in having])
+            )
         else:
             made[name] = _COMBINED[how]([one[name].to_numpy()[order] for one, order in having])
     return pd.DataFrame(made)
@@ -300,7 +302,7 @@ def withstood(cell: Cell, epsilon: str | None = None) -> "NDArray[np.bool_]":
     records = cell.records.sort_values("index")
     at = list(cell.about["epsilons"]).index(epsilon or cell.about["leaderboard_epsilon"])
     right = (records["clean_prediction"] == records["label"]).to_numpy()
-    return np.asarray(right & ~_grid(records, "broken")[:, at], dtype=bool)
+    return np.asarray(right & ~per_epsilon(records, "broken")[:, at], dtype=bool)
 
 
 def _with_rank_intervals(
@@ -452,7 +454,7 @@ def _sample_intervals(worst: Cell) -> tuple[Estimate, Estimate]:
     order = np.argsort(epsilons, kind="stable")
     records = worst.records
     right = (records["clean_prediction"] == records["label"]).to_numpy()
-    robust = right[:, None] & ~_grid(records, "broken")[:, order]
+    robust = right[:, None] & ~per_epsilon(records, "broken")[:, order]
     x = np.array([0.0, *epsilons[order]])
     y = np.column_stack([right, robust]).astype(np.float64)
     areas = ((y[:, 1:] + y[:, :-1]) / 2 @ np.diff(x)) / x[-1]
@@ -487,13 +489,8 @@ def _black_box_alone(cells: Sequence[Cell]) -> int:
 
 def _broken(cell: Cell) -> "np.ndarray[Any, np.dtype[np.bool_]]":
     """(N, E) bool, by index: whether the attack breaks an example there or at a smaller epsilon."""
-    found = _grid(cell.records.sort_values("index"), "broken")
+    found = per_epsilon(cell.records.sort_values("index"), "broken")
     return np.asarray(np.logical_or.accumulate(found, axis=1), dtype=bool)
-
-
-def _grid(records: pd.DataFrame, name: str) -> "np.ndarray[Any, np.dtype[np.bool_]]":
-    """(N, E) bool, from a column of lists."""
-    return np.array(records[name].tolist(), dtype=bool)
 
 
 def _mean(values: "NDArray[Any]", average: Callable[..., Any] = np.mean) -> float:

@@ -8,8 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from ..api.flags import Flag
+from .hashing import hash_bytes
 
 
 class Lost(NamedTuple):
@@ -43,6 +46,17 @@ class Lost(NamedTuple):
     def flag(self) -> Flag:
         """What the worst case over the other attacks is flagged with."""
         return Flag(self.why, about=self.attack)
+
+
+def per_epsilon(records: pd.DataFrame, name: str) -> "NDArray[Any]":
+    """(N, E), a column that holds a list for each example: as computed, or as read from a file."""
+    column = records[name].array
+    if not len(column):
+        return np.zeros((0, 0), dtype=bool)
+    if not isinstance(column, pd.arrays.ArrowExtensionArray):
+        return np.array(records[name].tolist())
+    values = pa.chunked_array(column.__arrow_array__()).combine_chunks().flatten()
+    return np.asarray(values).reshape(len(column), -1)
 
 
 @dataclass(frozen=True)
@@ -85,5 +99,5 @@ class Cell:
         about = (self.about[name] for name in ("weights_hash", "seed", "leaderboard_epsilon"))
         index, label = (self.records[name].to_numpy() for name in ("index", "label"))
         order = np.argsort(index)
-        examples = index[order].tobytes(), label[order].tobytes()
-        return (*self.defended_model, *about, *self.about["epsilon_values"], *examples)
+        examples = hash_bytes(index[order].tobytes() + label[order].tobytes())
+        return (*self.defended_model, *about, *self.about["epsilon_values"], examples)

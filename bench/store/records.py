@@ -75,10 +75,15 @@ def read_cell(path: Path, sha256: str | None = None) -> Cell:
         parsed: dict[str, Any] = json.loads(about)
         parsed, table = renamed(parsed, table)
         parsed = _with_flags(parsed, read_flags)
-        records = table.to_pandas(use_threads=False)
+        records = table.to_pandas(use_threads=False, types_mapper=_in_memory)
     except Exception as error:  # what Arrow raises on damaged files is not documented
         raise RunDirectoryError(f"records file {path} cannot be read: {reason(error)}") from None
     return Cell(parsed, records)
+
+
+def _in_memory(kind: pa.DataType) -> pd.ArrowDtype | None:
+    """How a column is kept: lists as Arrow has them, where objects would take ten times as much."""
+    return pd.ArrowDtype(kind) if pa.types.is_list(kind) else None
 
 
 def _with_flags(about: dict[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def test_columns_flags_and_keys_of_older_records_are_renamed_at_reading(
         "rejection_margin",
         "candidate_rejection_margin",
     ]
-    assert cell.records["stage"].iloc[0].tolist() == [0, -1]
+    assert cell.records["stage"].iloc[0] == [0, -1]
     assert cell.about == {
         "stages": ["pgd"],
         "flags": ("not-reproduced:1", "query-budget-exhausted:2", "plain"),

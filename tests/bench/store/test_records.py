@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from quintain.bench.api.errors import RunDirectoryError
-from quintain.bench.store.cell import Cell
+from quintain.bench.store.cell import Cell, per_epsilon
 from quintain.bench.store.records import read_cell, write_cell
 
 ABOUT = {
@@ -40,6 +40,19 @@ def test_a_cell_reads_back_as_it_was_written(tmp_path, cell):
     assert again.about == ABOUT
     assert [list(one) for one in again.records.pop("broken")] == [[True, True], [False, False]]
     pd.testing.assert_frame_equal(again.records, cell.records.drop(columns="broken"))
+
+
+def test_lists_are_read_as_arrays_of_all_examples(tmp_path, cell):
+    """As objects they would take ten times the memory: a run has thousands of cells."""
+    write_cell(tmp_path / "one.parquet", cell)
+    again = read_cell(tmp_path / "one.parquet").records
+    assert again["broken"].dtype == pd.ArrowDtype(pa.list_(pa.bool_()))
+    for rows in ([0, 1], [1, 0], [1], []):
+        found = [per_epsilon(records.iloc[rows], "broken") for records in (again, cell.records)]
+        assert [one.tolist() for one in found] == 2 * [
+            [[[True] * 2, [False] * 2][row] for row in rows]
+        ]
+        assert [one.dtype for one in found] == 2 * [bool]
 
 
 def test_other_tools_can_read_the_records(tmp_path, cell):
