@@ -40,6 +40,7 @@ _PATIENCE = 5.0  # seconds that a worker on this machine has to end
 _WORKERS = 4
 _OUTPUT = "output.log"  # of a worker, in its folder
 _ANSWERS = "answers"  # the folder that all workers answer into
+# options that submitit has for every kind of cluster
 _SHARED = {"timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node"}
 
 
@@ -147,9 +148,8 @@ class SlurmCluster:
                 with redirect_stderr(StringIO()):  # it repeats what the error says
                     return executor.submit(_work, *arguments)
             except submitit.core.utils.FailedJobError as error:
-                raise QuintainError(
-                    f"Slurm takes no worker: {' '.join(str(error).split())}"
-                ) from None
+                said = " ".join(str(error).split())
+                raise QuintainError(f"Slurm takes no worker: {said}") from None
 
         return submit
 
@@ -168,7 +168,8 @@ def _check_slurm() -> None:
         raise QuintainError("--executor slurm: there is no Slurm here (no command srun)")
     if shutil.which("sacct") is None:
         raise QuintainError("--executor slurm: there is no command sacct")
-    asked = subprocess.run(["sacct", "--noheader"], capture_output=True, text=True, check=False)
+    command = ["sacct", "--noheader", "--starttime=now"]
+    asked = subprocess.run(command, capture_output=True, text=True, check=False)
     if asked.returncode:
         said = " ".join(asked.stderr.split())
         raise QuintainError(f"--executor slurm needs sacct, to see when a worker is lost: {said}")
